@@ -1,0 +1,13 @@
+# CUDA kernels. AUTO means: if nvcc is found. No GPU is ever probed.
+include(CheckLanguage)
+set(TORCHEXT_HAS_CUDA OFF)
+file(GLOB_RECURSE TORCHEXT_CUDA_SOURCES CONFIGURE_DEPENDS cuda/kernels/*.cu)
+if(NOT TORCHEXT_CUDA STREQUAL "OFF" AND TORCHEXT_CUDA_SOURCES)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(TORCHEXT_HAS_CUDA ON)
+  elseif(TORCHEXT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "TORCHEXT_CUDA=ON but no nvcc was found: put it on PATH or set CUDACXX")
+  endif()
+endif()
+message(STATUS "torchext: CUDA kernels ${TORCHEXT_HAS_CUDA}")

@@ -1,0 +1,33 @@
+# _C: op glue on torch's stable ABI. Built against the torch of the Python that configures.
+find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
+execute_process(
+  COMMAND ${Python_EXECUTABLE} -c "import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)"
+  OUTPUT_VARIABLE torch_facts OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+string(REPLACE "\n" ";" torch_facts "${torch_facts}")
+list(GET torch_facts 0 TORCH_DIR)
+list(GET torch_facts 1 TORCHEXT_BUILT_TORCH)
+
+# 2.11 -> 0x020b000000000000, the form the stable ABI headers expect
+string(REPLACE "." ";" target_parts ${TORCHEXT_TORCH_TARGET})
+list(GET target_parts 0 target_major)
+list(GET target_parts 1 target_minor)
+math(EXPR target_hex "(${target_major} << 56) | (${target_minor} << 48)" OUTPUT_FORMAT HEXADECIMAL)
+
+add_library(torchext_stable INTERFACE)
+target_include_directories(torchext_stable SYSTEM INTERFACE ${TORCH_DIR}/include
+                                                            ${TORCH_DIR}/include/torch/csrc/api/include)
+target_compile_definitions(torchext_stable INTERFACE TORCH_TARGET_VERSION=${target_hex} Py_LIMITED_API=0x030b0000)
+target_compile_options(torchext_stable INTERFACE "-ffile-prefix-map=${TORCH_DIR}/include/=")
+target_link_libraries(torchext_stable INTERFACE ${TORCH_DIR}/lib/libtorch.so ${TORCH_DIR}/lib/libtorch_cpu.so
+                                                ${TORCH_DIR}/lib/libc10.so)
+
+file(GLOB TORCHEXT_OP_SOURCES CONFIGURE_DEPENDS csrc/ops/*.cpp)
+Python_add_library(_C MODULE ${TORCHEXT_OP_SOURCES})
+set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".abi3.so" CXX_STANDARD 20)
+target_link_libraries(_C PRIVATE torchext_options torchext_kernels torchext_stable)
+
+set(TORCHEXT_BUILT_CUDA "${CMAKE_CUDA_COMPILER_VERSION}")
+configure_file(cmake/_build.py.in ${CMAKE_BINARY_DIR}/_build.py @ONLY)
+# `make build` installs these two next to the Python sources; setup.py installs them into the wheel.
+install(TARGETS _C LIBRARY DESTINATION . COMPONENT python)
+install(FILES ${CMAKE_BINARY_DIR}/_build.py DESTINATION . COMPONENT python)

@@ -1,0 +1,30 @@
+"""``python -m torchext``: versions, instruction set and library state, for bug reports."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+import torchext
+from torchext import _build, _load
+
+
+def diagnosis() -> str:
+    """What a maintainer needs to know about this installation, one fact a line."""
+    cuda_library = "loaded" if _load.cuda_error is None and torch.version.cuda else "not loaded"
+    facts = {
+        "torchext": f"{torchext.__version__} (built with torch {_build.BUILT_TORCH}, ABI target {_build.TORCH_TARGET})",
+        "compiler": _build.COMPILER,
+        "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "cpu isa": torchext.cpu_isa(),
+        "threads": str(torch.get_num_threads()),
+        "cuda library": cuda_library,
+        "cuda devices": str(torch.cuda.device_count()),
+    }
+    return "\n".join(f"{name:14}{value}" for name, value in facts.items())
+
+
+if __name__ == "__main__":
+    print(diagnosis())

@@ -1,0 +1,1 @@
+"""The command line: torchext quantize, train, predict, info."""

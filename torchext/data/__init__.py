@@ -1,0 +1,1 @@
+"""The QuantizedDataset store: data sets at a few bits per value."""

@@ -1,0 +1,1 @@
+"""Linear models trained on low-bit data, as scikit-learn estimators."""
