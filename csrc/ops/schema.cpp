@@ -3,9 +3,19 @@
 #include "stable.h"
 
 STABLE_TORCH_LIBRARY(torchext, m) {
+  m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");  // pass 1 of a store; index of a NaN/Inf or -1
   m.def("_cpu_isa() -> str");              // instruction set in use
+  m.def(
+      "_encode(Tensor x, Tensor mean, Tensor scale, Tensor grid, Tensor levels, str mode, int bits, Tensor key, "
+      "int row0, int copy, Tensor(a!) codes, Tensor? y, Tensor? weight, Tensor? x0, Tensor? intercept, str loss, "
+      "Tensor? bounds, Tensor(b!) sums, Tensor(c!) totals, Tensor(d!) clipped) -> ()");  // pass 2 of a store
   m.def("_force_isa(str isa) -> bool");    // switches it in this process, for tests
+  m.def(
+      "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, int iterations)"
+      " -> Tensor");  // centroid levels per column
+  m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a layout
   m.def("_philox(Tensor key, int blocks, int stream, int draw) -> Tensor");  // raw words, for tests
+  m.def("_unpack_codes(Tensor packed, int rows, int cols, int bits, str layout) -> Tensor");
   m.def("fold_in(Tensor key, int data) -> Tensor");  // child key
   m.def("fold_in.Tensor(Tensor key, Tensor data) -> Tensor");
   m.def("split(Tensor key, int n) -> Tensor");  // n child keys, one a row

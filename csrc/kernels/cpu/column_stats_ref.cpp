@@ -1,0 +1,27 @@
+#include "kernels/column_stats.h"
+
+namespace torchext::cpu {
+namespace {
+
+template <class T>
+void run(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end, double* sum,
+         double* lo, double* hi) noexcept {
+  for (int64_t r = row; r < row + rows; ++r) {
+    const T* x = static_cast<const T*>(block.x) + r * block.row_stride;
+    for (int64_t j = begin; j < end; ++j) {
+      const double v = static_cast<double>(x[j]);
+      sum[j] += v;
+      lo[j] = v < lo[j] ? v : lo[j];
+      hi[j] = v > hi[j] ? v : hi[j];
+    }
+  }
+}
+
+}  // namespace
+
+void column_stats_ref(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end,
+                      double* sum, double* lo, double* hi) noexcept {
+  (block.f64 ? run<double> : run<float>)(block, row, rows, begin, end, sum, lo, hi);
+}
+
+}  // namespace torchext::cpu

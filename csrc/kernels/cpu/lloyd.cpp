@@ -1,0 +1,191 @@
+#include "kernels/lloyd.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace torchext::cpu {
+namespace {
+
+constexpr int64_t kPilotRows = 512;  // rows that place a column's bins
+
+uint32_t word_of(float x) {
+  uint32_t word;
+  std::memcpy(&word, &x, sizeof word);
+  return word;
+}
+
+float float_of(uint32_t word) {
+  float x;
+  std::memcpy(&x, &word, sizeof x);
+  return x;
+}
+
+float scaled(const Sample& s, int64_t i, int64_t col, double mean, double scale) {
+  const int64_t row = s.index != nullptr ? s.index[i] : i, at = row * s.row_stride + col;
+  const double x = s.f64 ? static_cast<const double*>(s.x)[at] : static_cast<const float*>(s.x)[at];
+  return static_cast<float>((x - mean) / scale);
+}
+
+/// Places the bins of column number j of the strip.
+void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi, std::vector<float>* pilot,
+                HistogramMap* map) {
+  const int64_t count = std::min(kPilotRows, s.rows);
+  pilot->resize(count);
+  for (int64_t i = 0; i < count; ++i)
+    (*pilot)[i] = scaled(s, i * s.rows / count, col, map->mean[j], map->scale[j]);
+  std::sort(pilot->begin(), pilot->end());
+  const float center = (*pilot)[count / 2], spread = (*pilot)[count - 1 - count / 4] - (*pilot)[count / 4];
+  const float below = center - lo, above = hi - center, reach = std::max(below, above);
+  // Not below 2^-20 of the range: more octaves than that would starve the others of bins.
+  const float c = std::max(spread / 2.0f, std::max(reach, 0x1p-100f) * 0x1p-20f);
+  uint32_t shift = 8, low = 0, high = 0;
+  for (;; ++shift) {
+    const uint32_t base = word_of(c) >> shift;
+    low = (word_of(std::max(below, 0.0f) + c) >> shift) - base + 1;
+    high = (word_of(std::max(above, 0.0f) + c) >> shift) - base + 1;
+    if (low + high <= kHistogramBins || shift == 23) break;
+  }
+  map->center[j] = center;
+  map->c[j] = c;
+  map->shift[j] = shift;
+  map->base[j] = word_of(c) >> shift;
+  map->origin[j] = low;
+}
+
+/// The populated bins of one column in ascending order, with prefix sums from index 0.
+int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LloydScratch* s) {
+  s->value.clear();
+  s->count.assign(1, 0.0);
+  s->sum.assign(1, 0.0);
+  s->square.assign(1, 0.0);
+  for (uint32_t b = 0; b < kHistogramBins; ++b) {
+    if (bins[b] == 0) continue;
+    const auto count = static_cast<double>(bins[b] >> 40);
+    const auto rest = static_cast<double>(bins[b] & ((uint64_t{1} << 40) - 1));
+    const bool below = b < map.origin[j];
+    const uint32_t word = (map.base[j] + (below ? map.origin[j] - 1 - b : b - map.origin[j])) << map.shift[j];
+    const double start = float_of(word), ulp = static_cast<double>(float_of(word + 1)) - start;
+    const double away = start + rest / count * ulp - static_cast<double>(map.c[j]);
+    const double value = static_cast<double>(map.center[j]) + (below ? -away : away);
+    s->value.push_back(value);
+    s->count.push_back(s->count.back() + count);
+    s->sum.push_back(s->sum.back() + count * value);
+    s->square.push_back(s->square.back() + count * value * value);
+  }
+  return static_cast<int64_t>(s->value.size());
+}
+
+/// Squared error of bins [b, e) about their mean.
+double spread_of(const LloydScratch& s, int64_t b, int64_t e) {
+  const double n = s.count[e] - s.count[b], t = s.sum[e] - s.sum[b];
+  return n > 0 ? std::max(0.0, s.square[e] - s.square[b] - t * t / n) : 0.0;
+}
+
+/// Lloyd iterations over cells given by their first bins cut[0] = 0 < cut[1] < .. < cut[levels] = bins;
+/// returns the squared error. Cells are never empty: a cut always leaves its neighbours a bin.
+double iterate(const LloydScratch& s, int64_t levels, int iterations, int64_t* cut) {
+  const auto centroid = [&](int64_t c) {
+    return (s.sum[cut[c + 1]] - s.sum[cut[c]]) / (s.count[cut[c + 1]] - s.count[cut[c]]);
+  };
+  const auto bins = static_cast<int64_t>(s.value.size());
+  std::vector<int64_t> next(levels);
+  for (int step = 0; step < iterations; ++step) {
+    bool moved = false;
+    double left = centroid(0);
+    for (int64_t c = 1; c < levels; ++c) {
+      const double right = centroid(c), middle = (left + right) / 2;  // cut[c] is still the old one
+      next[c] = std::upper_bound(s.value.begin(), s.value.end(), middle) - s.value.begin();
+      left = right;
+    }
+    for (int64_t c = 1; c < levels; ++c) {
+      const int64_t to = std::min(std::max(next[c], cut[c - 1] + 1), bins - (levels - c));
+      moved = moved || to != cut[c];
+      cut[c] = to;
+    }
+    if (!moved) break;
+  }
+  double error = 0;
+  for (int64_t c = 0; c < levels; ++c) error += spread_of(s, cut[c], cut[c + 1]);
+  return error;
+}
+
+/// Cuts at equal steps of the cumulative weight of runs of bins; weight(count, width) of a run.
+template <class Weight>
+void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int64_t* cut) {
+  const auto bins = static_cast<int64_t>(s.value.size());
+  const int64_t run = std::max<int64_t>(1, bins / 256);
+  const auto width = [&](int64_t b, int64_t e) {
+    return s.value[std::min(e, bins - 1)] - s.value[b] +
+           (e >= bins ? s.value[bins - 1] - s.value[b - (b > 0)] : 0.0);
+  };
+  double total = 0;
+  for (int64_t b = 0; b < bins; b += run) {
+    const int64_t e = std::min(b + run, bins);
+    total += weight(s.count[e] - s.count[b], width(b, e));
+  }
+  double reached = 0;
+  int64_t c = 1;
+  for (int64_t b = 0; b < bins && c < levels; b += run) {
+    const int64_t e = std::min(b + run, bins);
+    const double w = weight(s.count[e] - s.count[b], width(b, e));
+    while (c < levels && reached + w >= total * static_cast<double>(c) / static_cast<double>(levels)) {
+      const double part = (total * static_cast<double>(c) / static_cast<double>(levels) - reached) / w;
+      cut[c++] = b + static_cast<int64_t>(part * static_cast<double>(e - b));
+    }
+    reached += w;
+  }
+  cut[0] = 0;
+  cut[levels] = bins;
+  for (int64_t k = 1; k < levels; ++k)
+    cut[k] = std::min(std::max(cut[k], cut[k - 1] + 1), bins - (levels - k));
+}
+
+}  // namespace
+
+void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean, const double* scale,
+                   const float* bounds, int64_t levels, int iterations, LloydScratch* s, float* out) {
+  HistogramMap map{};
+  for (int64_t j = 0; j < kHistogramColumns; ++j) {
+    map.mean[j] = j < cols ? mean[col + j] : 0.0;
+    map.scale[j] = j < cols ? scale[col + j] : 1.0;
+    if (j < cols)
+      place_bins(sample, col + j, j, bounds[2 * (col + j)], bounds[2 * (col + j) + 1], &s->pilot, &map);
+  }
+  s->bins.assign(kHistogramColumns * kHistogramBins, 0);
+  histogram_kernel()(sample, 0, sample.rows, col, cols, map, s->bins.data());
+  std::vector<int64_t> cut(2 * (levels + 1));
+  for (int64_t j = 0; j < cols; ++j) {
+    const int64_t bins = collect(map, j, s->bins.data() + j * kHistogramBins, s);
+    float* level = out + (col + j) * levels;
+    int64_t used = 0;
+    const auto put = [&](double value) {
+      const auto rounded = static_cast<float>(value);
+      if (used == 0 || rounded > level[used - 1]) level[used++] = rounded;
+    };
+    if (bins <= levels) {
+      for (const double value : s->value) put(value);
+    } else {
+      // Quantiles, and the asymptotically optimal density: the cube root of the data's (here its
+      // power 5/16, which IEEE square roots give exactly alike everywhere). The better result counts.
+      int64_t *a = cut.data(), *b = a + levels + 1;
+      start_cuts(
+          *s, levels, [](double n, double) { return n; }, a);
+      start_cuts(
+          *s, levels,
+          [](double n, double w) {
+            const double r = std::sqrt(std::sqrt(n / std::max(w, 1e-30)));
+            return r * std::sqrt(std::sqrt(r)) * w;
+          },
+          b);
+      const double error_a = iterate(*s, levels, iterations, a), error_b = iterate(*s, levels, iterations, b);
+      const int64_t* best = error_b < error_a ? b : a;
+      for (int64_t c = 0; c < levels; ++c) {
+        put((s->sum[best[c + 1]] - s->sum[best[c]]) / (s->count[best[c + 1]] - s->count[best[c]]));
+      }
+    }
+    for (int64_t c = used; c < levels; ++c) level[c] = used > 0 ? level[used - 1] : 0.0f;
+  }
+}
+
+}  // namespace torchext::cpu

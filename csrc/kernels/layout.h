@@ -1,0 +1,108 @@
+// Where the bits of a code lie: planes, and the three layouts of a store (docs: store format).
+//
+// A b-bit code is split into planes of 1, 2, 4 or 8 bits, low bits first, because only those widths
+// divide a byte. A plane of p bits keeps 8/p fields in a byte; field f sits at bits p*f .. p*f+p-1.
+#pragma once
+
+#include <cstdint>
+
+namespace torchext {
+
+enum class Layout : int { tile4 = 0, block = 1, row = 2 };
+
+constexpr int kTileRows = 64;    // rows of one tile of tile4
+constexpr int kBlockRows = 128;  // rows of one block of the block layout
+
+/// Plane k holds bits shift[k] .. shift[k]+width[k]-1 of a code; `shift` is also the number of plane
+/// bits that precede it in the file.
+struct Planes {
+  int count;
+  int width[3];
+  int shift[3];
+};
+
+/// Planes of a width that a store may have: 1..8 (3 = 2+1, 5 = 4+1, 6 = 4+2, 7 = 4+2+1) or 16 (8+8).
+static inline Planes planes_of(int bits) {
+  Planes p{0, {0, 0, 0}, {0, 0, 0}};
+  for (int done = 0; done < bits;) {
+    const int rest = bits - done;
+    const int width = rest >= 8 ? 8 : rest >= 4 ? 4 : rest >= 2 ? 2 : 1;
+    p.width[p.count] = width;
+    p.shift[p.count++] = done;
+    done += width;
+  }
+  return p;
+}
+
+static inline bool valid_bits(int64_t bits) { return (bits >= 1 && bits <= 8) || bits == 16; }
+
+/// Rows that are packed together: a thread must own whole units.
+static inline int64_t layout_unit_rows(Layout layout) {
+  return layout == Layout::tile4 ? kTileRows : layout == Layout::block ? kBlockRows : 1;
+}
+
+static inline int64_t layout_row_plane_bytes(int64_t cols, int width) {
+  return (cols * width + 511) / 512 * 64;
+}
+
+/// Bytes of one unit: a tile, a block or a row with all its columns.
+static inline int64_t layout_unit_bytes(Layout layout, int64_t cols, int bits) {
+  if (layout == Layout::tile4) return (cols + 3) / 4 * 32 * bits;
+  if (layout == Layout::block) return cols * 16 * bits;
+  int64_t bytes = 0;
+  const Planes p = planes_of(bits);
+  for (int k = 0; k < p.count; ++k) bytes += layout_row_plane_bytes(cols, p.width[k]);
+  return bytes;
+}
+
+static inline int64_t layout_bytes(Layout layout, int64_t rows, int64_t cols, int bits) {
+  const int64_t unit = layout_unit_rows(layout);
+  return (rows + unit - 1) / unit * layout_unit_bytes(layout, cols, bits);
+}
+
+/// Byte and bit position of one field inside its unit.
+struct FieldPlace {
+  int64_t byte;
+  int shift;
+};
+
+/// `row` counts inside the unit; `width` and `before` are the plane's width and the bits before it.
+static inline FieldPlace field_place(Layout layout, int64_t row, int64_t col, int width, int before) {
+  if (layout == Layout::tile4) {
+    // Half-lines of 32 bytes for one bit, else lines of 64: byte 4r+c is row r of 16, column c of 4.
+    const int64_t base = 32 * before, c = col % 4;
+    if (width == 1) return {base + 4 * (row % 8) + c, static_cast<int>(row / 8)};
+    const int64_t per_line = 128 / width, in = row % per_line;
+    return {base + row / per_line * 64 + 4 * (in % 16) + c, width * static_cast<int>(in / 16)};
+  }
+  if (layout == Layout::block) {
+    const int64_t span = 16 * width;
+    return {16 * before + row % span, width * static_cast<int>(row / span)};
+  }
+  const int64_t per_unit = 512 / width, in = col % per_unit;
+  return {col / per_unit * 64 + in % 64, width * static_cast<int>(in / 64)};
+}
+
+/// Start, inside the unit, of the bytes that field_place counts from.
+static inline int64_t field_base(Layout layout, int64_t col, int64_t cols, int bits, int plane) {
+  if (layout == Layout::tile4) return col / 4 * 32 * bits;
+  if (layout == Layout::block) return col * 16 * bits;
+  const Planes p = planes_of(bits);
+  int64_t base = 0;
+  for (int k = 0; k < plane; ++k) base += layout_row_plane_bytes(cols, p.width[k]);
+  return base;
+}
+
+namespace cpu {
+
+/// Packs row-major codes [rows, cols] (uint8, or uint16 for 16 bits) of the units [begin, end) into
+/// `out`, the start of the whole copy. Padding codes become 0.
+void pack_codes_ref(Layout layout, const void* codes, int64_t rows, int64_t cols, int bits, uint8_t* out,
+                    int64_t begin, int64_t end) noexcept;
+
+/// The inverse; reads only the given units of `packed`.
+void unpack_codes_ref(Layout layout, const uint8_t* packed, int64_t rows, int64_t cols, int bits, void* codes,
+                      int64_t begin, int64_t end) noexcept;
+
+}  // namespace cpu
+}  // namespace torchext

@@ -1,0 +1,273 @@
+// The two passes that turn a table into a store, their level statistics, and packing of codes.
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/column_stats.h"
+#include "kernels/encode_plan.h"
+#include "kernels/layout.h"
+#include "kernels/lloyd.h"
+#include "stable.h"
+
+namespace torchext::ops {
+namespace {
+
+constexpr int64_t kRound = 16;  // chunks whose sums are held at a time; they are added up in order
+
+/// A float32 or float64 matrix whose rows are contiguous; anything else is copied once.
+struct Matrix {
+  Tensor keep;
+  const void* data;
+  bool f64;
+  int64_t rows, cols, row_stride;
+};
+
+Matrix read_matrix(const char* op, const Tensor& x) {
+  const bool f64 = x.scalar_type() == ScalarType::Double;
+  TX_CHECK(f64 || x.scalar_type() == ScalarType::Float, op, "x must be float32 or float64, got ",
+           dtype_name(x.scalar_type()));
+  TX_CHECK(x.dim() == 2, op, "x must have shape (rows, columns), got ", shape_text(x));
+  const bool rows_whole = x.size(1) <= 1 || x.stride(1) == 1;
+  Tensor keep = rows_whole ? x : torch::stable::contiguous(x);
+  const void* data = keep.const_data_ptr();
+  const int64_t rows = keep.size(0), cols = keep.size(1), stride = keep.stride(0);
+  return {std::move(keep), data, f64, rows, cols, stride};
+}
+
+template <class T>
+const T* read_array(const char* op, const char* name, const Tensor& t, ScalarType type,
+                    std::initializer_list<int64_t> shape) {
+  check_dtype(op, name, t, type);
+  check_shape(op, name, t, shape);
+  check_contiguous(op, name, t);
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+template <class T>
+T* write_array(const char* op, const char* name, const Tensor& t, ScalarType type,
+               std::initializer_list<int64_t> shape) {
+  return const_cast<T*>(read_array<T>(op, name, t, type, shape));
+}
+
+int64_t column_stats(const Tensor& x, Tensor state) {
+  constexpr const char* op = "_column_stats";
+  const Matrix m = read_matrix(op, x);
+  double* out = write_array<double>(op, "state", state, ScalarType::Double, {6, m.cols});
+  const cpu::ColumnBlock block{m.data, m.f64, m.row_stride};
+  auto* const kernel = cpu::column_stats_kernel();
+  const int64_t n = m.cols, chunks = (m.rows + cpu::kStatsChunk - 1) / cpu::kStatsChunk;
+  std::vector<double> work(static_cast<size_t>(std::min(chunks, kRound) * 3 * n));
+  for (int64_t first = 0; first < chunks; first += kRound) {
+    const int64_t count = std::min(kRound, chunks - first);
+    parallel_for(count, 1, [&](int64_t b, int64_t e) {
+      for (int64_t c = b; c < e; ++c) {
+        double *sum = work.data() + c * 3 * n, *lo = sum + n, *hi = lo + n;
+        std::fill(sum, sum + n, 0.0);
+        std::fill(lo, lo + n, std::numeric_limits<double>::infinity());
+        std::fill(hi, hi + n, -std::numeric_limits<double>::infinity());
+        const int64_t row = (first + c) * cpu::kStatsChunk;
+        kernel(block, row, std::min(cpu::kStatsChunk, m.rows - row), 0, n, sum, lo, hi);
+      }
+    });
+    for (int64_t c = 0; c < count; ++c) {
+      const double *sum = work.data() + c * 3 * n, *lo = sum + n, *hi = lo + n;
+      bool finite = true;
+      for (int64_t j = 0; j < n; ++j) {
+        finite = finite && std::isfinite(sum[j]);
+        out[n + j] += sum[j];
+        out[2 * n + j] = std::min(out[2 * n + j], lo[j]) + 0.0;  // one zero, whatever its sign
+        out[3 * n + j] = std::max(out[3 * n + j], hi[j]) + 0.0;
+      }
+      const int64_t row = (first + c) * cpu::kStatsChunk, end = std::min(row + cpu::kStatsChunk, m.rows);
+      for (int64_t r = row; !finite && r < end; ++r) {
+        for (int64_t j = 0; j < n; ++j) {
+          const int64_t at = r * m.row_stride + j;
+          const double v =
+              m.f64 ? static_cast<const double*>(m.data)[at] : static_cast<const float*>(m.data)[at];
+          if (!std::isfinite(v)) return r * n + j;
+        }
+      }
+    }
+  }
+  for (int64_t j = 0; j < n; ++j) out[j] += static_cast<double>(m.rows);
+  return -1;
+}
+
+Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
+                    const Tensor& scale, const Tensor& bounds, int64_t levels, int64_t iterations) {
+  constexpr const char* op = "_lloyd_levels";
+  const Matrix m = read_matrix(op, x);
+  const double* mu = read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols});
+  const double* s = read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols});
+  const float* ends = read_array<float>(op, "bounds", bounds, ScalarType::Float, {m.cols, 2});
+  check_range(op, "levels", levels, 2, 256);
+  check_range(op, "iterations", iterations, 0, 1 << 20);
+  cpu::Sample sample{m.data, m.f64, m.row_stride, nullptr, m.rows};
+  if (rows.has_value()) {
+    sample.rows = rows->numel();
+    sample.index = read_array<int64_t>(op, "rows", *rows, ScalarType::Long, {sample.rows});
+    for (int64_t i = 0; i < sample.rows; ++i) check_range(op, "rows", sample.index[i], 0, m.rows - 1);
+  }
+  check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
+  Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
+  float* table = out.mutable_data_ptr<float>();
+  const int64_t strips = (m.cols + cpu::kHistogramColumns - 1) / cpu::kHistogramColumns;
+  parallel_for(strips, 1, [&](int64_t b, int64_t e) {
+    cpu::LloydScratch scratch;
+    for (int64_t k = b; k < e; ++k) {
+      const int64_t col = k * cpu::kHistogramColumns;
+      cpu::lloyd_columns(sample, col, std::min(cpu::kHistogramColumns, m.cols - col), mu, s, ends, levels,
+                         static_cast<int>(iterations), &scratch, table);
+    }
+  });
+  return out;
+}
+
+cpu::EncodeMode read_mode(const char* op, const std::string& mode) {
+  if (mode == "nearest") return cpu::EncodeMode::nearest;
+  if (mode == "stochastic") return cpu::EncodeMode::stochastic;
+  TX_CHECK(mode == "double", op, "mode must be nearest, stochastic or double, got ", mode);
+  return cpu::EncodeMode::twice;
+}
+
+void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tensor& grid,
+            const Tensor& levels, std::string mode, int64_t bits, const Tensor& key, int64_t row0,
+            int64_t copy, Tensor codes, const std::optional<Tensor>& y, const std::optional<Tensor>& weight,
+            const std::optional<Tensor>& x0, const std::optional<Tensor>& intercept, std::string loss,
+            const std::optional<Tensor>& bounds, Tensor sums, Tensor totals, Tensor clipped) {
+  constexpr const char* op = "_encode";
+  const Matrix m = read_matrix(op, x);
+  cpu::EncodeOptions o;
+  o.cols = m.cols;
+  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
+  o.bits = static_cast<int>(bits);
+  o.mode = read_mode(op, mode);
+  TX_CHECK(o.mode != cpu::EncodeMode::twice || bits >= 2, op, "bits must be at least 2 in mode double, got ",
+           bits);
+  o.key = read_key(op, key);
+  o.copy = static_cast<uint32_t>(check_range(op, "copy", copy, 0, 0xFFFFFFFFll));
+  check_range(op, "row0", row0, 0, int64_t{1} << 56);
+  TX_CHECK(row0 % cpu::kEncodeTile == 0, op, "row0 must be a multiple of 64, got ", row0);
+  o.mean = read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols});
+  o.scale = read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols});
+  o.grid = read_array<float>(op, "grid", grid, ScalarType::Float, {m.cols, 2});
+  o.count = cpu::encode_level_count(o.mode, o.bits);
+  if (levels.numel() > 0) {
+    TX_CHECK(bits <= 8, op, "levels must be empty (affine) for more than 8 bits, got ", shape_text(levels));
+    o.levels = read_array<float>(op, "levels", levels, ScalarType::Float, {m.cols, o.count});
+  }
+  if (bounds.has_value()) o.bounds = read_array<float>(op, "bounds", *bounds, ScalarType::Float, {m.cols, 2});
+  cpu::EncodeRows rows{m.data, m.f64, m.row_stride, row0, m.rows, nullptr, nullptr, nullptr};
+  if (y.has_value()) {
+    TX_CHECK(y->dim() == 2, op, "y must have shape (rows, outputs), got ", shape_text(*y));
+    o.outputs = y->size(1);
+    rows.y = read_array<float>(op, "y", *y, ScalarType::Float, {m.rows, o.outputs});
+  }
+  if (weight.has_value()) rows.weight = read_array<float>(op, "weight", *weight, ScalarType::Float, {m.rows});
+  if (x0.has_value()) {
+    TX_CHECK(y.has_value(), op, "x0 must come with y, got no y");
+    o.x0 = read_array<float>(op, "x0", *x0, ScalarType::Float, {o.outputs, m.cols});
+    if (intercept.has_value()) {
+      o.intercept = read_array<float>(op, "intercept", *intercept, ScalarType::Float, {o.outputs});
+    }
+  }
+  TX_CHECK(loss == "squared_error" || loss == "log_loss", op, "loss must be squared_error or log_loss, got ",
+           loss);
+  o.loss = loss == "log_loss" ? cpu::AnchorLoss::log_loss : cpu::AnchorLoss::squared_error;
+  rows.codes = write_array<uint8_t>(op, "codes", codes, ScalarType::Byte,
+                                    {layout_bytes(Layout::tile4, m.rows, m.cols, o.bits)});
+  double* out = write_array<double>(op, "sums", sums, ScalarType::Double,
+                                    {cpu::kMoments + cpu::kOutputSums * o.outputs, m.cols});
+  double* total = write_array<double>(op, "totals", totals, ScalarType::Double, {4, o.outputs + 1});
+  auto* clips = write_array<int64_t>(op, "clipped", clipped, ScalarType::Long, {m.cols});
+  if (m.rows == 0 || m.cols == 0) return;
+
+  cpu::EncodeSetup setup;
+  cpu::encode_setup(o, &setup);
+  const int64_t chunks = (m.rows + cpu::kEncodeChunk - 1) / cpu::kEncodeChunk;
+  const int64_t size = cpu::encode_sums_size(setup.plan), column_sums = size - 4 * (o.outputs + 1);
+  const int64_t scratch_size = cpu::encode_scratch_size(setup.plan), round = std::min(chunks, kRound);
+  std::vector<double> work(static_cast<size_t>(round * size));
+  std::vector<int64_t> clip(static_cast<size_t>(round * m.cols));
+  for (int64_t first = 0; first < chunks; first += kRound) {
+    const int64_t count = std::min(kRound, chunks - first);
+    std::fill(clip.begin(), clip.end(), 0);
+    parallel_for(count, 1, [&](int64_t b, int64_t e) {
+      std::vector<double> scratch(static_cast<size_t>(scratch_size));
+      for (int64_t c = b; c < e; ++c) {
+        cpu::encode_chunk(setup, rows, first + c, scratch.data(), work.data() + c * size,
+                          clip.data() + c * m.cols);
+      }
+    });
+    for (int64_t c = 0; c < count; ++c) {
+      const double* sum = work.data() + c * size;
+      for (int64_t i = 0; i < column_sums; ++i) out[i] += sum[i];
+      for (int64_t i = 0; i < 4 * (o.outputs + 1); ++i) total[i] += sum[column_sums + i];
+      for (int64_t j = 0; j < m.cols; ++j) clips[j] += clip[static_cast<size_t>(c * m.cols + j)];
+    }
+  }
+}
+
+Layout read_layout(const char* op, const std::string& layout) {
+  if (layout == "tile4") return Layout::tile4;
+  if (layout == "block") return Layout::block;
+  TX_CHECK(layout == "row", op, "layout must be tile4, block or row, got ", layout);
+  return Layout::row;
+}
+
+/// Units that one task packs: about 64 thousand codes.
+int64_t layout_grain(Layout layout, int64_t cols) {
+  return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, layout_unit_rows(layout) * cols));
+}
+
+Tensor pack_codes(const Tensor& codes, int64_t bits, std::string layout_name) {
+  constexpr const char* op = "_pack_codes";
+  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
+  const ScalarType want = bits > 8 ? ScalarType::UInt16 : ScalarType::Byte;
+  TX_CHECK(codes.scalar_type() == want, op, "codes must be ", bits > 8 ? "uint16" : "uint8", ", got ",
+           dtype_name(codes.scalar_type()));
+  TX_CHECK(codes.dim() == 2, op, "codes must have shape (rows, columns), got ", shape_text(codes));
+  const Layout layout = read_layout(op, layout_name);
+  const Tensor in = torch::stable::contiguous(codes);
+  const int64_t rows = in.size(0), cols = in.size(1), unit = layout_unit_rows(layout);
+  const int b = static_cast<int>(bits);
+  Tensor out = torch::stable::new_empty(in, {layout_bytes(layout, rows, cols, b)}, ScalarType::Byte);
+  auto* bytes = static_cast<uint8_t*>(out.mutable_data_ptr());
+  parallel_for((rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
+    cpu::pack_codes_ref(layout, in.const_data_ptr(), rows, cols, b, bytes, begin, end);
+  });
+  return out;
+}
+
+Tensor unpack_codes(const Tensor& packed, int64_t rows, int64_t cols, int64_t bits, std::string layout_name) {
+  constexpr const char* op = "_unpack_codes";
+  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
+  check_range(op, "rows", rows, 0, int64_t{1} << 48);
+  check_range(op, "cols", cols, 0, int64_t{1} << 31);
+  const Layout layout = read_layout(op, layout_name);
+  const int b = static_cast<int>(bits);
+  const auto* bytes =
+      read_array<uint8_t>(op, "packed", packed, ScalarType::Byte, {layout_bytes(layout, rows, cols, b)});
+  Tensor out =
+      torch::stable::new_empty(packed, {rows, cols}, bits > 8 ? ScalarType::UInt16 : ScalarType::Byte);
+  void* codes = out.mutable_data_ptr();
+  const int64_t unit = layout_unit_rows(layout);
+  parallel_for((rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
+    cpu::unpack_codes_ref(layout, bytes, rows, cols, b, codes, begin, end);
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace torchext::ops
+
+STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
+  m.impl("_column_stats", TORCH_BOX(&torchext::ops::column_stats));
+  m.impl("_encode", TORCH_BOX(&torchext::ops::encode));
+  m.impl("_lloyd_levels", TORCH_BOX(&torchext::ops::lloyd_levels));
+  m.impl("_pack_codes", TORCH_BOX(&torchext::ops::pack_codes));
+  m.impl("_unpack_codes", TORCH_BOX(&torchext::ops::unpack_codes));
+}

@@ -1,0 +1,231 @@
+"""Typed wrappers of the store's encoding kernels.
+
+Building a store takes two passes over blocks of rows: :func:`new_stats` / :func:`update_stats`, then, with
+levels from :mod:`torchext.data._levels`, :class:`Encoder`. Every block but the last must have a multiple of
+1,024 rows; then codes and sums do not depend on how the source was cut, on threads or on the instruction set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchext.data._levels import Codebook
+
+MOMENTS = 6
+OUTPUT_SUMS = 4
+
+
+def planes(bits: int) -> tuple[int, ...]:
+    """Widths of the planes of a code, low bits first: 3 = (2, 1), 7 = (4, 2, 1), 16 = (8, 8)."""
+    widths: list[int] = []
+    while sum(widths) < bits:
+        rest = bits - sum(widths)
+        widths.append(next(w for w in (8, 4, 2, 1) if w <= rest))
+    return tuple(widths)
+
+
+def layout_bytes(rows: int, cols: int, bits: int, layout: str = "tile4") -> int:
+    """Bytes of one copy of the codes."""
+    if layout == "tile4":
+        return -(-rows // 64) * -(-cols // 4) * 32 * bits
+    if layout == "block":
+        return -(-rows // 128) * cols * 16 * bits
+    if layout == "row":
+        return rows * sum(-(-cols * p // 512) * 64 for p in planes(bits))
+    raise ValueError(f"layout must be tile4, block or row, got {layout!r}")
+
+
+def pack_codes(codes: Tensor, bits: int, layout: str = "tile4") -> Tensor:
+    """Codes uint8 [K, n] (uint16 for 16 bits) to the bytes of a layout; padding is zero."""
+    return torch.ops.torchext._pack_codes(codes, bits, layout)  # type: ignore[no-any-return]
+
+
+def unpack_codes(packed: Tensor, rows: int, cols: int, bits: int, layout: str = "tile4") -> Tensor:
+    """Inverse of :func:`pack_codes`."""
+    return torch.ops.torchext._unpack_codes(packed, rows, cols, bits, layout)  # type: ignore[no-any-return]
+
+
+def new_stats(cols: int) -> Tensor:
+    """Running statistics of no rows: float64 [6, n] = (count, sum, minimum, maximum, 0, 0)."""
+    state = torch.zeros(6, cols, dtype=torch.float64)
+    state[2], state[3] = float("inf"), float("-inf")
+    return state
+
+
+def update_stats(x: Tensor, state: Tensor) -> int:
+    """Add a block of rows; returns the flat index of its first NaN or infinity, or -1.
+
+    After a result other than -1 the state is of no use.
+    """
+    return int(torch.ops.torchext._column_stats(x, state))
+
+
+def finish_stats(state: Tensor, scale: str = "max") -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, scale and scaled bounds of the columns.
+
+    Returns:
+        (mean float64 [n], scale float64 [n], bounds float32 [n, 2]): scale is ``max|x - mean|``, 1 for a
+        constant column; bounds are the least and greatest scaled value exactly as the encoder computes it.
+        ``scale="none"``: mean 0, scale 1.
+    """
+    count, total, low, high = state[0], state[1], state[2], state[3]
+    empty = count == 0
+    mean = torch.where(empty, torch.zeros_like(total), total / count.clamp(min=1))
+    low, high = torch.where(empty, mean, low), torch.where(empty, mean, high)
+    mean = torch.minimum(torch.maximum(mean, low), high)  # rounding must not push it out of the range
+    if scale == "none":
+        mean, width = torch.zeros_like(mean), torch.ones_like(mean)
+    elif scale == "max":
+        width = torch.maximum(high - mean, mean - low)
+        width = torch.where(width > 0, width, torch.ones_like(width))
+    else:
+        raise ValueError(f"scale must be max or none, got {scale!r}")
+    return mean, width, scaled_bounds(low, high, mean, width)
+
+
+def scaled_bounds(low: Tensor, high: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """float32 [n, 2]: ``fl32((x - mean)/scale)`` of the least and the greatest value."""
+    return torch.stack([(low - mean) / scale, (high - mean) / scale], dim=1).to(torch.float32).contiguous()
+
+
+@dataclass(frozen=True)
+class EncodeSums:
+    """Weighted means over the rows, in scaled units; see ``csrc/kernels/encode.h`` for the exact meaning.
+
+    Attributes:
+        rows, weight: number of rows, sum of their weights.
+        noise: [3, n]: mean (q-a)^2, mean v, mean v^2 (v: variance of a draw; 0 for nearest).
+        moments: [3, n]: mean a^2, mean q^2, mean q.
+        linear: [2, n, m]: mean a*y, mean (q-a)*y.
+        gradient: [2, n, m]: gradient of the mean loss at x0 on exact and on decoded values.
+        intercept_gradient: [2, m]: the same for the intercept.
+        loss: [m] mean loss at x0 on exact values (squared error: (z-y)^2 / 2).
+        y_mean: [m].
+        clipped: number of values outside the bounds.
+    """
+
+    rows: int
+    weight: float
+    noise: Tensor
+    moments: Tensor
+    linear: Tensor
+    gradient: Tensor
+    intercept_gradient: Tensor
+    loss: Tensor
+    y_mean: Tensor
+    clipped: Tensor
+
+
+class Encoder:
+    """Second pass: encodes blocks of rows into tile4 and keeps the running sums.
+
+    Args:
+        mean, scale: float64 [n].
+        codebook: levels in kernel form; its sampling decides the rule (nearest, stochastic or double).
+        key: the data set's key; copy and purpose are folded in here.
+        copy: number of this copy of the codes.
+        outputs: columns of the y that :meth:`add` gets; 0: no targets.
+        x0: float32 [m, n], the anchor in scaled units, or None.
+        intercept: float32 [m], added to z at the anchor.
+        loss: ``"squared_error"`` or ``"log_loss"`` (y = +-1).
+        bounds: float32 [n, 2]; values outside are clamped to the end levels and counted.
+    """
+
+    def __init__(
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        codebook: Codebook,
+        key: Tensor,
+        *,
+        copy: int = 0,
+        outputs: int = 0,
+        x0: Tensor | None = None,
+        intercept: Tensor | None = None,
+        loss: str = "squared_error",
+        bounds: Tensor | None = None,
+    ) -> None:
+        cols = mean.shape[0]
+        self.mean, self.scale, self.codebook, self.key = mean, scale, codebook, key
+        self.copy, self.outputs, self.loss = copy, outputs, loss
+        self.x0, self.intercept, self.bounds = x0, intercept, bounds
+        self.rows = 0
+        self.sums = torch.zeros(MOMENTS + OUTPUT_SUMS * outputs, cols, dtype=torch.float64)
+        self.totals = torch.zeros(4, outputs + 1, dtype=torch.float64)
+        self.clipped = torch.zeros(cols, dtype=torch.int64)
+
+    def add(
+        self,
+        x: Tensor,
+        codes: Tensor | None = None,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        *,
+        row0: int | None = None,
+    ) -> Tensor:
+        """Encode the next rows; returns their codes (written to ``codes`` if given).
+
+        Args:
+            x: float32 or float64 [R, n], R a multiple of 1,024 unless these are the last rows.
+            codes: uint8 slice of the output for these rows, ``layout_bytes(R, n, bits)`` bytes.
+            y: float32 [R, m], centred by the caller for squared error.
+            weight: float32 [R].
+            row0: position of the first row in the source, which decides its random bits; default: rows
+                encoded so far. A multiple of 64.
+        """
+        book, (rows, cols) = self.codebook, x.shape
+        if codes is None:
+            codes = torch.empty(layout_bytes(rows, cols, book.bits), dtype=torch.uint8)
+        torch.ops.torchext._encode(
+            x,
+            self.mean,
+            self.scale,
+            book.grid,
+            book.base,
+            book.sampling,
+            book.bits,
+            self.key,
+            self.rows if row0 is None else row0,
+            self.copy,
+            codes,
+            y if self.outputs else None,
+            weight,
+            self.x0,
+            self.intercept,
+            self.loss,
+            self.bounds,
+            self.sums,
+            self.totals,
+            self.clipped,
+        )
+        self.rows += rows
+        return codes
+
+    def finish(self) -> EncodeSums:
+        """The sums so far as weighted means (zeros if there were no rows)."""
+        weight = float(self.totals[0, -1])
+        total = weight if weight > 0 else 1.0
+        mean = self.sums / total
+        # [4, n, m]: a*y, (q-a)*y, exact gradient, decoded gradient
+        per_output = (
+            mean[MOMENTS:]
+            .reshape(self.outputs, OUTPUT_SUMS, self.sums.shape[1])
+            .permute(1, 2, 0)
+            .contiguous()
+        )
+        totals = self.totals[:, :-1] / total
+        return EncodeSums(
+            rows=self.rows,
+            weight=weight,
+            noise=mean[:3].clone(),
+            moments=mean[3:6].clone(),
+            linear=per_output[:2],
+            gradient=per_output[2:],
+            intercept_gradient=totals[2:],
+            loss=totals[1],
+            y_mean=totals[0],
+            clipped=self.clipped,
+        )

@@ -1,0 +1,192 @@
+"""Levels of a column: uniform grids, Lloyd centroids, and their form in integer kernels.
+
+Every level a store uses can be written ``fl32(lo + fl32(step * T))`` with an unsigned integer T, so that
+kernels may work on T alone. Levels are rounded to that form *before* encoding: codes, noise, moments and
+anchors all speak of the values the kernels use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SMALLEST = 2.0**-126  # a smaller step counts as a constant column
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The levels of all columns in the form kernels read.
+
+    Attributes:
+        grid: float32 [n, 2], (lo, step) of every column.
+        base: float32 [n, N] ascending levels that the encoder searches, padded with the last one where a
+            column has fewer; empty for a uniform grid in which level c is ``fl(lo + fl(step*c))``.
+        table: uint8 [P, ncb, n, 2^bits] of T by code, P = 1, or 2 (low bytes, high bytes) on the 16-bit
+            grid; empty if T is the code itself.
+        levels: float32 [ncb, n, 2^bits] decoded value by code; None if ``table`` is empty.
+        kind: ``"affine"``, ``"int8"`` or ``"int16"``.
+        bits: total bits of a code, draws included.
+        sampling: ``"nearest"``, ``"stochastic"`` or ``"double"``.
+    """
+
+    grid: Tensor
+    base: Tensor
+    table: Tensor
+    levels: Tensor | None
+    kind: str
+    bits: int
+    sampling: str
+
+
+def level_count(bits: int, sampling: str) -> int:
+    """Levels a b-bit code tells apart: 2^b, for double sampling 2^(b-2) + 1 (two bits hold the draws)."""
+    return (1 << (bits - 2)) + 1 if sampling == "double" else 1 << bits
+
+
+def uniform_grid(lo: Tensor, hi: Tensor, count: int) -> Tensor:
+    """Grid (lo, step) whose ``count`` levels span [lo, hi] of every column.
+
+    step is ``fl((hi - lo)/(count - 1))`` raised by ulps until the top level reaches hi, so that no value
+    of the column lies outside. A constant column gets step 0.
+    """
+    lo32, hi32 = lo.to(torch.float32), hi.to(torch.float32)
+    top = torch.tensor(float(count - 1), dtype=torch.float32)
+    step = ((hi32.double() - lo32.double()) / float(count - 1)).to(torch.float32)
+    constant = (hi32 <= lo32) | (step < _SMALLEST)
+    step = torch.where(constant, torch.zeros_like(step), step)
+    infinity = torch.tensor(float("inf"))
+    for _ in range(64):
+        short = (~constant) & (lo32 + step * top < hi32)
+        if not bool(short.any()):
+            break
+        step = torch.where(short, torch.nextafter(step, infinity), step)
+    return torch.stack([lo32, step], dim=1).contiguous()
+
+
+def grid_values(grid: Tensor, codes: Tensor) -> Tensor:
+    """``fl32(lo + fl32(step * T))`` for integers T [n, ...]; multiplication and addition round apart."""
+    shape = (-1, *([1] * (codes.dim() - 1)))
+    offset = grid[:, 1].reshape(shape) * codes.to(torch.float32)
+    return grid[:, 0].reshape(shape) + offset
+
+
+def _distinct(levels: Tensor) -> Tensor:
+    return (levels[:, 1:] > levels[:, :-1]).sum(dim=1)
+
+
+def _round_to_grid(levels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Grid, T and values of ascending levels on a grid of ``size`` points per column."""
+    grid = uniform_grid(levels[:, 0], levels[:, -1], size)
+    step = grid[:, 1:].double()
+    t = torch.where(step > 0, (levels.double() - grid[:, :1].double()) / step, torch.zeros_like(step))
+    codes = t.round().clamp_(0, size - 1).to(torch.int64)
+    # The grid may overshoot the top level by less than a step; keep that end outward.
+    codes[:, -1] = torch.where(grid[:, 1] > 0, size - 1, 0)
+    codes = torch.where(levels >= levels[:, -1:], codes[:, -1:], codes)
+    return grid, codes, grid_values(grid, codes)
+
+
+def to_grid(levels: Tensor) -> tuple[Tensor, Tensor, Tensor, str]:
+    """Round ascending levels [n, N] to integer grids.
+
+    Returns:
+        (grid, T, values, kind): the 8-bit grid of 256 points between a column's end levels unless two
+        levels of some column merge on it, then 65,536 points for all columns. The ends stay at or outside
+        the end levels, so stochastic rounding remains unbiased between them.
+    """
+    levels = levels.to(torch.float32)
+    for size, kind in ((256, "int8"), (65536, "int16")):
+        grid, codes, values = _round_to_grid(levels, size)
+        if kind == "int16" or bool((_distinct(values) >= _distinct(levels)).all()):
+            break
+    return grid, codes, values, kind
+
+
+def _kernel_table(codes: Tensor, kind: str) -> Tensor:
+    """T [ncb, n, 2^b] as the byte planes of the kernels."""
+    planes = [codes & 255] if kind != "int16" else [codes & 255, codes >> 8]
+    return torch.stack(planes).to(torch.uint8).contiguous()
+
+
+def codebook(
+    bits: int,
+    sampling: str,
+    *,
+    lo: Tensor | None = None,
+    hi: Tensor | None = None,
+    levels: Tensor | None = None,
+) -> Codebook:
+    """Codebook from column ranges (uniform levels) or from ascending levels [n, N].
+
+    Args:
+        bits: total bits per value, draws included.
+        sampling: ``"nearest"``, ``"stochastic"``, ``"corrected"`` (the same codes) or ``"double"``.
+        lo, hi: float32 [n] least and greatest scaled value, for uniform levels.
+        levels: [n, N], N = :func:`level_count`; instead of lo and hi.
+    """
+    sampling = "stochastic" if sampling == "corrected" else sampling
+    count = level_count(bits, sampling)
+    if levels is None:
+        if lo is None or hi is None:
+            raise ValueError("codebook needs lo and hi, or levels")
+        grid = uniform_grid(lo, hi, count)
+        base = torch.empty(0, dtype=torch.float32)
+        if sampling != "double":
+            empty = torch.empty(0, dtype=torch.uint8)
+            return Codebook(grid, base, empty, None, "affine", bits, sampling)
+        codes = torch.arange(count).expand(grid.shape[0], count)
+        kind = "int8"
+    else:
+        if levels.shape[1] != count:
+            raise ValueError(
+                f"{bits} bits with sampling {sampling!r} need {count} levels, got {levels.shape[1]}"
+            )
+        if not bool((levels[:, 1:] >= levels[:, :-1]).all()):
+            raise ValueError("the levels of a column must ascend")
+        grid, codes, base, kind = to_grid(levels)
+    if sampling == "double":
+        code = torch.arange(2**bits)
+        low = code & (2 ** (bits - 2) - 1)
+        # A constant column keeps T = 0: its table must not climb.
+        by_code = [codes[:, low + (code >> bit & 1)] for bit in (bits - 2, bits - 1)]
+        tables = torch.stack(by_code)
+    else:
+        tables = codes.unsqueeze(0)
+    values = torch.stack([grid_values(grid, t) for t in tables])
+    return Codebook(grid, base.contiguous(), _kernel_table(tables, kind), values, kind, bits, sampling)
+
+
+def lloyd_levels(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    bits: int,
+    *,
+    rows: Tensor | None = None,
+    iterations: int = 60,
+) -> Tensor:
+    r"""Lloyd-Max levels of the scaled columns of a sample: nearest rounding to them has the least error.
+
+    .. math:: \min_{L_1 \le .. \le L_N} \sum_k \min_i (a_k - L_i)^2, \qquad N = 2^{bits}
+
+    Iterations start from quantiles and from the density that is optimal for many levels, on a histogram
+    with exact bin means; the better end result counts. Every level is the mean of its cell.
+
+    Args:
+        x: float32 or float64 [K, n], the source or a sample of it.
+        mean, scale: float64 [n].
+        bounds: float32 [n, 2], least and greatest scaled value of all rows (:func:`scaled_bounds`).
+        bits: 1..8.
+        rows: int64 indices of the sample's rows in ``x`` (ascending reads fastest); default all rows.
+            At least 2^16 rows, or all, are recommended; the limit is 2^23.
+        iterations: upper limit.
+
+    Returns:
+        float32 [n, 2^bits], ascending, padded with the last level where a column has fewer values.
+
+    Determinism: class A, independent of the instruction set and the number of threads.
+    """
+    return torch.ops.torchext._lloyd_levels(x, rows, mean, scale, bounds, 2**bits, iterations)  # type: ignore[no-any-return]
