@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 
-@torch.library.register_fake("torchext::fold_in")
+@library.register_fake("torchext::fold_in")
 def _(key: Tensor, data: int) -> Tensor:
     return key.new_empty((2,), dtype=torch.int64)
 
 
-@torch.library.register_fake("torchext::fold_in.Tensor")
+@library.register_fake("torchext::fold_in.Tensor")
 def _(key: Tensor, data: Tensor) -> Tensor:
     return key.new_empty((2,), dtype=torch.int64)
 
 
-@torch.library.register_fake("torchext::split")
+@library.register_fake("torchext::split")
 def _(key: Tensor, n: int) -> Tensor:
     return key.new_empty((n, 2), dtype=torch.int64)
 
 
-@torch.library.register_fake("torchext::_philox")
+@library.register_fake("torchext::_philox")
 def _(key: Tensor, blocks: int, stream: int, draw: int) -> Tensor:
     return key.new_empty((4 * blocks,), dtype=torch.int64)
 
 
-@torch.library.register_fake("torchext::_column_stats")
+@library.register_fake("torchext::_column_stats")
 def _(x: Tensor, state: Tensor) -> int:
     return -1  # what finite data gives; a data-dependent result has no meaning without data
 
 
-@torch.library.register_fake("torchext::_encode")
+@library.register_fake("torchext::_encode")
 def _(
     x: Tensor, mean: Tensor, scale: Tensor, grid: Tensor, levels: Tensor, mode: str, bits: int, key: Tensor,
     row0: int, copy: int, codes: Tensor, y: Tensor | None, weight: Tensor | None, x0: Tensor | None,
@@ -40,20 +40,20 @@ def _(
     return None
 
 
-@torch.library.register_fake("torchext::_lloyd_levels")
+@library.register_fake("torchext::_lloyd_levels")
 def _(
     x: Tensor, rows: Tensor | None, mean: Tensor, scale: Tensor, bounds: Tensor, levels: int, iterations: int
 ) -> Tensor:
     return x.new_empty((x.shape[1], levels), dtype=torch.float32)
 
 
-@torch.library.register_fake("torchext::_pack_codes")
+@library.register_fake("torchext::_pack_codes")
 def _(codes: Tensor, bits: int, layout: str) -> Tensor:
     from torchext.data._encode import layout_bytes
 
     return codes.new_empty((layout_bytes(codes.shape[0], codes.shape[1], bits, layout),), dtype=torch.uint8)
 
 
-@torch.library.register_fake("torchext::_unpack_codes")
+@library.register_fake("torchext::_unpack_codes")
 def _(packed: Tensor, rows: int, cols: int, bits: int, layout: str) -> Tensor:
     return packed.new_empty((rows, cols), dtype=torch.uint16 if bits > 8 else torch.uint8)
