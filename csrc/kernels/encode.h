@@ -64,7 +64,7 @@ struct EncodePlan {
   const float *lo, *step, *inverse;
   const int32_t* last;
   const float* bounds;  // [padded][2]: values outside are counted as clipped; may be null
-  const float* x0;      // [outputs][padded], the anchor; may be null
+  const double* x0;     // [outputs][padded], the anchor; may be null
   int64_t outputs;
 };
 

@@ -5,9 +5,23 @@
 
 namespace torchext::cpu {
 
-EncodeKernels encode_kernels() noexcept { return {encode_tile_ref, gradient_tile_ref}; }
+EncodeKernels encode_kernels() noexcept {
+  switch (active_isa()) {
+#if defined(__x86_64__)
+    case Isa::avx512: return {encode_tile_avx512, gradient_tile_avx512};
+#endif
+    default: return {encode_tile_ref, gradient_tile_ref};
+  }
+}
 
-ColumnStatsFn* column_stats_kernel() noexcept { return column_stats_ref; }
+ColumnStatsFn* column_stats_kernel() noexcept {
+  switch (active_isa()) {
+#if defined(__x86_64__)
+    case Isa::avx512: return column_stats_avx512;
+#endif
+    default: return column_stats_ref;
+  }
+}
 
 HistogramFn* histogram_kernel() noexcept { return histogram_ref; }
 

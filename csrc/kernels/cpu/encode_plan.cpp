@@ -73,6 +73,7 @@ void setup_affine(const EncodeOptions& o, EncodeSetup* s) {
     s->step[j] = o.grid[2 * j + 1];
     s->inverse[j] = s->step[j] >= 0x1p-126f ? 1.0f / s->step[j] : 0.0f;
     s->last[j] = s->inverse[j] > 0.0f ? static_cast<int32_t>(o.count - 1) : 0;
+    if (s->last[j] == 0) s->step[j] = 0.0f;  // both neighbours are the one level
   }
   p.lo = s->lo.data();
   p.step = s->step.data();
@@ -126,7 +127,7 @@ void encode_setup(const EncodeOptions& o, EncodeSetup* s) {
   s->loss = o.loss;
   s->intercept.assign(o.outputs, 0.0);
   if (o.x0 != nullptr) {
-    s->x0.assign(o.outputs * p.padded, 0.0f);
+    s->x0.assign(o.outputs * p.padded, 0.0);
     for (int64_t i = 0; i < o.outputs; ++i) {
       std::copy_n(o.x0 + i * o.cols, o.cols, s->x0.begin() + i * p.padded);
       if (o.intercept != nullptr) s->intercept[i] = o.intercept[i];
