@@ -1,20 +1,84 @@
 # The README's two commands are `make demo` and `make test`; `make help` lists the rest.
 SHELL := /bin/bash
-TORCHEXT_PYTHON ?= $(CURDIR)/.venv/bin/python
-PY := $(TORCHEXT_PYTHON)
+ifdef TORCHEXT_PYTHON
+export TORCHEXT_PYTHON
+endif
+PY := $(or $(TORCHEXT_PYTHON),$(CURDIR)/.venv/bin/python)
 BUILD ?= build
 JOBS ?= $(shell nproc)
-CMAKE := $(shell dirname $(PY))/cmake
 CMAKE_FLAGS ?=
+PYTEST_ARGS ?=
+export PATH := $(dir $(PY)):$(PATH)
 
-.PHONY: help setup build
+CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
+
+.PHONY: help setup lock build demo test ctest pytest sanitize bench fmt lint tidy docs wheel install-test test-compat clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## create .venv with everything the project needs
 	@tools/setup.sh
 
-build: ## build the extension in place
-	@PATH="$(dir $(PY)):$$PATH" cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(PY) -DTORCHEXT_TESTS=ON $(CMAKE_FLAGS) > /dev/null
-	@PATH="$(dir $(PY)):$$PATH" cmake --build $(BUILD) -j $(JOBS)
-	@PATH="$(dir $(PY)):$$PATH" cmake --install $(BUILD) --component python --prefix torchext > /dev/null
+lock: setup ## write requirements.lock anew, with the newest allowed versions
+	@uv pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+	  --all-extras requirements.in pyproject.toml -o requirements.lock
+
+build: setup ## build the extension in place
+	@mkdir -p $(BUILD)
+	@cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(PY) -DTORCHEXT_TESTS=ON $(CMAKE_FLAGS) \
+	  > $(BUILD)/configure.log 2>&1 || { cat $(BUILD)/configure.log; exit 1; }
+	@cmake --build $(BUILD) -j $(JOBS)
+	@cmake --install $(BUILD) --component python --prefix torchext > /dev/null
+
+demo: build ## train linear models at 8, 4 and 2 bits on real data, a few minutes
+	@$(PY) -m training.linear.demo
+
+test: ctest pytest ## build, then every C++ and Python test
+
+ctest: build ## GoogleTest suites of the kernels
+	@ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS)
+
+pytest: build ## Python tests; PYTEST_ARGS is passed on
+	@$(PY) -m pytest -q -n $(JOBS) $(PYTEST_ARGS)
+
+sanitize: setup ## kernel tests under the address and undefined-behaviour sanitizers
+	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DTORCHEXT_PYTHON_MODULE=OFF -DTORCHEXT_CUDA=OFF -DTORCHEXT_TESTS=ON \
+	  -DTORCHEXT_SANITIZE=ON > /dev/null
+	@cmake --build $(BUILD)/sanitize -j $(JOBS)
+	@ctest --test-dir $(BUILD)/sanitize --output-on-failure --no-tests=error -j $(JOBS)
+
+bench: build ## the benchmark of the linear path
+	@$(PY) -m benchmarks.linear
+
+fmt: setup ## format C++ and Python
+	@clang-format -i $(CXX_FILES)
+	@ruff format -q . && ruff check -q --fix --select I .
+
+lint: setup ## format check, ruff, mypy, codespell
+	@clang-format --dry-run --Werror $(CXX_FILES)
+	@ruff format --check -q . && ruff check -q .
+	@mypy
+	@codespell $$(git ls-files)
+
+tidy: build ## clang-tidy on the kernels
+	@tools/tidy.sh $(BUILD)
+
+docs: build ## Sphinx pages in docs/_build/html, with their doctests
+	@$(PY) -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
+	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+wheel: build ## abi3 wheel in dist/, from the build tree that the tests used
+	@mkdir -p dist && rm -f dist/*.whl
+	@$(PY) -m pip wheel -q . --no-build-isolation --no-deps -w dist \
+	  --config-settings=--global-option="build_ext --build-temp=$(abspath $(BUILD))"
+	@ls -l dist/*.whl
+
+install-test: wheel ## the wheel in a clean environment, and a C++ user of the installed kernels
+	@tests/install/run.sh $(PY) $(BUILD)
+
+test-compat: build ## the built extension under the newest torch on the package index
+	@tools/test-compat.sh $(PY)
+
+clean: ## remove what the build made; .venv stays
+	@rm -rf $(BUILD) dist *.egg-info docs/_build torchext/_build.py torchext/*.so .pytest_cache .mypy_cache .ruff_cache
