@@ -24,10 +24,11 @@ struct Sample {
   int64_t rows;
 };
 
-/// How 16 columns map to bins: bin = origin + key, or origin - 1 - key for a < center, clamped to 0 .. 4095;
+/// How 16 columns map to bins: a = fl32((x - mean) * inverse), which may differ from the encoder's quotient
+/// in the last bit, and bin = origin + key, or origin - 1 - key for a < center, clamped to 0 .. 4095;
 /// key = (bits(t) >> shift) - base, t = fl(|fl(a - center)| + c).
 struct HistogramMap {
-  double mean[kHistogramColumns], scale[kHistogramColumns];
+  double mean[kHistogramColumns], inverse[kHistogramColumns];
   float center[kHistogramColumns], c[kHistogramColumns];
   uint32_t shift[kHistogramColumns], base[kHistogramColumns];
   uint32_t origin[kHistogramColumns];  // >= 1: bins below it hold values under the center

@@ -23,6 +23,13 @@ ColumnStatsFn* column_stats_kernel() noexcept {
   }
 }
 
-HistogramFn* histogram_kernel() noexcept { return histogram_ref; }
+HistogramFn* histogram_kernel() noexcept {
+  switch (active_isa()) {
+#if defined(__x86_64__)
+    case Isa::avx512: return histogram_avx512;
+#endif
+    default: return histogram_ref;
+  }
+}
 
 }  // namespace torchext::cpu

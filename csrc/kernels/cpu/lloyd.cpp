@@ -21,10 +21,10 @@ float float_of(uint32_t word) {
   return x;
 }
 
-float scaled(const Sample& s, int64_t i, int64_t col, double mean, double scale) {
+float scaled(const Sample& s, int64_t i, int64_t col, double mean, double inverse) {
   const int64_t row = s.index != nullptr ? s.index[i] : i, at = row * s.row_stride + col;
   const double x = s.f64 ? static_cast<const double*>(s.x)[at] : static_cast<const float*>(s.x)[at];
-  return static_cast<float>((x - mean) / scale);
+  return static_cast<float>((x - mean) * inverse);
 }
 
 /// Places the bins of column number j of the strip.
@@ -33,7 +33,7 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi, std
   const int64_t count = std::min(kPilotRows, s.rows);
   pilot->resize(count);
   for (int64_t i = 0; i < count; ++i)
-    (*pilot)[i] = scaled(s, i * s.rows / count, col, map->mean[j], map->scale[j]);
+    (*pilot)[i] = scaled(s, i * s.rows / count, col, map->mean[j], map->inverse[j]);
   std::sort(pilot->begin(), pilot->end());
   const float center = (*pilot)[count / 2], spread = (*pilot)[count - 1 - count / 4] - (*pilot)[count / 4];
   const float below = center - lo, above = hi - center, reach = std::max(below, above);
@@ -148,7 +148,7 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
   HistogramMap map{};
   for (int64_t j = 0; j < kHistogramColumns; ++j) {
     map.mean[j] = j < cols ? mean[col + j] : 0.0;
-    map.scale[j] = j < cols ? scale[col + j] : 1.0;
+    map.inverse[j] = j < cols ? 1.0 / scale[col + j] : 1.0;
     if (j < cols)
       place_bins(sample, col + j, j, bounds[2 * (col + j)], bounds[2 * (col + j) + 1], &s->pilot, &map);
   }
