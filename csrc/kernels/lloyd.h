@@ -12,7 +12,7 @@
 namespace torchext::cpu {
 
 constexpr int64_t kHistogramColumns = 16;  // columns whose histograms are filled together
-constexpr int64_t kHistogramBins = 4096;
+constexpr int64_t kHistogramBins = 4096;   // room per column; few levels use fewer, which stay in the cache
 constexpr int64_t kHistogramRows = int64_t{1} << 23;  // largest sample: counts must not overflow
 
 /// The rows of a sample: all `rows` rows of x, or those that `index` lists.
@@ -25,9 +25,10 @@ struct Sample {
 };
 
 /// How 16 columns map to bins: a = fl32((x - mean) * inverse), which may differ from the encoder's quotient
-/// in the last bit, and bin = origin + key, or origin - 1 - key for a < center, clamped to 0 .. 4095;
+/// in the last bit, and bin = origin + key, or origin - 1 - key for a < center, clamped to 0 .. bins - 1;
 /// key = (bits(t) >> shift) - base, t = fl(|fl(a - center)| + c).
 struct HistogramMap {
+  uint32_t bins;
   double mean[kHistogramColumns], inverse[kHistogramColumns];
   float center[kHistogramColumns], c[kHistogramColumns];
   uint32_t shift[kHistogramColumns], base[kHistogramColumns];

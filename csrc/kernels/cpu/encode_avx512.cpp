@@ -65,8 +65,8 @@ inline Cell find_affine(const EncodePlan& p, int64_t col, __m512 a) {
 /// One column of a tile: searches, rounds, sums; leaves its codes in code[4].
 /// kSteps: depth of the table search, 0 for affine levels.
 template <EncodeMode kMode, int kSteps, bool kWeighted>
-inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col, const __m512i (*random)[kVectors][4],
-                          __m512i* code) {
+inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
+                          const __m512i (*random)[kVectors][4], __m512i* code) {
   constexpr bool kTwice = kMode == EncodeMode::twice, kDraw = kMode != EncodeMode::nearest;
   constexpr int kLog = kSteps < 4 ? 4 : kSteps;
   const float* a_col = t.a + col * kEncodeTile;
@@ -115,7 +115,8 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       const int64_t rest = t.rows - 16 * v;
       const auto rows = static_cast<__mmask16>(rest >= 16 ? 0xFFFF : rest <= 0 ? 0 : (1 << rest) - 1);
       const __mmask16 low = _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col]), _CMP_LT_OQ);
-      const __mmask16 high = _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col + 1]), _CMP_GT_OQ);
+      const __mmask16 high =
+          _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col + 1]), _CMP_GT_OQ);
       const auto outside = static_cast<unsigned>(low | high);
       if (outside != 0) t.clipped[col] += __builtin_popcount(outside);
     }
@@ -126,7 +127,8 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       const auto times = [w](__m512d x) { return kWeighted ? _mm512_mul_pd(w, x) : x; };
       const __m512d da = half(a), dq = half(q), d = _mm512_sub_pd(dq, da);
       if constexpr (kTwice) {
-        const __m512d dq2 = half(q2), d2 = _mm512_sub_pd(dq2, da), half_w = _mm512_mul_pd(_mm512_set1_pd(0.5), w);
+        const __m512d dq2 = half(q2), d2 = _mm512_sub_pd(dq2, da),
+                      half_w = _mm512_mul_pd(_mm512_set1_pd(0.5), w);
         sum[kSquaredError] = _mm512_fmadd_pd(_mm512_mul_pd(half_w, d), d, sum[kSquaredError]);
         sum[kSquaredError] = _mm512_fmadd_pd(_mm512_mul_pd(half_w, d2), d2, sum[kSquaredError]);
         sum[kDecodedSquare] = _mm512_fmadd_pd(times(dq), dq2, sum[kDecodedSquare]);
@@ -140,7 +142,8 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       if constexpr (kDraw) {
         const __m512d rise = _mm512_sub_pd(da, half(cell.lower)), fall = _mm512_sub_pd(half(cell.upper), da);
         const __m512d var = _mm512_max_pd(_mm512_mul_pd(fall, rise), _mm512_setzero_pd());
-        sum[kVariance] = kWeighted ? _mm512_fmadd_pd(w, var, sum[kVariance]) : _mm512_add_pd(var, sum[kVariance]);
+        sum[kVariance] =
+            kWeighted ? _mm512_fmadd_pd(w, var, sum[kVariance]) : _mm512_add_pd(var, sum[kVariance]);
         sum[kVarianceSquare] = _mm512_fmadd_pd(times(var), var, sum[kVarianceSquare]);
       }
     }
@@ -190,8 +193,8 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       for (int d = 0; d < kDraws; ++d) {
         for (int v = 0; v < kVectors; ++v) {
           const uint64_t row = static_cast<uint64_t>(t.row + 16 * v);
-          philox_rows(p.key, (row * p.pitch + static_cast<uint64_t>(col)) / 4, p.pitch / 4, static_cast<uint32_t>(d),
-                      random[d][v]);
+          philox_rows(p.key, (row * p.pitch + static_cast<uint64_t>(col)) / 4, p.pitch / 4,
+                      static_cast<uint32_t>(d), random[d][v]);
         }
       }
       __m512i word[kVectors], high[kVectors];
@@ -254,11 +257,13 @@ inline void gradient_columns(const GradientTile& t, int64_t col, int64_t columns
   for (auto& s : sum) s = _mm512_setzero_pd();
   for (int v = 0; v < 8; ++v) {
     const __m512d y = _mm512_loadu_pd(t.y + 8 * v);
-    const __m512d e = kAnchor ? _mm512_loadu_pd(t.e + 8 * v) : y, eq = kAnchor ? _mm512_loadu_pd(t.eq + 8 * v) : y;
+    const __m512d e = kAnchor ? _mm512_loadu_pd(t.e + 8 * v) : y,
+                  eq = kAnchor ? _mm512_loadu_pd(t.eq + 8 * v) : y;
 #pragma GCC unroll 2
     for (int c = 0; c < 2; ++c) {
       const int64_t at = (col + (c < columns ? c : 0)) * kEncodeTile + 8 * v;
-      const __m512d a = _mm512_cvtps_pd(_mm256_load_ps(t.a + at)), q = _mm512_cvtps_pd(_mm256_load_ps(t.q + at));
+      const __m512d a = _mm512_cvtps_pd(_mm256_load_ps(t.a + at)),
+                    q = _mm512_cvtps_pd(_mm256_load_ps(t.q + at));
       __m512d* s = sum + 4 * c;
       __m512d decoded = q, q2 = q;
       if constexpr (kTwice) {

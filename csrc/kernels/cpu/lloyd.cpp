@@ -34,8 +34,11 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi, std
   pilot->resize(count);
   for (int64_t i = 0; i < count; ++i)
     (*pilot)[i] = scaled(s, i * s.rows / count, col, map->mean[j], map->inverse[j]);
-  std::sort(pilot->begin(), pilot->end());
-  const float center = (*pilot)[count / 2], spread = (*pilot)[count - 1 - count / 4] - (*pilot)[count / 4];
+  const auto rank = [pilot](int64_t k) {
+    std::nth_element(pilot->begin(), pilot->begin() + k, pilot->end());
+    return (*pilot)[k];
+  };
+  const float center = rank(count / 2), spread = rank(count - 1 - count / 4) - rank(count / 4);
   const float below = center - lo, above = hi - center, reach = std::max(below, above);
   // Not below 2^-20 of the range: more octaves than that would starve the others of bins.
   const float c = std::max(spread / 2.0f, std::max(reach, 0x1p-100f) * 0x1p-20f);
@@ -44,7 +47,7 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi, std
     const uint32_t base = word_of(c) >> shift;
     low = (word_of(std::max(below, 0.0f) + c) >> shift) - base + 1;
     high = (word_of(std::max(above, 0.0f) + c) >> shift) - base + 1;
-    if (low + high <= kHistogramBins || shift == 23) break;
+    if (low + high <= map->bins || shift == 23) break;
   }
   map->center[j] = center;
   map->c[j] = c;
@@ -59,7 +62,7 @@ int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LloydS
   s->count.assign(1, 0.0);
   s->sum.assign(1, 0.0);
   s->square.assign(1, 0.0);
-  for (uint32_t b = 0; b < kHistogramBins; ++b) {
+  for (uint32_t b = 0; b < map.bins; ++b) {
     if (bins[b] == 0) continue;
     const auto count = static_cast<double>(bins[b] >> 40);
     const auto rest = static_cast<double>(bins[b] & ((uint64_t{1} << 40) - 1));
@@ -95,7 +98,10 @@ double iterate(const LloydScratch& s, int64_t levels, int iterations, int64_t* c
     double left = centroid(0);
     for (int64_t c = 1; c < levels; ++c) {
       const double right = centroid(c), middle = (left + right) / 2;  // cut[c] is still the old one
-      next[c] = std::upper_bound(s.value.begin(), s.value.end(), middle) - s.value.begin();
+      int64_t at = cut[c];  // cuts move by a few bins, so a walk beats a search
+      while (at < bins && s.value[at] <= middle) ++at;
+      while (at > 0 && s.value[at - 1] > middle) --at;
+      next[c] = at;
       left = right;
     }
     for (int64_t c = 1; c < levels; ++c) {
@@ -146,6 +152,7 @@ void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int
 void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean, const double* scale,
                    const float* bounds, int64_t levels, int iterations, LloydScratch* s, float* out) {
   HistogramMap map{};
+  map.bins = static_cast<uint32_t>(levels <= 16 ? kHistogramBins / 2 : kHistogramBins);
   for (int64_t j = 0; j < kHistogramColumns; ++j) {
     map.mean[j] = j < cols ? mean[col + j] : 0.0;
     map.inverse[j] = j < cols ? 1.0 / scale[col + j] : 1.0;

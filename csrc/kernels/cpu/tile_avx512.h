@@ -28,7 +28,8 @@ inline void transpose_16x16(__m512* r) {
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // r[4k + i] has columns i, 4+i, 8+i, 12+i of rows 4k .. 4k+3 in its lanes
-    const __m512 lo = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), hi = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
+    const __m512 lo = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88),
+                 hi = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
     const __m512 lo2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
     const __m512 hi2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xDD);
     t[i] = _mm512_shuffle_f32x4(lo, lo2, 0x88);
@@ -52,8 +53,10 @@ inline __m512d join_lanes(const __m512d* s) {
     const __m512d a = s[2 * i], b = s[2 * i + 1];
     p[i] = _mm512_add_pd(_mm512_shuffle_f64x2(a, b, 0x44), _mm512_shuffle_f64x2(a, b, 0xEE));
   }
-  const __m512d q0 = _mm512_add_pd(_mm512_shuffle_f64x2(p[0], p[1], 0x88), _mm512_shuffle_f64x2(p[0], p[1], 0xDD));
-  const __m512d q1 = _mm512_add_pd(_mm512_shuffle_f64x2(p[2], p[3], 0x88), _mm512_shuffle_f64x2(p[2], p[3], 0xDD));
+  const __m512d q0 =
+      _mm512_add_pd(_mm512_shuffle_f64x2(p[0], p[1], 0x88), _mm512_shuffle_f64x2(p[0], p[1], 0xDD));
+  const __m512d q1 =
+      _mm512_add_pd(_mm512_shuffle_f64x2(p[2], p[3], 0x88), _mm512_shuffle_f64x2(p[2], p[3], 0xDD));
   return _mm512_add_pd(_mm512_unpacklo_pd(q0, q1), _mm512_unpackhi_pd(q0, q1));
 }
 
@@ -130,7 +133,8 @@ inline uint8_t* pack_group(const __m512i* word, int bits, uint8_t* out) {
         _mm512_storeu_si512(out, line);
       } else {  // 8 rows a field: the upper halves of the registers are the odd fields
         const __m256i odd = _mm256_slli_epi32(_mm512_extracti64x4_epi64(line, 1), 1);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_or_si256(_mm512_castsi512_si256(line), odd));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
+                            _mm256_or_si256(_mm512_castsi512_si256(line), odd));
       }
     }
     out += 32 * width;
@@ -159,7 +163,8 @@ inline void philox_rows(Key key, uint64_t first_block, uint64_t row_blocks, uint
   auto k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const __m512i key0 = _mm512_set1_epi32(static_cast<int>(k0)), key1 = _mm512_set1_epi32(static_cast<int>(k1));
+    const __m512i key0 = _mm512_set1_epi32(static_cast<int>(k0)),
+                  key1 = _mm512_set1_epi32(static_cast<int>(k1));
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
       const __m512i p0 = _mm512_mul_epu32(c0[h], m0), p1 = _mm512_mul_epu32(c2[h], m1);
