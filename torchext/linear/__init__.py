@@ -1,1 +1,11 @@
 """Linear models trained on low-bit data, as scikit-learn estimators."""
+
+from __future__ import annotations
+
+from torchext.linear._callbacks import Progress
+from torchext.linear._classifier import SGDClassifier
+from torchext.linear._regressor import SGDRegressor
+from torchext.linear._report import Report
+from torchext.linear._trainer import ConvergenceError
+
+__all__ = ["ConvergenceError", "Progress", "Report", "SGDClassifier", "SGDRegressor"]

@@ -1,0 +1,115 @@
+"""Models and checkpoints on disk; see :mod:`torchext.linear._state` for the file itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchext.linear._state import State, read_file, write_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchext.data import QuantizedDataset
+    from torchext.linear._trainer import Trainer
+
+#: Parameters that may differ between the interrupted run and the one that continues it.
+FREE = (
+    "callbacks",
+    "checkpoint",
+    "checkpoint_every",
+    "n_jobs",
+    "random_state",
+    "resume",
+    "verbose",
+    "warm_start",
+)
+
+
+def fingerprint(estimator: Any, store: QuantizedDataset, key: Tensor) -> dict[str, Any]:
+    """What decides the bits of a run: parameters, key and a digest of the encoded data."""
+    digest = 0
+    for part in (
+        store.mean,
+        store.scale,
+        store.noise,
+        store.moments,
+        store.linear,
+        store.codes.reshape(-1)[:4096],
+    ):
+        digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
+    params = {k: v for k, v in _plain(estimator.get_params()).items() if k not in FREE}
+    shape = [store.rows, store.cols, store.bits, store.sampling, store.copies]
+    return {"params": params, "key": [int(v) for v in key], "data": [*shape, f"{digest:08x}"]}
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that JSON can hold; others by their text."""
+    out: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, np.generic):
+            value = value.item()
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        out[name] = value if plain else repr(value)
+    return out
+
+
+def save_checkpoint(estimator: Any, trainer: Trainer, mark: dict[str, Any]) -> None:
+    """Write the trainer's last committed state, and the model it stands for, to ``estimator.checkpoint``."""
+    tensors, plain = trainer.state.to_tensors()
+    coef, intercept = estimator._coefficients(trainer)
+    _write(estimator, estimator.checkpoint, coef, intercept, tensors, {"fingerprint": mark, "state": plain})
+
+
+def load_state(estimator: Any, mark: dict[str, Any]) -> State | None:
+    """The state to go on from; None if there is no checkpoint yet.
+
+    Raises:
+        ValueError: the checkpoint belongs to other data, another key or other parameters.
+    """
+    if not os.path.exists(estimator.checkpoint):
+        return None
+    tensors, meta = read_file(estimator.checkpoint)
+    if "state" not in meta:
+        raise ValueError(
+            f"{estimator.checkpoint}: a finished model without training state; train without resume"
+        )
+    theirs, ours = json.loads(meta["fingerprint"]), json.loads(json.dumps(mark))
+    if theirs != ours:
+        params = {k for k in ours["params"] if ours["params"][k] != theirs["params"].get(k)}
+        what = sorted(params) + [k for k in ("key", "data") if ours[k] != theirs[k]]
+        raise ValueError(
+            f"{estimator.checkpoint}: the checkpoint is of another run, it differs in {', '.join(what)}; "
+            "use the same settings, or delete it"
+        )
+    return State.from_tensors(tensors, json.loads(meta["state"]))
+
+
+def _report_text(estimator: Any) -> str:
+    report = getattr(estimator, "report_", None)
+    return "{}" if report is None else json.dumps(report.to_dict(), default=str)
+
+
+def _write(
+    estimator: Any,
+    path: str | os.PathLike[str],
+    coef: Tensor,
+    intercept: Tensor,
+    tensors: dict[str, Tensor],
+    more: dict[str, Any],
+) -> None:
+    meta: dict[str, Any] = {
+        "estimator": type(estimator).__name__,
+        "features": str(estimator.n_features_in_),
+        "params": _plain(estimator.get_params()),
+        **more,
+    }
+    if hasattr(estimator, "feature_names_in_"):
+        meta["feature_names"] = [str(name) for name in estimator.feature_names_in_]
+    if hasattr(estimator, "classes_"):
+        meta["classes"] = estimator.classes_.tolist()
+    write_file(path, {**tensors, "coef": coef, "intercept": intercept}, meta)

@@ -1,0 +1,225 @@
+"""What a training run works on: the codes of a store and the terms that make its gradient right.
+
+With decoded rows :math:`Q_B`, every estimator uses one formula,
+
+.. math:: g = Q_B^T(Q_B x - y_B)/B + h - \\theta D \\circ (x - x_0) + \\lambda x,
+
+or, variance reduced, :math:`g = Q_B^T Q_B (x - x_0)/B + \\mu - \\theta D \\circ (x - x_0) + \\lambda x`,
+where :math:`\\mu` is the exact gradient at the anchor :math:`x_0` and
+:math:`h = \\mu - \\nabla L_Q(x_0)`; terms that a sampling does not have are zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torchext.data.noise import double_guard
+from torchext.linear import _exact
+
+if TYPE_CHECKING:
+    from torchext.data import QuantizedDataset
+    from torchext.linear._state import State
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors of one run, all in model units: feature j is (scaled value) * unit[j]."""
+
+    codes: Tensor
+    rows: int
+    cols: int
+    outputs: int
+    bits: int
+    layout: str
+    grid: Tensor
+    table: Tensor
+    unit: Tensor
+    y: Tensor
+    weight: Tensor | None
+    loss: str
+    fit_intercept: bool
+    shrink: Tensor | None
+    x0: Tensor | None
+    constant: Tensor | None
+    variance_reduced: bool
+    z0: Tensor | None
+    loss_at_zero: float
+    loss_at_anchor: float | None
+    guards: tuple[str, ...]
+
+    @property
+    def curvature(self) -> float:
+        """Largest second derivative of the loss."""
+        return 1.0 if self.loss == "squared_error" else 0.25
+
+    def joined(self, x: Tensor, intercept: Tensor) -> Tensor:
+        """float32 (m, n), or (m, n + 1) with the intercept last where one is trained."""
+        whole = torch.cat([x, intercept[:, None]], dim=1) if self.fit_intercept else x
+        return whole.float().contiguous()
+
+    def split(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Inverse of :meth:`joined`; the intercept is 0 where none is trained."""
+        if self.fit_intercept:
+            return whole[:, :-1], whole[:, -1]
+        return whole, torch.zeros(len(whole))
+
+    def decode(self, index: Tensor, copy: int = 0, draw: int = 0) -> Tensor:
+        """float32 (R, n): rows in model units."""
+        codes = self.codes if self.bits == 32 else self.codes[copy]
+        decoded: Tensor = torch.ops.torchext._sgd_decode(
+            codes, self.rows, self.cols, self.bits, self.layout, self.grid, self.table, index, draw
+        )
+        return decoded
+
+
+def column_unit(store: QuantizedDataset, scale: str) -> Tensor:
+    """float64 (n,): 1 for ``"max"``, 1/std for ``"std"``, the column scale for ``"none"``."""
+    if scale == "max":
+        return torch.ones(store.cols, dtype=torch.float64)
+    if scale == "none":
+        return store.scale.double().clone()
+    std = torch.sqrt(store.moments[0].double())
+    return torch.where(std > 0, 1.0 / std.clamp_min(1e-300), torch.ones_like(std))
+
+
+def targets(store: QuantizedDataset, loss: str) -> Tensor:
+    """float32 (K, m): centred labels for the squared loss, +-1 for the logistic one."""
+    y = store.y
+    if store.classes is not None and not y.is_floating_point():
+        labels = y.reshape(-1)
+        count = len(store.classes)
+        if count == 2:
+            signs = (2 * labels - 1).reshape(-1, 1)
+        else:
+            signs = 2 * (labels[:, None] == torch.arange(count)).to(torch.int32) - 1
+        y = signs.to(torch.float32)
+    y = y.reshape(store.rows, -1)
+    if loss == "squared_error":
+        return (y.double() - store.y_mean.double().reshape(1, -1)).float()
+    return y.float().contiguous()
+
+
+def build(
+    store: QuantizedDataset, *, loss: str, theta: float | str, scale: str, variance_reduced: bool | str
+) -> Problem:
+    """Collect the tensors of a run; see the module docstring for the formula they fill in."""
+    unit = column_unit(store, scale)
+    y = targets(store, loss)
+    guards: list[str] = []
+    shrink: Tensor | None = None
+    if store.sampling == "corrected":
+        shrink = store.theta(theta) * store.noise[0].double() * unit**2
+    elif store.sampling == "double":
+        ridge = double_guard(store.noise, store.rows, store.cols)
+        if theta != 0 and bool((ridge > 0).any()):
+            shrink = -ridge * unit**2
+            guards.append(f"double sampling: diagonal ridge, mean {float(ridge.mean()):.3g}")
+    weight = store.weight
+    if weight is not None:
+        weight = (weight.double() / weight.double().mean()).float()
+    square = y.double() ** 2
+    mean_square = float((square * weight.double()[:, None]).mean() if weight is not None else square.mean())
+    # Squares on centred columns (by weighted means) need no intercept.
+    fit_intercept = loss != "squared_error" or store.scale_kind == "none"
+    x0 = constant = None
+    loss_at_anchor: float | None = None
+    reduced = False
+    if store.anchor is not None:
+        anchor = store.anchor.double()
+        x0, mu = anchor[0].T / unit, anchor[1].T * unit
+        reduced = (
+            (loss == "squared_error" and not fit_intercept)
+            if variance_reduced == "auto"
+            else bool(variance_reduced)
+        )
+        constant = mu if reduced else anchor[2].T * unit
+        if loss == "squared_error":
+            # L(x0) = ((mu - c0) . x0 + mean y^2) / 2, because mu = G x0 - c0.
+            c0 = store.linear[0].double().T * unit
+            loss_at_anchor = float(((mu - c0) * x0).sum() / y.shape[1] + mean_square) / 2
+        if fit_intercept and store.anchor_intercept is not None:
+            at_intercept = store.anchor_intercept.double()
+            x0 = torch.cat([x0, at_intercept[0][:, None]], dim=1)
+            constant = torch.cat([constant, at_intercept[1 if reduced else 2][:, None]], dim=1)
+    elif variance_reduced is True:
+        raise ValueError(
+            'variance_reduced=True needs an anchor; use anchor="pilot" or variance_reduced="auto"'
+        )
+    grid, codes = store.grid, store.codes
+    if scale != "max":
+        if store.bits == 32:
+            codes = codes.clone()
+            codes[:, : store.cols] *= unit.float()
+        else:
+            grid = (grid.double() * unit[:, None]).float()
+    problem = Problem(
+        codes=codes, rows=store.rows, cols=store.cols, outputs=y.shape[1], bits=store.bits,
+        layout=store.layout, grid=grid.contiguous(), table=store.table, unit=unit, y=y, weight=weight,
+        loss=loss, fit_intercept=fit_intercept,
+        shrink=None if shrink is None else shrink.float(), x0=None if x0 is None else x0.float().contiguous(),
+        constant=None if constant is None else constant.float().contiguous(),
+        variance_reduced=reduced, z0=None,
+        loss_at_zero=mean_square / 2 if loss == "squared_error" else 0.6931471805599453,
+        loss_at_anchor=loss_at_anchor, guards=tuple(guards),
+    )  # fmt: skip
+    return _with_predictions(problem)
+
+
+def _with_predictions(problem: Problem) -> Problem:
+    """Adds z0, the predictions at the anchor, where the variance-reduced gradient needs them."""
+    if not problem.variance_reduced or problem.loss == "squared_error":
+        return problem
+    assert problem.x0 is not None
+    x, intercept = problem.split(problem.x0)
+    out = torch.empty(problem.rows, problem.outputs, dtype=torch.float32)
+    for first in range(0, problem.rows, 8192):
+        index = torch.arange(first, min(problem.rows, first + 8192))
+        z = problem.decode(index).double() @ x.double().T + intercept.double()
+        out[first : first + len(index)] = z.float()
+    return dataclasses.replace(problem, z0=out)
+
+
+def code_gradient(problem: Problem, x: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of the loss on the decoded data at x: float64 (m, n) and (m,), means over the rows."""
+    gradient = torch.zeros(problem.outputs, problem.cols, dtype=torch.float64)
+    slopes = torch.zeros(problem.outputs, dtype=torch.float64)
+    for first in range(0, problem.rows, 8192):
+        index = torch.arange(first, min(problem.rows, first + 8192))
+        q = problem.decode(index).double()
+        y = problem.y[first : first + len(index)].double()
+        e = _exact.slope(q @ x.double().T + intercept.double(), y, problem.loss)
+        if problem.weight is not None:
+            e *= problem.weight[first : first + len(index), None].double()
+        gradient += e.T @ q
+        slopes += e.sum(0)
+    return gradient / problem.rows, slopes / problem.rows
+
+
+def reanchor(problem: Problem, source: _exact.Source, x: Tensor, intercept: Tensor) -> Problem:
+    """The problem anchored at (x, intercept): one exact pass over the source, for h one over the codes."""
+    loss, gradient, slopes = _exact.loss_and_gradient(
+        source, x.double() * problem.unit, intercept, problem.loss
+    )
+    gradient = gradient * problem.unit
+    if not problem.variance_reduced:
+        on_codes = code_gradient(problem, x, intercept)
+        gradient, slopes = gradient - on_codes[0], slopes - on_codes[1]
+    return anchored(problem, problem.joined(x, intercept), problem.joined(gradient, slopes), loss)
+
+
+def anchored(problem: Problem, x0: Tensor, constant: Tensor, loss: float) -> Problem:
+    """The problem with another anchor; x0 and constant as :meth:`Problem.joined` makes them."""
+    moved = dataclasses.replace(problem, x0=x0, constant=constant, loss_at_anchor=loss)
+    return _with_predictions(moved)
+
+
+def resume(problem: Problem, state: State) -> Problem:
+    """The problem as it was when ``state`` was saved: with the anchor of its round."""
+    if state.x0 is None or state.constant is None:
+        return problem
+    return anchored(problem, state.x0, state.constant, state.anchor_losses[-1])

@@ -1,0 +1,107 @@
+"""What a run has to say about itself: bits, bytes, seconds, choices and the guards that acted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchext.data import QuantizedDataset
+    from torchext.linear._problem import Problem
+
+
+@dataclass(frozen=True)
+class Report:
+    """Facts about one ``fit``; ``str()`` prints them, ``report["name"]`` reads one.
+
+    ``bits_per_value`` counts all draws of one copy (2^b levels a value); ``bytes_per_epoch`` are the
+    code bytes one epoch reads, next to those of float32 rows; losses are means over rows and outputs
+    (squared: with the factor 1/2), without the penalty.
+    """
+
+    bits_per_value: int
+    stored_bits_per_value: float
+    bytes_per_epoch: int
+    float32_bytes_per_epoch: int
+    seconds_per_epoch: float
+    seconds_encoding: float | None
+    epochs: int
+    sampling: str
+    auto: str
+    levels: str
+    draws: str
+    layout: str
+    anchor: str
+    pilot_loss: dict[str, Any]
+    loss_at_zero: float
+    loss_at_anchor: float | None
+    anchor_losses: tuple[float, ...]
+    full_precision_passes: int
+    penalty: str
+    batch_size: int
+    steps: int
+    schedule: str
+    step_size: float
+    model_bits: int
+    residual_bits: int
+    gradient_bits: int
+    key: tuple[int, int]
+    stopped: str
+    guards: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dict of plain values."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.bits_per_value} bits per value, all draws counted (2^b levels), "
+            f"stored {self.stored_bits_per_value:.3g}, sampling {self.sampling}, {self.levels} levels, "
+            f"{self.draws}, layout {self.layout}",
+            f"{self.bytes_per_epoch:,} bytes per epoch (float32: {self.float32_bytes_per_epoch:,}), "
+            f"{self.seconds_per_epoch:.3g} s per epoch, {self.epochs} epochs, "
+            f"{self.steps} steps of {self.batch_size} rows",
+            f"model {self.model_bits}, residual {self.residual_bits}, gradient {self.gradient_bits or 'no'} "
+            f"bits; {self.schedule} steps from {self.step_size:.3g}; penalty {self.penalty}; key {self.key}",
+            f"auto: {self.auto}",
+            f"anchor {self.anchor}: loss at x0 "
+            + ("unknown" if self.loss_at_anchor is None else f"{self.loss_at_anchor:.6g}")
+            + f", at 0 {self.loss_at_zero:.6g}; {self.full_precision_passes} further full-precision passes",
+            f"stopped: {self.stopped}",
+        ]
+        lines += [f"guard: {text}" for text in self.guards]
+        return "\n".join(lines)
+
+
+def auto_reason(store: QuantizedDataset, asked: str) -> str:
+    """One sentence: why this sampling."""
+    if asked != "auto":
+        return f'not used, sampling="{asked}" was asked for'
+    pilot = store.pilot or {}
+    near, corr = pilot.get("F_nearest"), pilot.get("F_corrected")
+    if near is None or corr is None:
+        return f"{store.sampling} (1 bit, another loss than squares, or a given data set: no comparison made)"
+    return (
+        f"{store.sampling}: on {pilot.get('S')} pilot rows nearest gives {near:.6g}, corrected {corr:.6g}; "
+        "corrected is taken only if it is 0.5 % better and its Gram matrix positive definite"
+    )
+
+
+def penalty_text(l1: float, l2: float) -> str:
+    """The penalty in words."""
+    parts = [f"{name} {size:.3g}" for name, size in (("l2", l2), ("l1", l1)) if size > 0]
+    return " + ".join(parts) or "none"
+
+
+def draws_text(store: QuantizedDataset, problem: Problem) -> str:
+    """Fixed or refreshed draws, in the words a report must use."""
+    if store.sampling == "nearest" or problem.bits == 32:
+        return "no random draws"
+    return "fixed draws" if store.copies == 1 else f"{store.copies} copies of draws, one an epoch in turn"

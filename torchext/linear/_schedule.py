@@ -1,0 +1,103 @@
+"""Step sizes: the automatic first step and the schedules.
+
+The automatic step is half of the ceiling above which mini-batch SGD diverges,
+
+.. math:: \\gamma_0 = 1 / (\\lambda_{max} + R_2 / B),
+
+with :math:`\\lambda_{max}` of the decoded Gram matrix plus the ridge, and
+:math:`R_2 = mean ||q||^4 / mean ||q||^2` over the decoded rows, which feels heavy tails that the
+mean square would miss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCHEDULES = ("auto", "constant", "linear", "epoch", "invscaling", "shift")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """gamma_t of every step t of a run of ``total`` steps, ``per_epoch`` of them an epoch.
+
+    ``constant`` gamma0; ``linear`` gamma0 for half of the run, then linearly down to 0; ``epoch``
+    gamma0 / (epoch + 1); ``invscaling`` gamma0 / (t + 1)^power_t; ``shift`` 2^-s with s from gamma0
+    rounded down to a power of two, one more every ``shift_every`` epochs.
+    """
+
+    kind: str
+    per_epoch: int
+    total: int
+    power_t: float = 0.25
+    shift_every: int = 5
+
+    def gammas(self, gamma0: float, first: int, count: int) -> Tensor:
+        """float64 (count,): the step sizes of steps first .. first + count - 1."""
+        t = torch.arange(first, first + count, dtype=torch.float64)
+        epoch = torch.div(t, self.per_epoch, rounding_mode="floor")
+        if self.kind == "linear":
+            half = self.total // 2
+            left = (self.total - t) / max(1, self.total - half)
+            return gamma0 * torch.clamp(left, max=1.0, min=0.0)
+        if self.kind == "epoch":
+            return gamma0 / (epoch + 1)
+        if self.kind == "invscaling":
+            return gamma0 / (t + 1) ** self.power_t
+        if self.kind == "shift":
+            first_shift = math.ceil(-math.log2(gamma0))
+            return 2.0 ** -(first_shift + torch.div(epoch, self.shift_every, rounding_mode="floor"))
+        return torch.full((count,), gamma0, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class StepBound:
+    """What the automatic step was computed from."""
+
+    lmax: float
+    r2: float
+    step: float
+
+
+def automatic_step(
+    rows: Tensor, weight: Tensor | None, ridge: float, batch: int, curvature: float, share: float = 1.0
+) -> StepBound:
+    """gamma_0 from a sample of decoded rows.
+
+    Args:
+        rows: float32 (S, n) decoded rows in the units of the model.
+        weight: sample weights of these rows (mean about 1), or None.
+        ridge: L2 penalty, part of the curvature.
+        batch: rows per step.
+        curvature: largest second derivative of the loss: 1 squared, 1/4 logistic.
+        share: factor on gamma_0; 2 is the ceiling.
+
+    The result is rounded down to 8 significant bits, so that the last bits of a matrix product,
+    which depend on threads and processor, cannot reach the model.
+    """
+    q = rows.double()
+    if weight is not None:
+        w = weight.double()[:, None]
+        square = (q * q).sum(1, keepdim=True)
+        mean_square = float((w * square).mean())
+        mean_fourth = float((w * w * square * square).mean())
+        left = q * w
+    else:
+        square = (q * q).sum(1)
+        mean_square, mean_fourth = float(square.mean()), float((square * square).mean())
+        left = q
+    if not mean_square > 0.0:
+        return StepBound(0.0, 0.0, 1.0)
+    v = torch.sqrt((q * left).mean(0)) + 1e-30
+    lmax = 0.0
+    for _ in range(20):
+        v = v / torch.linalg.vector_norm(v)
+        v = left.T @ (q @ v) / q.shape[0]
+        lmax = float(torch.linalg.vector_norm(v))
+    r2 = mean_fourth / mean_square
+    step = share / (curvature * (lmax + r2 / batch) + ridge)
+    mantissa, exponent = math.frexp(step)
+    return StepBound(lmax, r2, math.ldexp(math.floor(mantissa * 256) / 256, exponent))

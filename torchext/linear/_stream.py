@@ -1,0 +1,141 @@
+"""partial_fit: batches of rows that arrive one after another.
+
+The first batch fixes mean, scale and levels of the columns (their range widened by 10 % at both ends);
+later values outside are clamped and counted. No anchor, nearest (or stochastic) codes, one epoch per
+call. Means drift, so unlike in ``fit`` an intercept is trained for squared losses too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchext.data import _encode, _levels
+from torchext.linear._problem import Problem
+from torchext.linear._schedule import automatic_step
+from torchext.linear._state import State
+from torchext.linear._trainer import Trainer
+from torchext.random import key_from_seed
+
+
+@dataclass
+class Stream:
+    """What the first batch fixed, and the training state that later batches move on."""
+
+    mean: Tensor
+    scale: Tensor
+    bounds: Tensor
+    book: _levels.Codebook | None
+    unit: Tensor
+    y_mean: Tensor
+    key: Tensor
+    bits: int
+    state: State
+    rows: int = 0
+    clipped: int = 0
+
+    @staticmethod
+    def start(estimator: Any, X: Tensor, y: Tensor) -> Stream:
+        """Statistics and levels from the first batch."""
+        low, high = X.amin(0).double(), X.amax(0).double()
+        mean = X.double().mean(0)
+        low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+        scale = torch.maximum(high - mean, mean - low)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        bounds = _encode.scaled_bounds(low, high, mean, scale)
+        bits = int(estimator.bits or 4)
+        sampling = "nearest" if estimator.sampling == "auto" else estimator.sampling
+        if sampling not in ("nearest", "stochastic"):
+            raise ValueError(
+                f'partial_fit encodes with sampling "nearest" or "stochastic", got {sampling!r}; '
+                "the others need sums over all the data: use fit"
+            )
+        book = None
+        if bits != 32:
+            lloyd = bits <= 8 and sampling == "nearest" and estimator.levels in ("auto", "lloyd")
+            levels = _levels.lloyd_levels(X, mean, scale, bounds, bits) if lloyd else None
+            if levels is None:
+                book = _levels.codebook(bits, sampling, lo=bounds[:, 0], hi=bounds[:, 1])
+            else:
+                book = _levels.codebook(bits, sampling, levels=levels)
+        unit = torch.ones_like(mean)
+        if estimator.scale == "none":
+            unit = scale.clone()
+        elif estimator.scale == "std":
+            std = (X.double() - mean).square().mean(0).sqrt() / scale
+            unit = torch.where(std > 0, 1.0 / std.clamp_min(1e-300), unit)
+        squares = estimator._loss_name() == "squared_error"
+        y_mean = y.double().mean(0) if squares else torch.zeros(y.shape[1], dtype=torch.float64)
+        state = State.start(torch.zeros(y.shape[1], X.shape[1]), torch.zeros(y.shape[1]), 0.0)
+        if hasattr(estimator, "coef_"):  # go on from an earlier fit
+            coef = torch.from_numpy(np.asarray(estimator.coef_, dtype=np.float64).reshape(y.shape[1], -1))
+            base = torch.from_numpy(np.asarray(estimator.intercept_, dtype=np.float64).reshape(-1))
+            state.x = (coef * scale / unit).float().contiguous()
+            state.intercept = (base + coef @ mean - y_mean).float()
+        key = key_from_seed(estimator._seed())
+        return Stream(mean, scale, bounds, book, unit, y_mean, key, bits, state)
+
+    def problem(self, loss: str, X: Tensor, y: Tensor, weight: Tensor | None) -> Problem:
+        """Encode a batch with the frozen statistics."""
+        rows, cols = X.shape
+        targets = (y.double() - self.y_mean).float().contiguous()
+        weights = None if weight is None else weight.float().contiguous()
+        grid = (torch.stack([torch.zeros(cols), torch.ones(cols)], 1).double() * self.unit[:, None]).float()
+        table = torch.empty(0, dtype=torch.uint8)
+        if self.book is None:
+            codes = torch.zeros(rows, 16 * -(-cols // 16))
+            codes[:, :cols] = ((X.double() - self.mean) / self.scale).float() * self.unit.float()
+        else:
+            encoder = _encode.Encoder(self.mean, self.scale, self.book, self.key, bounds=self.bounds)
+            size = _encode.layout_bytes(rows, cols, self.bits)
+            codes = aligned_bytes(size)
+            encoder.add(X, codes, None, None, row0=64 * -(-self.rows // 64))
+            codes = codes.reshape(1, size)
+            self.clipped += int(encoder.clipped.sum())
+            grid = (self.book.grid.double() * self.unit[:, None]).float().contiguous()
+            table = self.book.table
+        self.rows += rows
+        return Problem(
+            codes=codes, rows=rows, cols=cols, outputs=y.shape[1], bits=self.bits, layout="tile4", grid=grid,
+            table=table, unit=self.unit, y=targets, weight=weights, loss=loss, fit_intercept=True,
+            shrink=None, x0=None, constant=None, variance_reduced=False, z0=None,
+            loss_at_zero=math.inf,  # a strange batch is no divergence: the guard only meets infinities
+            loss_at_anchor=None, guards=(),
+        )  # fmt: skip
+
+    def train(self, estimator: Any, problem: Problem) -> Trainer:
+        """One epoch over a batch; the step size is that of the first batch unless it had to be halved."""
+        options = estimator._options(problem, 1 << 30)
+        kind = options.schedule.kind
+        schedule = dataclasses.replace(options.schedule, kind="constant" if kind == "linear" else kind)
+        options = dataclasses.replace(options, schedule=schedule, tol=0.0, average=False)
+        if self.state.gamma0 == 0.0:
+            index = torch.arange(min(problem.rows, max(4096, 16 * problem.cols)))
+            rows = torch.cat([problem.decode(index), torch.ones(len(index), 1)], dim=1)
+            bound = automatic_step(
+                rows, None, options.l2, min(options.batch, problem.rows), problem.curvature
+            )
+            self.state.gamma0 = float(estimator.eta0) if estimator.eta0 is not None else bound.step
+        trainer = Trainer(problem, options, self.key, self.state)
+        trainer.run_epoch()
+        self.state = trainer.state
+        return trainer
+
+
+def aligned_bytes(size: int) -> Tensor:
+    """uint8 (size,) on a 64-byte boundary, with 64 readable bytes behind it, as the kernels want."""
+    room = torch.zeros(size + 128, dtype=torch.uint8)
+    start = -room.data_ptr() % 64
+    return room[start : start + size]
+
+
+def batch_of(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Tensors of a batch; X contiguous, weights as given."""
+    rows = torch.from_numpy(np.ascontiguousarray(X))
+    return rows, torch.from_numpy(y), None if weight is None else torch.from_numpy(weight)

@@ -1,0 +1,210 @@
+"""The training loop: epochs over the codes, step by step reproducible, interruptible anywhere.
+
+An epoch is a few op calls of a fixed number of steps (a function of the shapes only), after each of
+which the new state is committed as a whole. So Ctrl-C is obeyed within seconds on large data, the
+state in memory is always usable, and a run resumed from it continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchext.linear._order import epoch_order
+from torchext.linear._problem import Problem
+from torchext.linear._schedule import Schedule
+from torchext.linear._state import State
+
+#: Values that one op call may visit; bounds the answer time to Ctrl-C, not the result.
+CALL_VALUES = 1 << 31
+MAX_HALVINGS = 10
+
+
+class ConvergenceError(RuntimeError):
+    """Training diverged even after the step size was halved ten times."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the loop needs to know beside the problem."""
+
+    batch: int
+    max_iter: int
+    rounds: int
+    tol: float
+    n_iter_no_change: int
+    l1: float
+    l2: float
+    average: bool
+    model_bits: int
+    residual_bits: int
+    gradient_bits: int
+    threads: int
+    schedule: Schedule
+
+
+class Trainer:
+    """Runs a :class:`Problem` from a :class:`State` to the end; ``state`` is the last committed one."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        options: Options,
+        key: Tensor,
+        state: State,
+        valid_loss: Callable[[State], float] | None = None,
+    ) -> None:
+        self.problem, self.options, self.key, self.state = problem, options, key, state
+        self.valid_loss = valid_loss
+        self.seconds: list[float] = []
+        self.guards: list[str] = []
+        self.batches = -(-problem.rows // options.batch)
+        self.call_steps = max(1, CALL_VALUES // (options.batch * max(1, problem.cols)))
+
+    def run_round(self, on_epoch: Callable[[State], bool]) -> None:
+        """Epochs until ``max_iter``, convergence, or ``on_epoch`` returning True."""
+        while not self.finished():
+            self.run_epoch()
+            if on_epoch(self.state) and not self.state.stop:
+                self.state.stop = "callback"
+
+    def run_epoch(self) -> None:
+        """One epoch, repeated with a smaller step while the guard objects."""
+        while True:
+            began = time.perf_counter()
+            if not self.state.open:
+                self._begin_epoch()
+            while self.state.done < self.batches:
+                self._call()
+            if self._close_epoch():
+                self.seconds.append(time.perf_counter() - began)
+                return
+
+    def finished(self) -> bool:
+        """Whether the present round is over."""
+        return bool(self.state.stop) or self.state.epoch - self.state.round_epoch >= self.options.max_iter
+
+    def next_round(self, problem: Problem) -> None:
+        """Go on from the solution of this round with a new anchor."""
+        new = self.state.copy()
+        new.x, new.intercept = (t.float() for t in self.state.solution(self.options.average))
+        new.x0, new.constant = problem.x0, problem.constant
+        if problem.loss_at_anchor is not None:
+            new.anchor_losses.append(problem.loss_at_anchor)
+        new.round, new.round_epoch, new.stop = new.round + 1, new.epoch, ""
+        new.best, new.lowest, new.stale, new.averaged = math.inf, math.inf, 0, 0
+        new.safe_x, new.safe_intercept = new.x.clone(), new.intercept.clone()
+        new.average.zero_()
+        self.problem, self.state = problem, new
+
+    def _begin_epoch(self) -> None:
+        """Mark the point the guard returns to; the average restarts until half of the round is done."""
+        new = self.state.copy()
+        if new.epoch - new.round_epoch <= self.options.max_iter // 2:
+            new.average.zero_()
+            new.averaged = 0
+        new.done, new.open = 0, True
+        new.sums.zero_()
+        new.start_x, new.start_intercept = new.x.clone(), new.intercept.clone()
+        new.start_average, new.start_averaged = new.average.clone(), new.averaged
+        self.state = new
+
+    def _call(self) -> None:
+        p, o, new = self.problem, self.options, self.state.copy()
+        count = min(self.call_steps, self.batches - new.done)
+        in_round = (new.epoch - new.round_epoch) * self.batches + new.done
+        order = epoch_order(self.key, new.epoch, self.batches)[new.done : new.done + count]
+        codes = p.codes if p.bits == 32 else p.codes[new.epoch % p.codes.shape[0]]
+        sums = torch.ops.torchext._sgd_epoch(
+            codes, p.rows, p.cols, p.bits, p.layout, p.grid, p.table, p.y, p.weight, p.z0,
+            new.x, new.intercept, p.x0, p.constant, p.shrink, new.average,
+            order.contiguous(), o.schedule.gammas(new.gamma0, in_round, count), o.batch, p.loss, o.l1, o.l2,
+            p.variance_reduced, p.fit_intercept, o.model_bits, o.residual_bits, o.gradient_bits,
+            self.key, new.steps, o.threads,
+        )  # fmt: skip
+        new.sums += sums
+        new.averaged += count
+        new.done += count
+        new.steps += count
+        self.state = new
+
+    def _close_epoch(self) -> bool:
+        """Check the guard, note the loss, decide whether to stop; False if the epoch is to be redone."""
+        new = self.state.copy()
+        loss, runaway = self._running_loss(new)
+        if runaway or not math.isfinite(loss) or not bool(torch.isfinite(new.x).all()):
+            self._restore(new)
+            return False
+        new.losses.append(loss)
+        if loss < new.lowest:
+            new.lowest, new.safe_x, new.safe_intercept = (
+                loss,
+                new.start_x.clone(),
+                new.start_intercept.clone(),
+            )
+        new.epoch, new.open = new.epoch + 1, False
+        o = self.options
+        watched = loss
+        if self.valid_loss is not None:
+            watched = self.valid_loss(new)
+            new.valid_losses.append(watched)
+        if o.tol > 0 and watched > new.best - o.tol * self.problem.loss_at_zero:
+            new.stale += 1
+            if new.stale >= o.n_iter_no_change:
+                new.stop = "tol"
+        else:
+            new.stale = 0
+        new.best = min(new.best, watched)
+        self.state = new
+        return True
+
+    def _running_loss(self, new: State) -> tuple[float, bool]:
+        """Objective over the epoch as seen on the codes, averaged over outputs, and the guard's verdict."""
+        p, o = self.problem, self.options
+        mean = (new.average - new.start_average) / (new.averaged - new.start_averaged)
+        x = mean[:, :-1]
+        data = float(new.sums[0].sum() / new.sums[2].sum())
+        limit = 4.0 * p.loss_at_zero
+        runaway = data > limit
+        if p.x0 is not None and p.constant is not None:
+            d = mean[:, : p.x0.shape[1]] - p.x0.double()
+            data += float((p.constant.double() * d).sum()) / p.outputs
+            if p.variance_reduced and p.loss == "squared_error":
+                # L(x) = L(x0) + mu.d + mean (a.d)^2 / 2; the op returned the last term.
+                assert p.loss_at_anchor is not None
+                data += p.loss_at_anchor
+                limit += 4.0 * p.loss_at_anchor
+                runaway = float(new.sums[0].sum() / new.sums[2].sum()) > limit
+        if p.shrink is not None:
+            base = 0.0 if p.x0 is None else p.x0[:, : p.cols].double()
+            data -= 0.5 * float((p.shrink.double() * (x - base) ** 2).sum()) / p.outputs
+        if p.loss != "squared_error":
+            # Codes may put rows that x0 separates on the wrong side: that is no divergence.
+            runaway = bool(new.losses) and data > max(limit, 4.0 * new.losses[0])
+        penalty = 0.5 * o.l2 * float((x * x).sum()) + o.l1 * float(x.abs().sum())
+        return data + penalty / p.outputs, runaway
+
+    def _restore(self, new: State) -> None:
+        """Divergence: back to where the best epoch so far began, with half the step."""
+        if new.halvings >= MAX_HALVINGS:
+            raise ConvergenceError(
+                f"training diverged and halving the step size {MAX_HALVINGS} times did not help "
+                f"(step {new.gamma0:.3g} in epoch {new.epoch}); use more bits, a larger alpha, or "
+                'sampling="nearest"'
+            )
+        new.gamma0, new.halvings = new.gamma0 / 2, new.halvings + 1
+        new.x, new.intercept = new.safe_x.clone(), new.safe_intercept.clone()
+        new.start_x, new.start_intercept = new.x.clone(), new.intercept.clone()
+        new.average, new.averaged = new.start_average.clone(), new.start_averaged
+        new.sums.zero_()
+        new.done = 0
+        text = f"epoch {new.epoch}: running loss above 4 times that of x = 0, step halved to {new.gamma0:.3g}"
+        self.guards.append(text)
+        warnings.warn(text, stacklevel=4)
+        self.state = new

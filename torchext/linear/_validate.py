@@ -1,0 +1,72 @@
+"""Checks of constructor parameters, once, with the sentence that names the fix."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from torchext.linear._schedule import SCHEDULES
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "penalty": ("l2", "l1", "elasticnet", None),
+    "sampling": ("auto", "nearest", "stochastic", "double", "corrected"),
+    "learning_rate": SCHEDULES,
+    "scale": ("max", "std", "none"),
+    "solver": ("sgd", "exact"),
+    "device": ("cpu",),
+}
+
+
+def check_params(estimator: Any) -> None:
+    """ValueError for a parameter outside its documented values."""
+    for name, allowed in _CHOICES.items():
+        value = getattr(estimator, name)
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+    if estimator.loss not in estimator._losses:
+        raise ValueError(f"loss must be one of {list(estimator._losses)}, got {estimator.loss!r}")
+    _integer(estimator, "batch_size", 1)
+    if estimator.max_iter is not None:
+        _integer(estimator, "max_iter", 1)
+    _integer(estimator, "n_iter_no_change", 1)
+    _integer(estimator, "copies", 1)
+    _integer(estimator, "checkpoint_every", 1)
+    _integer(estimator, "shift_every", 1)
+    bits = estimator.bits
+    if bits is not None and bits not in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32):
+        raise ValueError(f"bits must be 1 to 8, 16, or 32 (no codes), got {bits!r}")
+    for name in ("model_bits", "residual_bits"):
+        if getattr(estimator, name) not in (2, 3, 4, 5, 6, 7, 8, 32):
+            raise ValueError(
+                f"{name} must be 2 to 8, or 32 for no rounding, got {getattr(estimator, name)!r}"
+            )
+    if estimator.gradient_bits not in (None, 2, 3, 4, 5, 6, 7, 8):
+        raise ValueError(f"gradient_bits must be None or 2 to 8, got {estimator.gradient_bits!r}")
+    anchor = estimator.anchor
+    if anchor not in ("pilot", "none") and (isinstance(anchor, (bool, str)) or int(anchor) < 1):
+        raise ValueError(f'anchor must be "pilot", "none" or a number of further passes >= 1, got {anchor!r}')
+    if not estimator.alpha >= 0:
+        raise ValueError(f"alpha must be >= 0, got {estimator.alpha!r}")
+    if not 0 <= estimator.l1_ratio <= 1:
+        raise ValueError(f"l1_ratio must be in [0, 1], got {estimator.l1_ratio!r}")
+    if estimator.eta0 is not None and not estimator.eta0 > 0:
+        raise ValueError(f"eta0 must be positive or None for the automatic step, got {estimator.eta0!r}")
+    if not 0 < estimator.validation_fraction < 1:
+        raise ValueError(f"validation_fraction must be in (0, 1), got {estimator.validation_fraction!r}")
+
+
+def _integer(estimator: Any, name: str, least: int) -> None:
+    value = getattr(estimator, name)
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
+def threads_of(n_jobs: int | None) -> int:
+    """Threads for ``n_jobs``: None is 1, -1 all processors of this process, -2 all but one, and so on."""
+    if n_jobs is None:
+        return 1
+    if n_jobs == 0:
+        raise ValueError("n_jobs must not be 0; use None for one thread, -1 for all")
+    if n_jobs > 0:
+        return int(n_jobs)
+    return max(1, len(os.sched_getaffinity(0)) + 1 + int(n_jobs))
