@@ -16,7 +16,23 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a layout
   m.def("_philox(Tensor key, int blocks, int stream, int draw) -> Tensor");  // raw words, for tests
   m.def("_unpack_codes(Tensor packed, int rows, int cols, int bits, str layout) -> Tensor");
+  m.def(  // packed codes to float32
+      "dequantize(Tensor codes, Tensor? scale, Tensor? levels, int[] size, int bits, str scheme, "
+      "int? dim, int? bucket_size) -> Tensor");
+  m.def(  // rounds onto the grid, straight-through gradient
+      "fake_quantize(Tensor x, Tensor? scale, Tensor? levels, int bits, str scheme, int? dim, "
+      "int? bucket_size, str rounding, Tensor? key, int stream=0) -> Tensor");
   m.def("fold_in(Tensor key, int data) -> Tensor");  // child key
   m.def("fold_in.Tensor(Tensor key, Tensor data) -> Tensor");
+  m.def("pack_bits(Tensor codes, int bits) -> Tensor");  // one code a byte to a bit stream
+  m.def(  // spacings that cover the values
+      "quantization_scale(Tensor x, int bits, str scheme, int? dim, int? bucket_size) -> Tensor");
+  m.def(  // exact, float64
+      "quantization_variance(Tensor x, Tensor? scale, Tensor? levels, int bits, str scheme, "
+      "int? dim, int? bucket_size) -> Tensor");
+  m.def(  // values to packed codes
+      "quantize(Tensor x, Tensor? scale, Tensor? levels, int bits, str scheme, int? dim, "
+      "int? bucket_size, str rounding, Tensor? key, int stream=0) -> Tensor");
   m.def("split(Tensor key, int n) -> Tensor");  // n child keys, one a row
+  m.def("unpack_bits(Tensor packed, int n, int bits) -> Tensor");  // the reverse of pack_bits
 }

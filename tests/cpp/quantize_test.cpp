@@ -1,3 +1,5 @@
+#include "kernels/quantize.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -6,7 +8,6 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
-#include "kernels/quantize.h"
 
 namespace torchext {
 namespace {
@@ -55,7 +56,8 @@ TEST(Round, EdgeCases) {
   EXPECT_FALSE(std::signbit(decode_symmetric(0, 0.0f, 7)));
   EXPECT_EQ(symmetric_nearest(2.5f, 1.0f, 7) - 7, 2);
   EXPECT_EQ(symmetric_nearest(-0.5f, 1.0f, 7) - 7, 0);
-  EXPECT_EQ(symmetric_stochastic(-1e-30f, 1.0f, 7, 0.9999999f) - 7, 0);  // the fraction rounds to 1: always up
+  EXPECT_EQ(symmetric_stochastic(-1e-30f, 1.0f, 7, 0.9999999f) - 7,
+            0);  // the fraction rounds to 1: always up
   EXPECT_EQ(affine_stochastic(nan, 0.0f, 1.0f, 15, 0.5f), -1);
   const float levels[5] = {-1.0f, 0.0f, 0.5f, 2.0f, 2.0f};
   EXPECT_EQ(level_nearest(0.25f, levels, 3), 1);  // a tie goes down
@@ -78,25 +80,32 @@ TEST_P(Parity, VectorKernelsEqualTheReference) {
   const float specials[] = {-0.0f, 1e-40f, -1e-40f, INFINITY, -INFINITY, NAN, 1e30f, 8388608.5f};
   std::vector<float> memory(1 + 3 * 129);
   for (size_t i = 0; i < memory.size(); ++i) {
-    memory[i] = i % 11 == 7 ? specials[i / 11 % 8] : static_cast<float>(static_cast<int>(i * 7919 % 4001) - 2000) / 700.0f;
+    memory[i] = i % 11 == 7 ? specials[i / 11 % 8]
+                            : static_cast<float>(static_cast<int>(i * 7919 % 4001) - 2000) / 700.0f;
   }
   float table[256];
-  for (int i = 0; i < 256; ++i) table[i] = -2.5f + 0.001f * static_cast<float>(i * i % 97) + 0.02f * static_cast<float>(i);
+  for (int i = 0; i < 256; ++i)
+    table[i] = -2.5f + 0.001f * static_cast<float>(i * i % 97) + 0.02f * static_cast<float>(i);
   for (int scheme = 0; scheme < 3; ++scheme) {
     for (int bits = scheme == 0 ? 2 : 1; bits <= 8; ++bits) {
       for (int channels : {1, 3}) {
         for (int64_t n = 0; n <= 129; ++n) {
           float inverse[3], step[3], lo[3];
           for (int c = 0; c < 3; ++c) {
-            step[c] = scheme == 2 ? 1.0f + static_cast<float>(c) : c == 1 && n % 5 == 0 ? 0.0f : 5.0f / static_cast<float>(1 << bits);
+            step[c] = scheme == 2            ? 1.0f + static_cast<float>(c)
+                      : c == 1 && n % 5 == 0 ? 0.0f
+                                             : 5.0f / static_cast<float>(1 << bits);
             inverse[c] = inverse_step(step[c]);
             lo[c] = -2.6f + 0.1f * static_cast<float>(c);
           }
           const int32_t count = 1 << bits, last = n % 7 == 0 ? 0 : count - 1 - static_cast<int>(n % 2);
           std::vector<float> levels(table, table + count);
-          for (int32_t i = last + 1; i < count; ++i) levels[static_cast<size_t>(i)] = levels[static_cast<size_t>(last)];
+          for (int32_t i = last + 1; i < count; ++i)
+            levels[static_cast<size_t>(i)] = levels[static_cast<size_t>(last)];
           QuantizeParams p{};
-          p.format = {static_cast<Scheme>(scheme), bits, {inverse, step, scheme == 1 ? lo : nullptr, channels, channels == 1 ? n : 5},
+          p.format = {static_cast<Scheme>(scheme),
+                      bits,
+                      {inverse, step, scheme == 1 ? lo : nullptr, channels, channels == 1 ? n : 5},
                       {levels.data(), &last, count, 0}};
           p.x = memory.data() + 1;
           p.n = n;
@@ -123,7 +132,8 @@ TEST_P(Parity, VectorKernelsEqualTheReference) {
             ASSERT_EQ(nan[0], nan[1]);
             ASSERT_EQ(codes[0], codes[1]) << "scheme " << scheme << " bits " << bits << " n " << n;
             ASSERT_EQ(std::memcmp(y[0].data(), y[1].data(), bytes), 0) << scheme << " " << bits << " " << n;
-            ASSERT_EQ(std::memcmp(trip[0].data(), trip[1].data(), bytes), 0) << scheme << " " << bits << " " << n;
+            ASSERT_EQ(std::memcmp(trip[0].data(), trip[1].data(), bytes), 0)
+                << scheme << " " << bits << " " << n;
           }
         }
       }

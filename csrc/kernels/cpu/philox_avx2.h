@@ -10,7 +10,8 @@ namespace torchext::cpu {
 /// The words of elements 4*block .. 4*block+15 of a stream, 8 in w0 and the next 8 in w1.
 ///
 /// One Philox block per 64-bit lane as in philox_avx512.h, in the order 0 2 1 3.
-static inline void philox_16(Key key, uint64_t block, uint32_t stream, uint32_t draw, __m256i* w0, __m256i* w1) {
+static inline void philox_16(Key key, uint64_t block, uint32_t stream, uint32_t draw, __m256i* w0,
+                             __m256i* w1) {
   const __m256i first = _mm256_set1_epi64x(static_cast<long long>(key.offset + block));
   __m256i c0 = _mm256_add_epi64(first, _mm256_setr_epi64x(0, 2, 1, 3));
   __m256i c1 = _mm256_srli_epi64(c0, 32);

@@ -18,7 +18,8 @@ static inline void philox_64(Key key, uint64_t block, uint32_t stream, uint32_t 
   const __m512i m0 = _mm512_set1_epi64(0xD2511F53u), m1 = _mm512_set1_epi64(0xCD9E8D57u);
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    const __m512i first = _mm512_set1_epi64(static_cast<long long>(key.offset + block + 8u * static_cast<unsigned>(h)));
+    const __m512i first =
+        _mm512_set1_epi64(static_cast<long long>(key.offset + block + 8u * static_cast<unsigned>(h)));
     c0[h] = _mm512_add_epi64(first, _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
     c1[h] = _mm512_srli_epi64(c0[h], 32);
     c2[h] = _mm512_set1_epi64(stream);
@@ -28,7 +29,8 @@ static inline void philox_64(Key key, uint64_t block, uint32_t stream, uint32_t 
   constexpr int kXor3 = 0x96;
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const __m512i key0 = _mm512_set1_epi32(static_cast<int>(k0)), key1 = _mm512_set1_epi32(static_cast<int>(k1));
+    const __m512i key0 = _mm512_set1_epi32(static_cast<int>(k0)),
+                  key1 = _mm512_set1_epi32(static_cast<int>(k1));
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
       const __m512i p0 = _mm512_mul_epu32(c0[h], m0), p1 = _mm512_mul_epu32(c2[h], m1);

@@ -97,12 +97,13 @@ struct Coder<Scheme::levels, kStochastic> {
 /// 32 codes of 32 bits to bytes, in order.
 static inline __m256i to_bytes(const __m256i* code) {
   const __m256i low = _mm256_packus_epi32(code[0], code[1]), high = _mm256_packus_epi32(code[2], code[3]);
-  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high),
+                                     _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 template <bool kStochastic, class Code>
-static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const UnitScales& u, const Code& coder,
-                                  uint8_t* codes) {
+static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const UnitScales& u,
+                                  const Code& coder, uint8_t* codes) {
   uint64_t nan = 0;
   for (int half = 0; half < 2; ++half) {
     __m256i words[4] = {}, code[4];
@@ -122,7 +123,8 @@ static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const 
 }
 
 template <bool kStochastic>
-static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const UnitScales& u, uint8_t* codes) {
+static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const UnitScales& u,
+                                 uint8_t* codes) {
   switch (p.format.scheme) {
     case Scheme::symmetric:
       return round_unit<kStochastic>(p, first, u, Coder<Scheme::symmetric, kStochastic>(p), codes);
@@ -132,7 +134,8 @@ static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const U
   }
   const LevelTables& tables = p.format.levels;
   const int64_t table = tables.stride == 0 ? 0 : u.single;
-  if (table < 0 || tables.count > 16 || tables.last[table] == 0) return round_unit_ref(p, first, kUnit, u, codes);
+  if (table < 0 || tables.count > 16 || tables.last[table] == 0)
+    return round_unit_ref(p, first, kUnit, u, codes);
   return round_unit<kStochastic>(p, first, u, Coder<Scheme::levels, kStochastic>(tables, table), codes);
 }
 

@@ -64,7 +64,8 @@ struct Coder<Scheme::levels, kStochastic> {
 #pragma GCC unroll 4
     for (int half = 8; half > 0; half /= 2) {
       const __m512i probe = _mm512_add_epi32(i, _mm512_set1_epi32(half));
-      i = _mm512_mask_mov_epi32(i, _mm512_cmp_ps_mask(_mm512_permutexvar_ps(probe, bounds), a, _CMP_LE_OQ), probe);
+      i = _mm512_mask_mov_epi32(i, _mm512_cmp_ps_mask(_mm512_permutexvar_ps(probe, bounds), a, _CMP_LE_OQ),
+                                probe);
     }
     i = _mm512_min_epi32(i, last_interval);
     const __m512i one = _mm512_set1_epi32(1);
@@ -72,7 +73,8 @@ struct Coder<Scheme::levels, kStochastic> {
     const __m512 high = _mm512_permutexvar_ps(_mm512_add_epi32(i, one), values);
     __mmask16 up;
     if constexpr (kStochastic) {
-      up = _mm512_cmp_ps_mask(random, _mm512_div_ps(_mm512_sub_ps(a, low), _mm512_sub_ps(high, low)), _CMP_LT_OQ);
+      up = _mm512_cmp_ps_mask(random, _mm512_div_ps(_mm512_sub_ps(a, low), _mm512_sub_ps(high, low)),
+                              _CMP_LT_OQ);
     } else {
       up = _mm512_cmp_ps_mask(a, _mm512_mul_ps(_mm512_add_ps(low, high), _mm512_set1_ps(0.5f)), _CMP_GT_OQ);
     }
@@ -84,22 +86,24 @@ struct Coder<Scheme::levels, kStochastic> {
 };
 
 template <bool kStochastic, class Code>
-static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const UnitScales& u, const Code& coder,
-                                  uint8_t* codes) {
+static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const UnitScales& u,
+                                  const Code& coder, uint8_t* codes) {
   uint64_t nan = 0;
   __m512i words[4] = {};
   if constexpr (kStochastic) philox_64(p.key, static_cast<uint64_t>(first) / 4, p.stream, 0, words);
 #pragma GCC unroll 4
   for (int g = 0; g < 4; ++g) {
     __m512i code;
-    nan |= uint64_t{coder(_mm512_loadu_ps(p.x + first + 16 * g), u, 16 * g, unit_16(words[g]), &code)} << 16 * g;
+    nan |= uint64_t{coder(_mm512_loadu_ps(p.x + first + 16 * g), u, 16 * g, unit_16(words[g]), &code)}
+           << 16 * g;
     _mm_store_si128(reinterpret_cast<__m128i*>(codes + 16 * g), _mm512_cvtepi32_epi8(code));
   }
   return nan;
 }
 
 template <bool kStochastic>
-static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const UnitScales& u, uint8_t* codes) {
+static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const UnitScales& u,
+                                 uint8_t* codes) {
   switch (p.format.scheme) {
     case Scheme::symmetric:
       return round_unit<kStochastic>(p, first, u, Coder<Scheme::symmetric, kStochastic>(p), codes);
@@ -109,7 +113,8 @@ static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const U
   }
   const LevelTables& tables = p.format.levels;
   const int64_t table = tables.stride == 0 ? 0 : u.single;
-  if (table < 0 || tables.count > 16 || tables.last[table] == 0) return round_unit_ref(p, first, kUnit, u, codes);
+  if (table < 0 || tables.count > 16 || tables.last[table] == 0)
+    return round_unit_ref(p, first, kUnit, u, codes);
   return round_unit<kStochastic>(p, first, u, Coder<Scheme::levels, kStochastic>(tables, table), codes);
 }
 
@@ -126,9 +131,10 @@ struct Avx512 {
     const float* values = levels ? f.levels.values + table * f.levels.stride : nullptr;
     const __m512i valid = _mm512_set1_epi32(symmetric ? 2 * q + 1 : levels ? f.levels.count : 256);
     const __m512i origin = _mm512_set1_epi32(symmetric ? q : 0);
-    const __m512 small = levels && f.levels.count <= 16
-                             ? _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << f.levels.count) - 1), values)
-                             : _mm512_setzero_ps();
+    const __m512 small =
+        levels && f.levels.count <= 16
+            ? _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << f.levels.count) - 1), values)
+            : _mm512_setzero_ps();
 #pragma GCC unroll 4
     for (int k = 0; k < kUnit; k += 16) {
       const __m512i code = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(codes + k)));

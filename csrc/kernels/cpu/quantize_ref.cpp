@@ -12,7 +12,9 @@ struct Ref {
     decode_unit_ref(f, codes, kUnit, u, y);
   }
   static void pack(const uint8_t* codes, int bits, uint8_t* out) { pack_unit(codes, kUnit, bits, out); }
-  static void unpack(const uint8_t* packed, int bits, uint8_t* codes) { unpack_unit(packed, kUnit, bits, codes); }
+  static void unpack(const uint8_t* packed, int bits, uint8_t* codes) {
+    unpack_unit(packed, kUnit, bits, codes);
+  }
 };
 
 }  // namespace

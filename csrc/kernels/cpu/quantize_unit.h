@@ -59,7 +59,8 @@ static inline uint64_t round_unit_ref(const QuantizeParams& p, int64_t first, in
     const float x = p.x[first + k], inverse = u.inverse[k], random = unit(r.w[k % 4]);
     int32_t code;
     if (f.scheme == Scheme::symmetric) {
-      code = p.stochastic ? symmetric_stochastic(x, inverse, top, random) : symmetric_nearest(x, inverse, top);
+      code =
+          p.stochastic ? symmetric_stochastic(x, inverse, top, random) : symmetric_nearest(x, inverse, top);
     } else if (f.scheme == Scheme::affine) {
       code = p.stochastic ? affine_stochastic(x, u.lo[k], inverse, top, random)
                           : affine_nearest(x, u.lo[k], inverse, top);
@@ -80,7 +81,8 @@ static inline uint64_t round_unit_ref(const QuantizeParams& p, int64_t first, in
 }
 
 /// Decodes `count` codes by the scalar rules.
-static inline void decode_unit_ref(const Format& f, const uint8_t* codes, int count, const UnitScales& u, float* y) {
+static inline void decode_unit_ref(const Format& f, const uint8_t* codes, int count, const UnitScales& u,
+                                   float* y) {
   for (int k = 0; k < count; ++k) {
     if (f.scheme == Scheme::symmetric) {
       y[k] = decode_symmetric(codes[k], u.step[k], symmetric_max(f.bits));
@@ -160,7 +162,8 @@ static void pack_range(const uint8_t* codes, int bits, uint8_t* packed, int64_t 
 }
 
 template <class Isa>
-static void unpack_range(const uint8_t* packed, int bits, uint8_t* codes, int64_t begin, int64_t end) noexcept {
+static void unpack_range(const uint8_t* packed, int bits, uint8_t* codes, int64_t begin,
+                         int64_t end) noexcept {
   for (int64_t i = begin; i < end; i += kUnit) {
     const uint8_t* in = packed + i / kUnit * 8 * bits;
     if (end - i >= kUnit) {
@@ -174,7 +177,8 @@ static void unpack_range(const uint8_t* packed, int bits, uint8_t* codes, int64_
 /// The table of one instruction set.
 template <class Isa>
 static constexpr QuantizeKernels kernels_of() {
-  return {quantize_range<Isa>, dequantize_range<Isa>, round_trip_range<Isa>, pack_range<Isa>, unpack_range<Isa>};
+  return {quantize_range<Isa>, dequantize_range<Isa>, round_trip_range<Isa>, pack_range<Isa>,
+          unpack_range<Isa>};
 }
 
 }  // namespace torchext::cpu
