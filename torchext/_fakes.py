@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, library
 
@@ -57,3 +60,88 @@ def _(codes: Tensor, bits: int, layout: str) -> Tensor:
 @library.register_fake("torchext::_unpack_codes")
 def _(packed: Tensor, rows: int, cols: int, bits: int, layout: str) -> Tensor:
     return packed.new_empty((rows, cols), dtype=torch.uint16 if bits > 8 else torch.uint8)
+
+
+def _channel_count(size: Sequence[int], dim: int | None, bucket_size: int | None) -> int:
+    if bucket_size is not None:
+        return (math.prod(size) + bucket_size - 1) // bucket_size
+    return 1 if dim is None else size[dim]
+
+
+def _packed_bytes(n: int, bits: int) -> int:
+    return (n * bits + 7) // 8
+
+
+@library.register_fake("torchext::quantize")
+def _(
+    x: Tensor,
+    scale: Tensor | None,
+    levels: Tensor | None,
+    bits: int,
+    scheme: str,
+    dim: int | None,
+    bucket_size: int | None,
+    rounding: str,
+    key: Tensor | None,
+    stream: int = 0,
+) -> Tensor:
+    return x.new_empty((_packed_bytes(x.numel(), bits),), dtype=torch.uint8)
+
+
+@library.register_fake("torchext::fake_quantize")
+def _(
+    x: Tensor,
+    scale: Tensor | None,
+    levels: Tensor | None,
+    bits: int,
+    scheme: str,
+    dim: int | None,
+    bucket_size: int | None,
+    rounding: str,
+    key: Tensor | None,
+    stream: int = 0,
+) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@library.register_fake("torchext::dequantize")
+def _(
+    codes: Tensor,
+    scale: Tensor | None,
+    levels: Tensor | None,
+    size: Sequence[int],
+    bits: int,
+    scheme: str,
+    dim: int | None,
+    bucket_size: int | None,
+) -> Tensor:
+    return codes.new_empty(size, dtype=torch.float32)
+
+
+@library.register_fake("torchext::quantization_scale")
+def _(x: Tensor, bits: int, scheme: str, dim: int | None, bucket_size: int | None) -> Tensor:
+    channels = _channel_count(x.shape, dim, bucket_size)
+    return x.new_empty((channels, 2) if scheme == "minmax" else (channels,), dtype=torch.float32)
+
+
+@library.register_fake("torchext::quantization_variance")
+def _(
+    x: Tensor,
+    scale: Tensor | None,
+    levels: Tensor | None,
+    bits: int,
+    scheme: str,
+    dim: int | None,
+    bucket_size: int | None,
+) -> Tensor:
+    return x.new_empty((), dtype=torch.float64)
+
+
+@library.register_fake("torchext::pack_bits")
+def _(codes: Tensor, bits: int) -> Tensor:
+    return codes.new_empty((_packed_bytes(codes.numel(), bits),))
+
+
+@library.register_fake("torchext::unpack_bits")
+def _(packed: Tensor, n: int, bits: int) -> Tensor:
+    return packed.new_empty((n,))
