@@ -11,8 +11,9 @@ _load.load_all()
 from torchext import _fakes as _fakes  # noqa: E402
 from torchext import random as random  # noqa: E402
 from torchext._build import VERSION as __version__  # noqa: E402
+from torchext.data import QuantizedDataset as QuantizedDataset  # noqa: E402
 
-__all__ = ["__version__", "cpu_isa", "random"]
+__all__ = ["QuantizedDataset", "__version__", "cpu_isa", "random"]
 
 
 def cpu_isa() -> str:

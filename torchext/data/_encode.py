@@ -75,7 +75,9 @@ def finish_stats(state: Tensor, scale: str = "max") -> tuple[Tensor, Tensor, Ten
     empty = count == 0
     mean = torch.where(empty, torch.zeros_like(total), total / count.clamp(min=1))
     low, high = torch.where(empty, mean, low), torch.where(empty, mean, high)
-    mean = torch.minimum(torch.maximum(mean, low), high)  # rounding must not push it out of the range
+    mean = torch.minimum(
+        torch.maximum(mean, low), high
+    )  # rounding must not push it out of the range
     if scale == "none":
         mean, width = torch.zeros_like(mean), torch.ones_like(mean)
     elif scale == "max":
@@ -88,7 +90,11 @@ def finish_stats(state: Tensor, scale: str = "max") -> tuple[Tensor, Tensor, Ten
 
 def scaled_bounds(low: Tensor, high: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """float32 [n, 2]: ``fl32((x - mean)/scale)`` of the least and the greatest value."""
-    return torch.stack([(low - mean) / scale, (high - mean) / scale], dim=1).to(torch.float32).contiguous()
+    return (
+        torch.stack([(low - mean) / scale, (high - mean) / scale], dim=1)
+        .to(torch.float32)
+        .contiguous()
+    )
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def _round_to_grid(levels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Grid, T and values of ascending levels on a grid of ``size`` points per column."""
     grid = uniform_grid(levels[:, 0], levels[:, -1], size)
     step = grid[:, 1:].double()
-    t = torch.where(step > 0, (levels.double() - grid[:, :1].double()) / step, torch.zeros_like(step))
+    t = torch.where(
+        step > 0, (levels.double() - grid[:, :1].double()) / step, torch.zeros_like(step)
+    )
     codes = t.round().clamp_(0, size - 1).to(torch.int64)
     # The grid may overshoot the top level by less than a step; keep that end outward.
     codes[:, -1] = torch.where(grid[:, 1] > 0, size - 1, 0)
@@ -155,7 +157,9 @@ def codebook(
     else:
         tables = codes.unsqueeze(0)
     values = torch.stack([grid_values(grid, t) for t in tables])
-    return Codebook(grid, base.contiguous(), _kernel_table(tables, kind), values, kind, bits, sampling)
+    return Codebook(
+        grid, base.contiguous(), _kernel_table(tables, kind), values, kind, bits, sampling
+    )
 
 
 def lloyd_levels(

@@ -1,0 +1,210 @@
+"""Between the passes: statistics become levels, the pilot decides sampling and anchor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchext.data import auto, pilot
+from torchext.data._encode import finish_stats, new_stats, scaled_bounds, update_stats
+from torchext.data._levels import Codebook, codebook, level_count
+from torchext.data.errors import DataError
+from torchext.data.options import Options
+from torchext.data.order import Sample
+from torchext.data.progress import Progress
+from torchext.data.sources import Source
+from torchext.data.spill import scratch
+from torchext.data.targets import Targets
+
+LLOYD_ROWS = 1 << 16  # rows from which Lloyd levels are computed
+LLOYD_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Columns:
+    """First pass: float64 mean and scale [n], float32 [n, 2] least and greatest scaled value."""
+
+    mean: Tensor
+    scale: Tensor
+    bounds: Tensor
+
+
+@dataclass
+class Plan:
+    """Everything the second pass needs to know."""
+
+    columns: Columns
+    book: Codebook
+    levels: str
+    sampling: str
+    pilot: dict[str, Any] = field(default_factory=dict)
+    x0: Tensor | None = None  # float64 [n, m]
+    intercept: Tensor | None = None  # float64 [m]
+
+
+def block_rows(source: Source) -> int:
+    """Rows read at a time, a multiple of 1,024: many where they are views, few where they are copies."""
+    if source.whole() is not None:
+        return 16 * 1024
+    return 1024 * max(1, (8 << 20) // (1024 * source.cols * source.dtype.itemsize))
+
+
+def measure(source: Source, targets: Targets | None, scale: str, progress: Progress) -> Columns:
+    """First pass. With sample weights the mean is weighted, so that centring removes the intercept."""
+    state = new_stats(source.cols)
+    weight = None if targets is None else targets.weight
+    weighted, mass = np.zeros(source.cols), 0.0
+    size = block_rows(source)
+    progress.start("statistics", source.rows)
+    for first in range(0, source.rows, size):
+        x = source.block(first, min(source.rows, first + size))
+        bad = update_stats(x, state)
+        if bad >= 0:
+            row, col = divmod(bad, source.cols)
+            raise DataError(
+                f"{source.where(first + row, col)}: the value is {float(x[row, col])}, not a finite number"
+            )
+        for at in range(0, len(x) if weight is not None else 0, 1024):
+            assert weight is not None
+            w = weight[first + at : first + at + 1024].numpy().astype(np.float64)[: len(x) - at]
+            weighted += (x[at : at + 1024].numpy().astype(np.float64) * w[:, None]).sum(axis=0)
+            mass += float(w.sum())
+        progress.add(len(x))
+    mean, width, bounds = finish_stats(state, "none" if scale == "none" else "max")
+    if weight is not None and scale != "none":
+        low, high = state[2], state[3]
+        mean = torch.minimum(torch.maximum(torch.from_numpy(weighted) / mass, low), high)
+        width = torch.maximum(high - mean, mean - low)
+        width = torch.where(width > 0, width, torch.ones_like(width))
+        bounds = scaled_bounds(low, high, mean, width)
+    wide = ~torch.isfinite(width) | ~torch.isfinite(mean) | ~torch.isfinite(bounds).all(dim=1)
+    if bool(wide.any()):
+        col = int(torch.nonzero(wide)[0])
+        raise DataError(
+            f"{source.label}: {source.column(col)} spans more than float64 (or float32 once scaled) can hold"
+        )
+    return Columns(mean, width, bounds)
+
+
+class Books:
+    """Codebooks by sampling, each made once."""
+
+    def __init__(self, source: Source, columns: Columns, options: Options, key: Tensor) -> None:
+        self.source, self.columns, self.options, self.key = source, columns, options, key
+        self._lloyd: dict[int, Tensor] = {}
+
+    def kind(self, sampling: str) -> str:
+        """``"lloyd"``, ``"uniform"`` or ``"custom"``."""
+        levels = self.options.levels
+        if not isinstance(levels, str):
+            return "custom"
+        if levels in ("auto", "optimal"):
+            return "lloyd" if sampling == "nearest" and self.options.bits <= 8 else "uniform"
+        return levels
+
+    def get(self, sampling: str) -> Codebook:
+        """The codebook that this sampling uses."""
+        bits, bounds, kind = self.options.bits, self.columns.bounds, self.kind(sampling)
+        if kind == "uniform":
+            return codebook(
+                bits, sampling, lo=bounds[:, 0].contiguous(), hi=bounds[:, 1].contiguous()
+            )
+        count = level_count(bits, sampling)
+        if kind == "custom":
+            levels = torch.as_tensor(np.asarray(self.options.levels), dtype=torch.float32)
+            if tuple(levels.shape) != (self.source.cols, count):
+                raise ValueError(
+                    f"levels must have shape ({self.source.cols}, {count}) for {bits} bits with sampling "
+                    f"{sampling!r}, got {tuple(levels.shape)}"
+                )
+            return codebook(bits, sampling, levels=levels)
+        if count not in self._lloyd:
+            self._lloyd[count] = self._lloyd_levels(count)
+        levels = self._lloyd[count]
+        if sampling != "nearest":  # the ends must hold all values between them, or draws are biased
+            levels = levels.clone()
+            levels[:, 0] = torch.minimum(levels[:, 0], bounds[:, 0])
+            levels = torch.where(
+                levels >= levels[:, -1:], torch.maximum(levels, bounds[:, 1:]), levels
+            )
+        return codebook(bits, sampling, levels=levels)
+
+    def _lloyd_levels(self, count: int) -> Tensor:
+        sample = Sample(self.key, self.source.rows, LLOYD_ROWS)
+        x, rows = self.source.whole(), None if sample.everything else sample.indices()
+        if x is None:
+            kind = torch.float32 if self.source.dtype == np.float32 else torch.float64
+            x = scratch((sample.count, self.source.cols), kind, self.options.spill_folder())
+            at = 0
+            for index in sample.blocks(1024):
+                x[at : at + len(index)] = self.source.take(index)
+                at += len(index)
+            rows = None
+        c = self.columns
+        found: Tensor = torch.ops.torchext._lloyd_levels(
+            x, rows, c.mean, c.scale, c.bounds, count, LLOYD_STEPS
+        )
+        return found
+
+    def limits(self, sampling: str, book: Codebook) -> Tensor:
+        """float32 [n, 2]: values outside count as clipped."""
+        if self.kind(sampling) == "custom":
+            return torch.stack([book.base[:, 0], book.base[:, -1]], dim=1).contiguous()
+        return self.columns.bounds
+
+
+def decide(
+    source: Source,
+    targets: Targets | None,
+    columns: Columns,
+    books: Books | None,
+    options: Options,
+    key: Tensor,
+) -> Plan:
+    """The pilot's decisions. ``books`` is None for bits=32."""
+    squares = targets is not None and targets.loss == "squared_error"
+    rows, cols, folder = source.rows, source.cols, options.spill_folder()
+    facts: dict[str, Any] = {}
+    sampling = options.sampling
+    whole: pilot.Pilot | None = None
+    if targets is not None:
+        whole = pilot.Pilot(
+            source, targets, columns.mean, columns.scale, Sample(key, rows, rows), folder
+        )
+    if sampling == "auto":
+        sampling = "nearest"
+        if books is not None and whole is not None and squares and options.bits > 1:
+            sample = Sample(key, rows, pilot.pilot_size(rows, cols))
+            found = auto.compare(
+                replace(whole, sample=sample),
+                books.get("nearest"),
+                books.get("corrected"),
+                key,
+                options.alpha,
+            )
+            facts.update(S=found.rows, F_nearest=found.nearest, F_corrected=found.corrected)
+            sampling = found.choice
+    book = _no_book(cols) if books is None else books.get(sampling)
+    plan = Plan(columns, book, "none" if books is None else books.kind(sampling), sampling, facts)
+    if whole is not None and options.anchored:
+        part = replace(whole, sample=Sample(key, rows, pilot.anchor_size(rows, cols)))
+        facts["S0"] = part.sample.count
+        if squares:
+            plan.x0 = pilot.fit_squares(part, options.alpha)
+        else:
+            plan.x0, plan.intercept = pilot.fit_logistic(part, options.alpha)
+        constant = columns.bounds[:, 1:] <= columns.bounds[:, :1]
+        plan.x0 = plan.x0.masked_fill(constant, 0.0).float().double()
+        if plan.intercept is not None:
+            plan.intercept = plan.intercept.float().double()
+    return plan
+
+
+def _no_book(cols: int) -> Codebook:
+    empty = torch.empty(0, dtype=torch.uint8)
+    grid = torch.zeros(cols, 2, dtype=torch.float32)
+    return Codebook(grid, torch.empty(0, dtype=torch.float32), empty, None, "affine", 32, "nearest")
