@@ -1,5 +1,5 @@
-// The encoding pass with AVX-512: 16 rows of one column a register, so that a column's thresholds and
-// levels are one register each and a search step is one permute. Same bits as encode_ref.cpp.
+// The encoding pass with AVX-512: 16 rows of one column a register, so that a column's thresholds
+// and levels are one register each and a search step is one permute. Same bits as encode_ref.cpp.
 #include "tile_avx512.h"
 
 namespace torchext::cpu {
@@ -19,14 +19,16 @@ inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col)
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
       const int64_t row = 16 * v + i;
-      const int64_t at = (row < t.rows ? row : 0) * t.row_stride + col;  // missing rows repeat the first
+      const int64_t at =
+          (row < t.rows ? row : 0) * t.row_stride + col;  // missing rows repeat the first
       __m512d x0, x1;
       if constexpr (kF64) {
         const double* x = static_cast<const double*>(t.x) + at;
         x0 = _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), x);
         x1 = _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask >> 8), x + 8);
       } else {
-        const __m512 x = _mm512_maskz_loadu_ps(mask, static_cast<const float*>(t.x) + at);
+        const float* from = static_cast<const float*>(t.x) + at;
+        const __m512 x = _mm512_maskz_loadu_ps(mask, from);
         x0 = low_half(x);
         x1 = high_half(x);
       }
@@ -45,12 +47,15 @@ struct Cell {
   __m512 lower, upper;
 };
 
-/// Affine levels fl(lo + fl(step*i)): a guess by multiplication is at most one off; exact after one repair.
+/// Affine levels fl(lo + fl(step*i)): a guess by multiplication is at most one off; exact after one
+/// repair.
 inline Cell find_affine(const EncodePlan& p, int64_t col, __m512 a) {
   const __m512 lo = _mm512_set1_ps(p.lo[col]), step = _mm512_set1_ps(p.step[col]);
   const int32_t last = p.last[col];
   const __m512i one = _mm512_set1_epi32(1), top = _mm512_set1_epi32(last > 0 ? last - 1 : 0);
-  const auto level = [&](__m512i i) { return _mm512_add_ps(lo, _mm512_mul_ps(step, _mm512_cvtepi32_ps(i))); };
+  const auto level = [&](__m512i i) {
+    return _mm512_add_ps(lo, _mm512_mul_ps(step, _mm512_cvtepi32_ps(i)));
+  };
   __m512 guess = _mm512_mul_ps(_mm512_sub_ps(a, lo), _mm512_set1_ps(p.inverse[col]));
   guess = _mm512_min_ps(_mm512_max_ps(guess, _mm512_setzero_ps()), _mm512_cvtepi32_ps(top));
   __m512i i = _mm512_cvttps_epi32(guess);
@@ -65,7 +70,7 @@ inline Cell find_affine(const EncodePlan& p, int64_t col, __m512 a) {
 /// One column of a tile: searches, rounds, sums; leaves its codes in code[4].
 /// kSteps: depth of the table search, 0 for affine levels.
 template <EncodeMode kMode, int kSteps, bool kWeighted>
-inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
+inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col, const char* ahead,
                           const __m512i (*random)[kVectors][4], __m512i* code) {
   constexpr bool kTwice = kMode == EncodeMode::twice, kDraw = kMode != EncodeMode::nearest;
   constexpr int kLog = kSteps < 4 ? 4 : kSteps;
@@ -78,6 +83,7 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const __m512 a = _mm512_load_ps(a_col + 16 * v);
+    _mm_prefetch(ahead + (4 * (col % 16) + v) * t.row_stride * (t.f64 ? 8 : 4), _MM_HINT_T1);
     Cell cell;
     if constexpr (kSteps == 0) {
       cell = find_affine(p, col, a);
@@ -88,7 +94,8 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
     }
     __m512 q = cell.lower, q2 = q;
     if constexpr (kMode == EncodeMode::nearest && kSteps == 0) {
-      const __m512 middle = _mm512_mul_ps(_mm512_add_ps(cell.lower, cell.upper), _mm512_set1_ps(0.5f));
+      const __m512 middle =
+          _mm512_mul_ps(_mm512_add_ps(cell.lower, cell.upper), _mm512_set1_ps(0.5f));
       const __mmask16 two = _mm512_cmp_ps_mask(cell.upper, cell.lower, _CMP_GT_OQ);
       const __mmask16 up = _mm512_mask_cmp_ps_mask(two, a, middle, _CMP_GT_OQ);
       q = _mm512_mask_mov_ps(cell.lower, up, cell.upper);
@@ -98,12 +105,14 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       const __m512 width = _mm512_sub_ps(cell.upper, cell.lower);
       const __m512 f = _mm512_div_ps(_mm512_sub_ps(a, cell.lower), width);
       const __mmask16 two = _mm512_cmp_ps_mask(width, _mm512_setzero_ps(), _CMP_GT_OQ);
-      const __mmask16 up = _mm512_mask_cmp_ps_mask(two, unit_rows(random[0][v][col % 4]), f, _CMP_LT_OQ);
+      const __mmask16 up =
+          _mm512_mask_cmp_ps_mask(two, unit_rows(random[0][v][col % 4]), f, _CMP_LT_OQ);
       q = _mm512_mask_mov_ps(cell.lower, up, cell.upper);
       const int bit = kTwice ? 1 << (p.bits - 2) : 1;
       cell.index = _mm512_mask_add_epi32(cell.index, up, cell.index, _mm512_set1_epi32(bit));
       if constexpr (kTwice) {
-        const __mmask16 up2 = _mm512_mask_cmp_ps_mask(two, unit_rows(random[1][v][col % 4]), f, _CMP_LT_OQ);
+        const __mmask16 up2 =
+            _mm512_mask_cmp_ps_mask(two, unit_rows(random[1][v][col % 4]), f, _CMP_LT_OQ);
         q2 = _mm512_mask_mov_ps(cell.lower, up2, cell.upper);
         cell.index = _mm512_mask_add_epi32(cell.index, up2, cell.index, _mm512_set1_epi32(2 * bit));
         _mm512_store_ps(t.q2 + col * kEncodeTile + 16 * v, q2);
@@ -113,8 +122,11 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
     code[v] = cell.index;
     if (p.bounds != nullptr) {
       const int64_t rest = t.rows - 16 * v;
-      const auto rows = static_cast<__mmask16>(rest >= 16 ? 0xFFFF : rest <= 0 ? 0 : (1 << rest) - 1);
-      const __mmask16 low = _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col]), _CMP_LT_OQ);
+      const auto rows = static_cast<__mmask16>(rest >= 16  ? 0xFFFF
+                                               : rest <= 0 ? 0
+                                                           : (1 << rest) - 1);
+      const __mmask16 low =
+          _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col]), _CMP_LT_OQ);
       const __mmask16 high =
           _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col + 1]), _CMP_GT_OQ);
       const auto outside = static_cast<unsigned>(low | high);
@@ -123,7 +135,8 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
       const auto half = [h](__m512 x) { return h == 0 ? low_half(x) : high_half(x); };
-      const __m512d w = kWeighted ? _mm512_loadu_pd(t.weight + 16 * v + 8 * h) : _mm512_set1_pd(1.0);
+      const __m512d w =
+          kWeighted ? _mm512_loadu_pd(t.weight + 16 * v + 8 * h) : _mm512_set1_pd(1.0);
       const auto times = [w](__m512d x) { return kWeighted ? _mm512_mul_pd(w, x) : x; };
       const __m512d da = half(a), dq = half(q), d = _mm512_sub_pd(dq, da);
       if constexpr (kTwice) {
@@ -136,14 +149,16 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       } else {
         sum[kSquaredError] = _mm512_fmadd_pd(times(d), d, sum[kSquaredError]);
         sum[kDecodedSquare] = _mm512_fmadd_pd(times(dq), dq, sum[kDecodedSquare]);
-        sum[kDecoded] = kWeighted ? _mm512_fmadd_pd(w, dq, sum[kDecoded]) : _mm512_add_pd(dq, sum[kDecoded]);
+        sum[kDecoded] =
+            kWeighted ? _mm512_fmadd_pd(w, dq, sum[kDecoded]) : _mm512_add_pd(dq, sum[kDecoded]);
       }
       sum[kExactSquare] = _mm512_fmadd_pd(times(da), da, sum[kExactSquare]);
       if constexpr (kDraw) {
-        const __m512d rise = _mm512_sub_pd(da, half(cell.lower)), fall = _mm512_sub_pd(half(cell.upper), da);
+        const __m512d rise = _mm512_sub_pd(da, half(cell.lower)),
+                      fall = _mm512_sub_pd(half(cell.upper), da);
         const __m512d var = _mm512_max_pd(_mm512_mul_pd(fall, rise), _mm512_setzero_pd());
-        sum[kVariance] =
-            kWeighted ? _mm512_fmadd_pd(w, var, sum[kVariance]) : _mm512_add_pd(var, sum[kVariance]);
+        sum[kVariance] = kWeighted ? _mm512_fmadd_pd(w, var, sum[kVariance])
+                                   : _mm512_add_pd(var, sum[kVariance]);
         sum[kVarianceSquare] = _mm512_fmadd_pd(times(var), var, sum[kVarianceSquare]);
       }
     }
@@ -188,6 +203,11 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       scale_columns<false>(p, t, block);
     }
     const int64_t end = block + 16 < p.cols ? block + 16 : p.cols;
+    // A tile's rows are too many streams for the hardware. While these columns are worked on, the
+    // next 16 are fetched, one row per column and register; at the end of the rows the start of the
+    // next tile.
+    const int64_t next = end < p.cols ? end : kEncodeTile * t.row_stride;
+    const char* ahead = static_cast<const char*>(t.x) + next * (t.f64 ? 8 : 4);
     for (int64_t col = block; col < end; col += 4) {
       __m512i random[kDraws > 0 ? kDraws : 1][kVectors][4];
       for (int d = 0; d < kDraws; ++d) {
@@ -203,12 +223,13 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       const int64_t columns = end - col < 4 ? end - col : 4;
       for (int64_t c = 0; c < columns; ++c) {
         __m512i code[kVectors];
-        encode_column<kMode, kSteps, kWeighted>(p, t, col + c, random, code);
+        encode_column<kMode, kSteps, kWeighted>(p, t, col + c, ahead, random, code);
         const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(8 * c));
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
           if constexpr (kSteps == 0) {  // only affine codes may exceed a byte
-            high[v] = _mm512_or_si512(high[v], _mm512_sll_epi32(_mm512_srli_epi32(code[v], 8), shift));
+            high[v] =
+                _mm512_or_si512(high[v], _mm512_sll_epi32(_mm512_srli_epi32(code[v], 8), shift));
             code[v] = _mm512_and_si512(code[v], _mm512_set1_epi32(255));
           }
           word[v] = _mm512_or_si512(word[v], _mm512_sll_epi32(code[v], shift));
@@ -217,7 +238,9 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       if (t.rows < kEncodeTile) {
         for (int v = 0; v < kVectors; ++v) {
           const int64_t rest = t.rows - 16 * v;
-          const auto rows = static_cast<__mmask16>(rest >= 16 ? 0xFFFF : rest <= 0 ? 0 : (1 << rest) - 1);
+          const auto rows = static_cast<__mmask16>(rest >= 16  ? 0xFFFF
+                                                   : rest <= 0 ? 0
+                                                               : (1 << rest) - 1);
           word[v] = _mm512_maskz_mov_epi32(rows, word[v]);
           high[v] = _mm512_maskz_mov_epi32(rows, high[v]);
         }
@@ -276,7 +299,8 @@ inline void gradient_columns(const GradientTile& t, int64_t col, int64_t columns
         s[kExactGradient] = _mm512_fmadd_pd(a, e, s[kExactGradient]);
         s[kDecodedGradient] = _mm512_fmadd_pd(q, eq, s[kDecodedGradient]);
         if constexpr (kTwice) {
-          s[kDecodedGradient] = _mm512_fmadd_pd(q2, _mm512_loadu_pd(t.eq2 + 8 * v), s[kDecodedGradient]);
+          s[kDecodedGradient] =
+              _mm512_fmadd_pd(q2, _mm512_loadu_pd(t.eq2 + 8 * v), s[kDecodedGradient]);
         }
       }
     }

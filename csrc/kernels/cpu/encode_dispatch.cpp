@@ -9,6 +9,7 @@ EncodeKernels encode_kernels() noexcept {
   switch (active_isa()) {
 #if defined(__x86_64__)
     case Isa::avx512: return {encode_tile_avx512, gradient_tile_avx512};
+    case Isa::avx2: return {encode_tile_avx2, gradient_tile_avx2};
 #endif
     default: return {encode_tile_ref, gradient_tile_ref};
   }
@@ -18,6 +19,7 @@ ColumnStatsFn* column_stats_kernel() noexcept {
   switch (active_isa()) {
 #if defined(__x86_64__)
     case Isa::avx512: return column_stats_avx512;
+    case Isa::avx2: return column_stats_avx2;
 #endif
     default: return column_stats_ref;
   }
