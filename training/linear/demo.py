@@ -91,18 +91,35 @@ def sgd(problem: Problem, name: str, sampling: str, anchor: str, style: str, bit
             return False
 
         model = SGDRegressor(
-            bits=bits, sampling=sampling, anchor=anchor, alpha=0.0, scale="std", batch_size=BATCH, max_iter=EPOCHS,
-            tol=None, random_state=SEED, checkpoint=checkpoint, callbacks=[after_epoch],
-        )  # fmt: skip
+            bits=bits,
+            sampling=sampling,
+            anchor=anchor,
+            alpha=0.0,
+            scale="std",
+            batch_size=BATCH,
+            max_iter=EPOCHS,
+            tol=None,
+            random_state=SEED,
+            checkpoint=checkpoint,
+            callbacks=[after_epoch],
+        )
         model.fit(problem.X, problem.y)
     report = model.report_
     start = report["loss_at_anchor"]
     label = f"{name}: {model.sampling_}" if sampling == "auto" else name
     return Result(
-        label, style, bits, report["bytes_per_epoch"], f"{report['epochs']}", report["seconds_per_epoch"],
-        problem.ratio(model), None if start is None else 2 * start / problem.optimum, problem.test_r2(model),
-        ratios, list(report["guards"]),
-    )  # fmt: skip
+        label,
+        style,
+        bits,
+        report["bytes_per_epoch"],
+        f"{report['epochs']}",
+        report["seconds_per_epoch"],
+        problem.ratio(model),
+        None if start is None else 2 * start / problem.optimum,
+        problem.test_r2(model),
+        ratios,
+        list(report["guards"]),
+    )
 
 
 def exact(problem: Problem, bits: int) -> Result:
@@ -114,9 +131,16 @@ def exact(problem: Problem, bits: int) -> Result:
     passes = int(model.n_code_passes_)
     rows, cols = problem.X.shape
     return Result(
-        "exact (Ridge)", "exact", bits, bytes_of(rows, cols, bits), f"{passes}+{int(model.n_anchors_)}",
-        seconds / max(1, passes), problem.ratio(model), None, problem.test_r2(model),
-    )  # fmt: skip
+        "exact (Ridge)",
+        "exact",
+        bits,
+        bytes_of(rows, cols, bits),
+        f"{passes}+{int(model.n_anchors_)}",
+        seconds / max(1, passes),
+        problem.ratio(model),
+        None,
+        problem.test_r2(model),
+    )
 
 
 def bytes_of(rows: int, cols: int, bits: int) -> int:
@@ -149,17 +173,26 @@ def table(problem: Problem, results: list[Result]) -> str:
 def picture(problem: Problem, results: list[Result], path: Path) -> None:
     """F/F* - 1 against epochs and against bytes."""
     runs = [
-        Run(f"{r.bits} bits, {r.method}" if r.bits < 32 else "float32", [max(v - 1, 1e-8) for v in r.ratios],
-            r.bytes_per_epoch, r.bits, r.style, None if r.anchor_ratio is None else max(r.anchor_ratio - 1, 1e-8))
-        for r in results if r.ratios
-    ]  # fmt: skip
+        Run(
+            f"{r.bits} bits, {r.method}" if r.bits < 32 else "float32",
+            [max(v - 1, 1e-8) for v in r.ratios],
+            r.bytes_per_epoch,
+            r.bits,
+            r.style,
+            None if r.anchor_ratio is None else max(r.anchor_ratio - 1, 1e-8),
+        )
+        for r in results
+        if r.ratios
+    ]
     plot_runs(
-        runs, path, title=f"{TITLES[problem.name]}: least squares by SGD on 8, 4 and 2 bits per value",
+        runs,
+        path,
+        title=f"{TITLES[problem.name]}: least squares by SGD on 8, 4 and 2 bits per value",
         ylabel="training loss above the optimum, F/F* - 1",
         footnote=f"F on the full-precision training rows; batch {BATCH}, model copy and residual 8 "
-                 "bits, no ridge, fixed draws, "
+        "bits, no ridge, fixed draws, "
         f"tile4 layout, 2^b levels with all draws counted, seed {SEED}. Script: training/linear/demo.py",
-    )  # fmt: skip
+    )
 
 
 def speed(seed: int = SEED) -> str:
