@@ -104,7 +104,7 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task",
         choices=("auto", "regression", "classification"),
-        help="auto (default): classification if the target is text or has few whole values",
+        help="auto (default): classification if the target is text or the loss logistic",
     )
     group.add_argument(
         "--copies",
