@@ -1,11 +1,12 @@
 # _C: op glue on torch's stable ABI. Built against the torch of the Python that configures.
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
 execute_process(
-  COMMAND ${Python_EXECUTABLE} -c "import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)"
+  COMMAND ${Python_EXECUTABLE} -c "import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__); print(torch.version.cuda or 'none')"
   OUTPUT_VARIABLE torch_facts OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
 string(REPLACE "\n" ";" torch_facts "${torch_facts}")
 list(GET torch_facts 0 TORCH_DIR)
 list(GET torch_facts 1 TORCHEXT_BUILT_TORCH)
+list(GET torch_facts 2 torch_cuda)
 
 # 2.11 -> 0x020b000000000000, the form the stable ABI headers expect
 string(REPLACE "." ";" target_parts ${TORCHEXT_TORCH_TARGET})
@@ -26,8 +27,20 @@ Python_add_library(_C MODULE ${TORCHEXT_OP_SOURCES})
 set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".abi3.so" CXX_STANDARD 20)
 target_link_libraries(_C PRIVATE torchext_options torchext_kernels torchext_stable)
 
-set(TORCHEXT_BUILT_CUDA "${CMAKE_CUDA_COMPILER_VERSION}")
+# _C_cuda: the same for CUDA; g++ compiles it, nvcc saw only the kernels. A CPU build of torch has no use for it.
+set(TORCHEXT_BUILT_CUDA "")
+if(TORCHEXT_HAS_CUDA AND NOT torch_cuda STREQUAL "none")
+  file(GLOB TORCHEXT_CUDA_OP_SOURCES CONFIGURE_DEPENDS cuda/ops/*.cpp)
+  Python_add_library(_C_cuda MODULE ${TORCHEXT_CUDA_OP_SOURCES})
+  set_target_properties(_C_cuda PROPERTIES PREFIX "" SUFFIX ".abi3.so" CXX_STANDARD 20)
+  target_compile_definitions(_C_cuda PRIVATE USE_CUDA)
+  target_link_libraries(_C_cuda PRIVATE torchext_options torchext_cuda_kernels torchext_stable
+                                        ${TORCH_DIR}/lib/libtorch_cuda.so ${TORCH_DIR}/lib/libc10_cuda.so)
+  set(TORCHEXT_BUILT_CUDA "${CMAKE_CUDA_COMPILER_VERSION}")
+  install(TARGETS _C_cuda LIBRARY DESTINATION . COMPONENT python)
+endif()
+
 configure_file(cmake/_build.py.in ${CMAKE_BINARY_DIR}/_build.py @ONLY)
-# `make build` installs these two next to the Python sources; setup.py installs them into the wheel.
+# `make build` installs these next to the Python sources; setup.py installs them into the wheel.
 install(TARGETS _C LIBRARY DESTINATION . COMPONENT python)
 install(FILES ${CMAKE_BINARY_DIR}/_build.py DESTINATION . COMPONENT python)

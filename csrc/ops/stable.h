@@ -91,11 +91,16 @@ inline uint32_t to_stream(const char* op, int64_t stream) {
 }
 
 /// A key tensor is (2,) int64 or uint64, contiguous: the bits of (seed, offset).
-inline Key read_key(const char* op, const Tensor& key) {
+inline void check_key(const char* op, const Tensor& key) {
   TX_CHECK(key.scalar_type() == ScalarType::Long || key.scalar_type() == ScalarType::UInt64, op,
            "key must be int64 or uint64, got ", dtype_name(key.scalar_type()));
   check_shape(op, "key", key, {2});
   check_contiguous(op, "key", key);
+}
+
+/// The key in a CPU tensor; CUDA kernels read theirs on the device.
+inline Key read_key(const char* op, const Tensor& key) {
+  check_key(op, key);
   const auto* words = static_cast<const uint64_t*>(key.const_data_ptr());
   return Key{words[0], words[1]};
 }

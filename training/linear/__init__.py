@@ -1,1 +1,0 @@
-"""Linear models on low-bit data: the demo and its data."""
