@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, library
@@ -45,7 +46,13 @@ def _(
 
 @library.register_fake("torchext::_lloyd_levels")
 def _(
-    x: Tensor, rows: Tensor | None, mean: Tensor, scale: Tensor, bounds: Tensor, levels: int, iterations: int
+    x: Tensor,
+    rows: Tensor | None,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    levels: int,
+    iterations: int,
 ) -> Tensor:
     return x.new_empty((x.shape[1], levels), dtype=torch.float32)
 
@@ -54,7 +61,9 @@ def _(
 def _(codes: Tensor, bits: int, layout: str) -> Tensor:
     from torchext.data._encode import layout_bytes
 
-    return codes.new_empty((layout_bytes(codes.shape[0], codes.shape[1], bits, layout),), dtype=torch.uint8)
+    return codes.new_empty(
+        (layout_bytes(codes.shape[0], codes.shape[1], bits, layout),), dtype=torch.uint8
+    )
 
 
 @library.register_fake("torchext::_unpack_codes")
@@ -145,3 +154,33 @@ def _(codes: Tensor, bits: int) -> Tensor:
 @library.register_fake("torchext::unpack_bits")
 def _(packed: Tensor, n: int, bits: int) -> Tensor:
     return packed.new_empty((n,))
+
+
+@library.register_fake("torchext::_sgd_decode")
+def _(
+    codes: Tensor,
+    rows: int,
+    cols: int,
+    bits: int,
+    layout: str,
+    grid: Tensor,
+    table: Tensor,
+    row_index: Tensor,
+    draw: int,
+) -> Tensor:
+    return codes.new_empty((row_index.shape[0], cols), dtype=torch.float32)
+
+
+@library.register_fake("torchext::_sgd_epoch")
+def _(
+    codes: Tensor,
+    rows: int,
+    cols: int,
+    bits: int,
+    layout: str,
+    grid: Tensor,
+    table: Tensor,
+    *rest: Any,
+) -> Tensor:
+    x: Tensor = rest[3]
+    return x.new_empty((3, x.shape[0]), dtype=torch.float64)

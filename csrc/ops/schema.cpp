@@ -15,6 +15,15 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       " -> Tensor");  // centroid levels per column
   m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a layout
   m.def("_philox(Tensor key, int blocks, int stream, int draw) -> Tensor");  // raw words, for tests
+  m.def(
+      "_sgd_decode(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor table, "
+      "Tensor row_index, int draw) -> Tensor");  // rows of a store as scaled values
+  m.def(
+      "_sgd_epoch(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor table, Tensor? y, "
+      "Tensor? weight, Tensor? z0, Tensor(a!) x, Tensor(b!) intercept, Tensor? x0, Tensor? constant, Tensor? shrink, "
+      "Tensor(c!)? average, Tensor order, Tensor gamma, int batch, str loss, float l1, float l2, "
+      "bool variance_reduced, bool fit_intercept, int model_bits, int residual_bits, int gradient_bits, Tensor key, "
+      "int first_step, int threads) -> Tensor");  // mini-batch SGD over codes
   m.def("_unpack_codes(Tensor packed, int rows, int cols, int bits, str layout) -> Tensor");
   m.def(  // packed codes to float32
       "dequantize(Tensor codes, Tensor? scale, Tensor? levels, int[] size, int bits, str scheme, "

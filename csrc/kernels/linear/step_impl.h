@@ -1,0 +1,217 @@
+// The elementwise part of an SGD step; included once by each per-ISA source.
+#pragma once
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "sgd_kernels.h"
+#include "vec_math.h"
+
+namespace torchext::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+// Eight Philox blocks in 64-bit lanes, of which the low halves count: a product then needs no
+// re-packing. Lane 2l holds block l and lane 2l+1 block 4+l, so that two unpacks restore the order.
+TX_INL void philox8(Key key, uint64_t first, uint32_t stream, uint32_t draw, uint16_t* out) {
+  const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
+  const __m512i c = _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(key.offset + first)),
+                                     _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
+  __m512i c0 = c, c1 = _mm512_srli_epi64(c, 32), c2 = _mm512_set1_epi64(stream), c3 = _mm512_set1_epi64(draw);
+  uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const __m512i p0 = _mm512_mul_epu32(c0, m0), p1 = _mm512_mul_epu32(c2, m1);
+    c0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c1, _mm512_set1_epi64(k0), 0x96);
+    c2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c3, _mm512_set1_epi64(k1), 0x96);
+    c1 = p1;
+    c3 = p0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  const __m512i a = _mm512_mask_blend_epi32(0xAAAA, c0, _mm512_slli_epi64(c1, 32));
+  const __m512i b = _mm512_mask_blend_epi32(0xAAAA, c2, _mm512_slli_epi64(c3, 32));
+  _mm512_storeu_si512(out, _mm512_unpacklo_epi64(a, b));
+  _mm512_storeu_si512(out + 32, _mm512_unpackhi_epi64(a, b));
+}
+#elif defined(__AVX2__)
+TX_INL void philox4(Key key, uint64_t first, uint32_t stream, uint32_t draw, uint16_t* out) {
+  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
+  const __m256i c = _mm256_add_epi64(_mm256_set1_epi64x(static_cast<long long>(key.offset + first)),
+                                     _mm256_setr_epi64x(0, 2, 1, 3));
+  __m256i c0 = c, c1 = _mm256_srli_epi64(c, 32), c2 = _mm256_set1_epi64x(stream), c3 = _mm256_set1_epi64x(draw);
+  uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const __m256i p0 = _mm256_mul_epu32(c0, m0), p1 = _mm256_mul_epu32(c2, m1);
+    c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1), _mm256_set1_epi64x(k0));
+    c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3), _mm256_set1_epi64x(k1));
+    c1 = p1;
+    c3 = p0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  const __m256i a = _mm256_blend_epi32(c0, _mm256_slli_epi64(c1, 32), 0xAA);
+  const __m256i b = _mm256_blend_epi32(c2, _mm256_slli_epi64(c3, 32), 0xAA);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_unpacklo_epi64(a, b));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_unpackhi_epi64(a, b));
+}
+#endif
+
+void step_draws(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t end, uint16_t* out) noexcept {
+#if defined(__AVX512F__)
+  for (int64_t i = begin; i < end; i += 64, out += 64) philox8(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
+#elif defined(__AVX2__)
+  for (int64_t i = begin; i < end; i += 32, out += 32) philox4(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
+#else
+  for (int64_t i = begin; i < end; i += 8) {
+    const Words r = draw4(key, static_cast<uint64_t>(i) / 8, stream, draw);
+    for (int k = 0; k < 8; ++k) *out++ = static_cast<uint16_t>(r.w[k / 2] >> (16 * (k % 2)));
+  }
+#endif
+}
+
+int32_t step_round(const float* v, const uint16_t* u, float inv, float qmax, int64_t n, int8_t* q) noexcept {
+  const VI top = VI{} + static_cast<int32_t>(qmax);
+  VI sum = {};
+  for (int64_t i = 0; i < n; i += TX_LANES) {
+    VH h;
+    std::memcpy(&h, u + i, sizeof h);
+    const VF t = load(v + i) * inv, uniform = to_float(__builtin_convertvector(h, VI)) * 0x1p-16f;
+    VI k = to_int(t);
+    k += to_float(k) > t;  // true is -1: truncation becomes floor
+    k -= uniform < t - to_float(k);
+    k = k > top ? top : k;
+    k = k < -top ? -top : k;
+    sum += k;
+    const VB narrow = __builtin_convertvector(k, VB);
+    std::memcpy(q + i, &narrow, sizeof narrow);
+  }
+  int32_t total = 0;
+  for (int l = 0; l < TX_LANES; ++l) total += sum[l];
+  return total;
+}
+
+void step_residual(const ResidualArgs& a, LossLanes& lanes) noexcept {
+  VF loss[kParts], square[kParts], total[kParts], peak[kParts];
+  for (int part = 0; part < kParts; ++part) {
+    loss[part] = load(lanes.loss + part * TX_LANES);
+    square[part] = load(lanes.square + part * TX_LANES);
+    total[part] = load(lanes.sum + part * TX_LANES);
+    peak[part] = load(lanes.peak + part * TX_LANES);
+  }
+  for (int64_t k0 = 0; k0 < a.padded; k0 += 16) {
+    for (int part = 0; part < kParts; ++part) {
+      const int64_t k = k0 + part * TX_LANES;
+      VF z;
+      if (a.z != nullptr) {
+        z = load(a.z + k) + a.intercept;
+      } else {
+        VI low = load_int(a.dots + k), high = {};
+        if (a.planes == 2) high = load_int(a.dots + a.plane_stride + k);
+        for (int s = 1; s < a.slices; ++s) {
+          low += load_int(a.dots + s * a.slice_stride + k);
+          if (a.planes == 2) high += load_int(a.dots + s * a.slice_stride + a.plane_stride + k);
+        }
+        VF d = to_float(low);
+        if (a.planes == 2) d = to_float(high) * 256.0f + d;
+        z = (d * a.sigma + a.beta) + a.intercept;
+      }
+      VF e, l;
+      if (a.loss == Loss::squared_error) {
+        e = a.variance_reduced || a.y == nullptr ? z : z - load(a.y + k);
+        l = e * e * 0.5f;
+      } else {
+        const VF y = load(a.y + k);
+        if (a.z0 != nullptr && a.variance_reduced) z += load(a.z0 + k);
+        const VF m = y * z, near = exp_approx(-absolute(m));
+        e = -y / (exp_approx(m) + 1.0f);
+        l = log1p_unit(near) - (m < 0.0f ? m : VF{});
+        if (a.z0 != nullptr && a.variance_reduced) e += y / (exp_approx(y * load(a.z0 + k)) + 1.0f);
+      }
+      if (a.weight != nullptr) {
+        const VF w = load(a.weight + k);
+        e *= w;
+        l *= w;
+      }
+      if (k + TX_LANES > a.rows) {
+        VI lane;
+        for (int i = 0; i < TX_LANES; ++i) lane[i] = i;
+        const VI real = lane < static_cast<int32_t>(a.rows - k);
+        e = real ? e : VF{};
+        l = real ? l : VF{};
+      }
+      store(a.e + k, e);
+      loss[part] += l;
+      square[part] += e * e;
+      total[part] += e;
+      peak[part] = larger(absolute(e), peak[part]);
+    }
+  }
+  for (int part = 0; part < kParts; ++part) {
+    store(lanes.loss + part * TX_LANES, loss[part]);
+    store(lanes.square + part * TX_LANES, square[part]);
+    store(lanes.sum + part * TX_LANES, total[part]);
+    store(lanes.peak + part * TX_LANES, peak[part]);
+  }
+}
+
+/// g of the TX_LANES columns at j: from integer sums, or as given.
+TX_INL VF gradient_at(const UpdateArgs& a, int64_t j) {
+  if (a.sums == nullptr) return load(a.gradient + j);
+  VF c = to_float(load_int(a.sums + j));
+  if (a.planes == 2) c = to_float(load_int(a.sums + a.cols + j)) * 256.0f + c;
+  return (load(a.lo + j) * a.sum + load(a.step + j) * c) * a.scale;
+}
+
+float step_gradient(const UpdateArgs& a, int64_t begin, int64_t end, float* out) noexcept {
+  VF peak = {};
+  for (int64_t j = begin; j < end; j += TX_LANES) {
+    const VF g = gradient_at(a, j);
+    store(out + j, g);
+    peak = larger(absolute(g), peak);
+  }
+  float m = 0.0f;
+  for (int l = 0; l < TX_LANES; ++l) m = peak[l] > m ? peak[l] : m;
+  return m;
+}
+
+float step_update(const UpdateArgs& a, bool move, int64_t begin, int64_t end) noexcept {
+  VF peak = {};
+  const float shrinkage = a.gamma * a.l1;
+  for (int64_t j0 = begin; j0 < end; j0 += 64) {
+    for (int part = 0; part < kParts; ++part) {
+      VF beta = {};
+      for (int64_t j = j0 + part * TX_LANES; j < j0 + 64; j += 16) {
+        VF x = load(a.x + j);
+        const VF centre = a.x0 != nullptr ? load(a.x0 + j) : VF{};
+        if (move) {
+          VF g = gradient_at(a, j);
+          if (a.constant != nullptr) g += load(a.constant + j);
+          if (a.l2 != 0.0f) g += x * a.l2;
+          if (a.shrink != nullptr) g -= load(a.shrink + j) * (x - centre);
+          x -= g * a.gamma;
+          if (a.l1 != 0.0f) {
+            const VF rest = absolute(x) - shrinkage;
+            const VF kept = rest > 0.0f ? rest : VF{};
+            x = x < 0.0f ? -kept : kept;
+          }
+          store(a.x + j, x);
+          if (a.average != nullptr) {
+            for (int i = 0; i < TX_LANES; ++i) a.average[j + i] += static_cast<double>(x[i]);
+          }
+        }
+        const VF v = a.variance_reduced ? x - centre : x, w = load(a.step + j) * v;
+        store(a.w + j, w);
+        peak = larger(absolute(w), peak);
+        beta += load(a.lo + j) * v;
+      }
+      store(a.beta_lanes + j0 / 4 + part * TX_LANES, beta);
+    }
+  }
+  float m = 0.0f;
+  for (int l = 0; l < TX_LANES; ++l) m = peak[l] > m ? peak[l] : m;
+  return m;
+}
+
+}  // namespace
+}  // namespace torchext::cpu
