@@ -1,8 +1,12 @@
-"""``python -m torchext``: versions, instruction set and library state, for bug reports."""
+"""``python -m torchext``: versions, instruction set and library state, for bug reports.
+
+With arguments it is the command line: ``python -m torchext train ...`` is ``torchext train ...``.
+"""
 
 from __future__ import annotations
 
 import platform
+import sys
 
 import torch
 
@@ -27,4 +31,8 @@ def diagnosis() -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        from torchext.cli import main
+
+        sys.exit(main())
     print(diagnosis())

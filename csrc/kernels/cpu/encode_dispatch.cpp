@@ -29,6 +29,7 @@ HistogramFn* histogram_kernel() noexcept {
   switch (active_isa()) {
 #if defined(__x86_64__)
     case Isa::avx512: return histogram_avx512;
+    case Isa::avx2: return histogram_avx2;
 #endif
     default: return histogram_ref;
   }

@@ -1,0 +1,1 @@
+"""Linear models on low-bit data: the demo and its data."""
