@@ -8,12 +8,36 @@ from torchext import _load
 
 _load.load_all()
 
+from torchext import _autograd as _autograd  # noqa: E402
 from torchext import _fakes as _fakes  # noqa: E402
+from torchext import ops as ops  # noqa: E402
 from torchext import random as random  # noqa: E402
 from torchext._build import VERSION as __version__  # noqa: E402
 from torchext.data import QuantizedDataset as QuantizedDataset  # noqa: E402
+from torchext.quantization import (  # noqa: E402
+    QuantizedDraws,
+    QuantizedTensor,
+    fake_quantize,
+    quantization_variance,
+    quantize,
+    quantize_draws,
+    uniform_levels,
+)
 
-__all__ = ["QuantizedDataset", "__version__", "cpu_isa", "random"]
+__all__ = [
+    "QuantizedDataset",
+    "QuantizedDraws",
+    "QuantizedTensor",
+    "__version__",
+    "cpu_isa",
+    "fake_quantize",
+    "ops",
+    "quantization_variance",
+    "quantize",
+    "quantize_draws",
+    "random",
+    "uniform_levels",
+]
 
 
 def cpu_isa() -> str:

@@ -184,3 +184,28 @@ def _(
 ) -> Tensor:
     x: Tensor = rest[3]
     return x.new_empty((3, x.shape[0]), dtype=torch.float64)
+
+
+@library.register_fake("torchext::quantize_draws")
+def _(
+    x: Tensor, levels: Tensor, draws: int, form: str, dim: int | None, key: Tensor, stream: int = 0
+) -> Tensor:
+    base_bits = (levels.shape[-1] - 2).bit_length()
+    width = base_bits + {"bits": draws, "count": draws.bit_length(), "ternary": 0}[form]
+    counts = (x.numel() + 4) // 5 if form == "ternary" else 0
+    return x.new_empty((_packed_bytes(x.numel(), width) + counts,), dtype=torch.uint8)
+
+
+@library.register_fake("torchext::dequantize_draws")
+def _(
+    codes: Tensor,
+    levels: Tensor,
+    size: Sequence[int],
+    draws: int,
+    form: str,
+    dim: int | None,
+    draw: int,
+    key: Tensor | None,
+    stream: int = 0,
+) -> Tensor:
+    return codes.new_empty(size, dtype=torch.float32)

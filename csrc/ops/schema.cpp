@@ -28,6 +28,9 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(  // packed codes to float32
       "dequantize(Tensor codes, Tensor? scale, Tensor? levels, int[] size, int bits, str scheme, "
       "int? dim, int? bucket_size) -> Tensor");
+  m.def(  // one of the draws of quantize_draws
+      "dequantize_draws(Tensor codes, Tensor levels, int[] size, int draws, str form, int? dim, "
+      "int draw, Tensor? key, int stream=0) -> Tensor");
   m.def(  // rounds onto the grid, straight-through gradient
       "fake_quantize(Tensor x, Tensor? scale, Tensor? levels, int bits, str scheme, int? dim, "
       "int? bucket_size, str rounding, Tensor? key, int stream=0) -> Tensor");
@@ -42,6 +45,9 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(  // values to packed codes
       "quantize(Tensor x, Tensor? scale, Tensor? levels, int bits, str scheme, int? dim, "
       "int? bucket_size, str rounding, Tensor? key, int stream=0) -> Tensor");
+  m.def(  // several independent roundings of each value in one pass
+      "quantize_draws(Tensor x, Tensor levels, int draws, str form, int? dim, Tensor key, "
+      "int stream=0) -> Tensor");
   m.def("split(Tensor key, int n) -> Tensor");  // n child keys, one a row
   m.def("unpack_bits(Tensor packed, int n, int bits) -> Tensor");  // the reverse of pack_bits
 }
