@@ -25,7 +25,7 @@ def open_store(path: str | Path, verify: bool | None) -> QuantizedDataset:
         store = _store(Path(path), metadata, tensors)
     except DataError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{Path(path).name}: the header lacks or garbles a field ({error})"
         ) from None
