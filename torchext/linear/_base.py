@@ -45,13 +45,17 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         """Train on a store, which brings its own labels and weights."""
         check_params(self)
         if y is not None or sample_weight is not None:
-            raise ValueError("a QuantizedDataset holds its own labels and weights; call fit(dataset) alone")
+            raise ValueError(
+                "a QuantizedDataset holds its own labels and weights; call fit(dataset) alone"
+            )
         if self.solver == "exact":
             raise ValueError('solver="exact" needs the full-precision rows; fit on arrays')
         if self.early_stopping:
             raise ValueError("early_stopping needs full-precision rows to watch; fit on arrays")
         if store.loss is not None and store.anchor is not None and store.loss != self._loss_name():
-            raise ValueError(f"the data set was anchored for loss {store.loss!r}; encode it with this loss")
+            raise ValueError(
+                f"the data set was anchored for loss {store.loss!r}; encode it with this loss"
+            )
         self.n_features_in_ = store.cols
         if store.feature_names:
             self.feature_names_in_ = np.asarray(store.feature_names, dtype=object)
@@ -85,12 +89,17 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         began = time.perf_counter()
         store = QuantizedDataset.from_arrays(
             X, y, sample_weight=weight, bits=self.bits or 4, sampling=self.sampling, levels=self.levels,
-            anchor="none" if self.anchor == "none" else "pilot", loss=self._loss_name(), alpha=self._penalties()[1], copies=self.copies,
-            layout=self.layout, shuffle=True, random_state=seed,
+            anchor="none" if self.anchor == "none" else "pilot", loss=self._loss_name(),
+            alpha=self._penalties()[1], copies=self.copies, layout=self.layout,
+            shuffle=True, random_state=seed,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         self._train(
-            store, self._source(store, X, y, weight), key, valid and self._source(store, *valid), seconds
+            store,
+            self._source(store, X, y, weight),
+            key,
+            valid and self._source(store, *valid),
+            seconds,
         )
 
     def _source(
@@ -107,7 +116,9 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         """solver="exact": normal equations in float64 on the full-precision rows."""
         l1, l2 = self._penalties()
         if self._loss_name() != "squared_error" or l1 > 0 or X.shape[1] > 4096:
-            raise ValueError('solver="exact" takes squared losses, penalty "l2" and up to 4096 columns')
+            raise ValueError(
+                'solver="exact" takes squared losses, penalty "l2" and up to 4096 columns'
+            )
         if weight is not None:  # rows without weight are not there, not even for the scale
             X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
             weight = weight / weight.mean()
@@ -122,7 +133,9 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             X, torch.from_numpy(y - y_mean), None if weight is None else torch.from_numpy(weight),
             torch.from_numpy(mean), torch.from_numpy(scale),
         )  # fmt: skip
-        x = _exact.solve_least_squares(source, torch.full((X.shape[1],), l2, dtype=torch.float64)).numpy()
+        x = _exact.solve_least_squares(
+            source, torch.full((X.shape[1],), l2, dtype=torch.float64)
+        ).numpy()
         coef = x / scale
         for name, value in self._shaped(coef, y_mean - coef @ mean).items():
             setattr(self, name, value)
@@ -151,7 +164,9 @@ def _weights(X: np.ndarray, sample_weight: Any) -> np.ndarray | None:
     """Checked weights, float64 (K,); None if none were given."""
     if sample_weight is None:
         return None
-    weight: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight: np.ndarray = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
     if not weight.any():
         raise ValueError("sample_weight must have a positive sum, all are 0")
     return weight

@@ -20,7 +20,8 @@ except ImportError:  # scikit-learn < 1.9
 
 def with_callbacks(method: F) -> F:
     """Decorates ``fit``: scikit-learn's callbacks are torn down however it ends."""
-    return method if _managed is None else _managed(method)  # type: ignore[no-any-return]
+    managed: F = method if _managed is None else _managed(method)
+    return managed
 
 
 __all__ = ["CallbackSupportMixin", "FitContext", "Progress", "with_callbacks"]
@@ -62,7 +63,9 @@ class FitContext:
         task = self.root.subcontext(task_name="epoch")
         task.call_on_fit_task_begin(estimator=self.estimator)
         return bool(
-            task.call_on_fit_task_end(estimator=self.estimator, reconstruction_attributes=coefficients())
+            task.call_on_fit_task_end(
+                estimator=self.estimator, reconstruction_attributes=coefficients()
+            )
         )
 
     def close(self) -> None:

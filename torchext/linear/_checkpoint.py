@@ -62,7 +62,14 @@ def save_checkpoint(estimator: Any, trainer: Trainer, mark: dict[str, Any]) -> N
     """Write the trainer's last committed state, and the model it stands for, to ``estimator.checkpoint``."""
     tensors, plain = trainer.state.to_tensors()
     coef, intercept = estimator._coefficients(trainer)
-    _write(estimator, estimator.checkpoint, coef, intercept, tensors, {"fingerprint": mark, "state": plain})
+    _write(
+        estimator,
+        estimator.checkpoint,
+        coef,
+        intercept,
+        tensors,
+        {"fingerprint": mark, "state": plain},
+    )
 
 
 def load_state(estimator: Any, mark: dict[str, Any]) -> State | None:

@@ -142,7 +142,9 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         """
         if isinstance(X, QuantizedDataset):
             if X.classes is None:
-                raise ValueError("the data set holds numbers, not classes; encode it for classification")
+                raise ValueError(
+                    "the data set holds numbers, not classes; encode it for classification"
+                )
             self.classes_ = np.asarray(X.classes)
             self._fit_store(X, y, sample_weight)
             return self
@@ -150,11 +152,15 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"a classifier needs at least 2 classes; got 1 class, {self.classes_[0]!r}")
+            raise ValueError(
+                f"a classifier needs at least 2 classes; got 1 class, {self.classes_[0]!r}"
+            )
         self._fit_arrays(X, self._signs(index), self._weights(index, sample_weight), index)
         return self
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> SGDClassifier:
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> SGDClassifier:
         """One epoch over a further batch of rows, with column statistics and levels of the first one.
 
         Args:
@@ -194,7 +200,9 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         """Sample weights times class weights; None if there are neither."""
         if self.class_weight is None:
             return sample_weight
-        each = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[index])[index]
+        each = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=self.classes_[index]
+        )[index]
         return each if sample_weight is None else each * np.asarray(sample_weight, dtype=np.float64)
 
     def _shaped(self, coef: np.ndarray, intercept: np.ndarray) -> dict[str, Any]:

@@ -31,9 +31,15 @@ class Source:
         step = max(1, _BLOCK // max(1, cols))
         for first in range(0, rows, step):
             part = slice(first, min(rows, first + step))
-            a = (torch.from_numpy(np.asarray(self.X[part], dtype=np.float64)) - self.mean) / self.scale
+            a = (
+                torch.from_numpy(np.asarray(self.X[part], dtype=np.float64)) - self.mean
+            ) / self.scale
             y = self.y[part].double()
-            w = torch.ones(len(a), dtype=torch.float64) if self.weight is None else self.weight[part].double()
+            w = (
+                torch.ones(len(a), dtype=torch.float64)
+                if self.weight is None
+                else self.weight[part].double()
+            )
             yield a, y, w
 
 
@@ -86,4 +92,5 @@ def solve_least_squares(source: Source, penalty: Tensor) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(gram)
     if int(info) == 0 and float(factor.diagonal().min()) > 1e-7 * float(factor.diagonal().max()):
         return torch.cholesky_solve(linear, factor).T.contiguous()
-    return torch.linalg.lstsq(gram, linear, driver="gelsd").solution.T.contiguous()
+    smallest: Tensor = torch.linalg.lstsq(gram, linear, driver="gelsd").solution
+    return smallest.T.contiguous()

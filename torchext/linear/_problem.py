@@ -90,6 +90,8 @@ def column_unit(store: QuantizedDataset, scale: str) -> Tensor:
 def targets(store: QuantizedDataset, loss: str) -> Tensor:
     """float32 (K, m): centred labels for the squared loss, +-1 for the logistic one."""
     y = store.y
+    if y is None:
+        raise ValueError("the data set has no labels to train on; encode it with a target")
     if store.classes is not None and not y.is_floating_point():
         labels = y.reshape(-1)
         count = len(store.classes)
@@ -105,7 +107,12 @@ def targets(store: QuantizedDataset, loss: str) -> Tensor:
 
 
 def build(
-    store: QuantizedDataset, *, loss: str, theta: float | str, scale: str, variance_reduced: bool | str
+    store: QuantizedDataset,
+    *,
+    loss: str,
+    theta: float | str,
+    scale: str,
+    variance_reduced: bool | str,
 ) -> Problem:
     """Collect the tensors of a run; see the module docstring for the formula they fill in."""
     unit = column_unit(store, scale)
@@ -123,7 +130,9 @@ def build(
     if weight is not None:
         weight = (weight.double() / weight.double().mean()).float()
     square = y.double() ** 2
-    mean_square = float((square * weight.double()[:, None]).mean() if weight is not None else square.mean())
+    mean_square = float(
+        (square * weight.double()[:, None]).mean() if weight is not None else square.mean()
+    )
     # Squares on centred columns (by weighted means) need no intercept.
     fit_intercept = loss != "squared_error" or store.scale_kind == "none"
     x0 = constant = None
@@ -132,11 +141,8 @@ def build(
     if store.anchor is not None:
         anchor = store.anchor.double()
         x0, mu = anchor[0].T / unit, anchor[1].T * unit
-        reduced = (
-            (loss == "squared_error" and not fit_intercept)
-            if variance_reduced == "auto"
-            else bool(variance_reduced)
-        )
+        exact_intercept = not fit_intercept or store.anchor_intercept is not None
+        reduced = exact_intercept if variance_reduced == "auto" else bool(variance_reduced)
         constant = mu if reduced else anchor[2].T * unit
         if loss == "squared_error":
             # L(x0) = ((mu - c0) . x0 + mean y^2) / 2, because mu = G x0 - c0.
@@ -150,15 +156,17 @@ def build(
         raise ValueError(
             'variance_reduced=True needs an anchor; use anchor="pilot" or variance_reduced="auto"'
         )
-    grid, codes = store.grid, store.codes
+    grid, codes, bits = store.grid, store.codes, store.bits
+    if bits == 16:
+        codes, bits = _float_rows(store), 32
     if scale != "max":
-        if store.bits == 32:
+        if bits == 32:
             codes = codes.clone()
             codes[:, : store.cols] *= unit.float()
         else:
             grid = (grid.double() * unit[:, None]).float()
     problem = Problem(
-        codes=codes, rows=store.rows, cols=store.cols, outputs=y.shape[1], bits=store.bits,
+        codes=codes, rows=store.rows, cols=store.cols, outputs=y.shape[1], bits=bits,
         layout=store.layout, grid=grid.contiguous(), table=store.table, unit=unit, y=y, weight=weight,
         loss=loss, fit_intercept=fit_intercept,
         shrink=None if shrink is None else shrink.float(), x0=None if x0 is None else x0.float().contiguous(),
@@ -168,6 +176,16 @@ def build(
         loss_at_anchor=loss_at_anchor, guards=tuple(guards),
     )  # fmt: skip
     return _with_predictions(problem)
+
+
+def _float_rows(store: QuantizedDataset) -> Tensor:
+    """16-bit codes as the float32 rows of ``bits=32``: there is no kernel that trains on them packed."""
+    pitch = 16 * -(-store.cols // 16)
+    out = torch.zeros(store.rows, pitch)
+    for first in range(0, store.rows, 4096):
+        last = min(store.rows, first + 4096)
+        out[first:last, : store.cols] = store.decode(slice(first, last))
+    return out
 
 
 def _with_predictions(problem: Problem) -> Problem:

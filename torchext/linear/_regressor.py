@@ -52,8 +52,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         power_t: exponent of ``"invscaling"``.
         shift_every: epochs between two halvings of ``"shift"``.
         average: return the mean of the iterates of the second half (last epoch, when stopped before).
-        variance_reduced: use the gradient in the form that vanishes at the anchor; ``"auto"``: squared losses
-            with an anchor.
+        variance_reduced: use the gradient in the form whose noise vanishes at the anchor; ``"auto"``: with an
+            anchor.
         scale: units in which steps and penalty act: ``"max"`` columns in [-1, 1], ``"std"``, ``"none"``.
         copies: independent encodings with fresh draws, used in turn, an epoch each.
         layout: code layout of the store.

@@ -104,4 +104,8 @@ def draws_text(store: QuantizedDataset, problem: Problem) -> str:
     """Fixed or refreshed draws, in the words a report must use."""
     if store.sampling == "nearest" or problem.bits == 32:
         return "no random draws"
-    return "fixed draws" if store.copies == 1 else f"{store.copies} copies of draws, one an epoch in turn"
+    return (
+        "fixed draws"
+        if store.copies == 1
+        else f"{store.copies} copies of draws, one an epoch in turn"
+    )

@@ -95,7 +95,11 @@ class RunMixin:
         count = min(problem.rows, max(4096, 16 * problem.cols))
         index = torch.arange(count)
         if count < problem.rows:
-            index = permutation(fold_in(key, Purpose.SAMPLER), problem.rows, stream=1)[:count].sort().values
+            index = (
+                permutation(fold_in(key, Purpose.SAMPLER), problem.rows, stream=1)[:count]
+                .sort()
+                .values
+            )
         weight = None if problem.weight is None else problem.weight[index]
         rows = problem.decode(index)
         if problem.fit_intercept:
@@ -108,16 +112,24 @@ class RunMixin:
     def _options(self, problem: Problem, epochs: int | None = None) -> Options:
         batches = -(-problem.rows // int(self.batch_size))
         if epochs is None:
-            epochs = int(self.max_iter) if self.max_iter is not None else max(30, -(-MIN_STEPS // batches))
+            epochs = (
+                int(self.max_iter)
+                if self.max_iter is not None
+                else max(30, -(-MIN_STEPS // batches))
+            )
         kind = self.learning_rate
         if kind == "auto":
             kind = "constant" if problem.variance_reduced else "linear"
         l1, l2 = self._penalties()
+        rounds = self.anchor if isinstance(self.anchor, int) else 0
+        tol = 0.0 if self.tol is None or self.tol == -math.inf else float(self.tol)
         return Options(
             batch=int(self.batch_size),
             max_iter=epochs,
-            rounds=self.anchor if isinstance(self.anchor, int) and not isinstance(self.anchor, bool) else 0,
-            tol=0.0 if self.tol is None or self.tol == -math.inf else float(self.tol),
+            rounds=rounds,
+            tol=tol / 100
+            if rounds
+            else tol,  # an anchor removes two digits: solve to better than that
             n_iter_no_change=int(self.n_iter_no_change),
             l1=l1,
             l2=l2,
@@ -126,7 +138,9 @@ class RunMixin:
             residual_bits=int(self.residual_bits),
             gradient_bits=int(self.gradient_bits or 0),
             threads=threads_of(self.n_jobs),
-            schedule=Schedule(kind, batches, batches * epochs, float(self.power_t), int(self.shift_every)),
+            schedule=Schedule(
+                kind, batches, batches * epochs, float(self.power_t), int(self.shift_every)
+            ),
         )
 
     def _train(
@@ -152,14 +166,18 @@ class RunMixin:
                 'fit on arrays, or use anchor="pilot"'
             )
         bound = self._step_bound(problem, key, options.l2)
-        state = self._start(problem, store, float(self.eta0) if self.eta0 is not None else bound.step)
+        state = self._start(
+            problem, store, float(self.eta0) if self.eta0 is not None else bound.step
+        )
         mark = fingerprint(self, store, key)
         if self.checkpoint is not None and self.resume:
             found = load_state(self, mark)
             if found is not None:
                 state, problem = found, _problem.resume(problem, found)
         valid_loss = (
-            None if valid is None else (lambda s: self._exact_loss(valid, problem, s, options.average))
+            None
+            if valid is None
+            else (lambda s: self._exact_loss(valid, problem, s, options.average))
         )
         trainer = Trainer(problem, options, key, state, valid_loss)
         self._facts = self._known(store, problem, options, encoding, key)
@@ -191,7 +209,9 @@ class RunMixin:
         x = torch.zeros(problem.outputs, problem.cols)
         intercept = torch.zeros(problem.outputs)
         if self.warm_start and hasattr(self, "coef_"):
-            coef = torch.from_numpy(np.asarray(self.coef_, dtype=np.float64).reshape(problem.outputs, -1))
+            coef = torch.from_numpy(
+                np.asarray(self.coef_, dtype=np.float64).reshape(problem.outputs, -1)
+            )
             x = (coef * store.scale.double() / problem.unit).float()
             if problem.fit_intercept:
                 base = torch.from_numpy(np.asarray(self.intercept_, dtype=np.float64).reshape(-1))
@@ -213,7 +233,12 @@ class RunMixin:
     # -- results ---------------------------------------------------------------------------------
 
     def _known(
-        self, store: QuantizedDataset, problem: Problem, options: Options, encoding: float | None, key: Tensor
+        self,
+        store: QuantizedDataset,
+        problem: Problem,
+        options: Options,
+        encoding: float | None,
+        key: Tensor,
     ) -> dict[str, Any]:
         """The part of the report that is known before training; sets the attributes that depend on it."""
         self.sampling_ = store.sampling
@@ -221,10 +246,14 @@ class RunMixin:
         self.n_clipped_ = int(store.n_clipped_)
         self.bits_per_value_ = store.bits
         self.stored_bits_per_value_ = store.stored_bits
-        self._mean, self._scale, self._y_mean = store.mean.double(), store.scale.double(), torch.zeros(1)
+        self._mean, self._scale, self._y_mean = (
+            store.mean.double(),
+            store.scale.double(),
+            torch.zeros(1),
+        )
         if not problem.fit_intercept:
             self._y_mean = store.y_mean.double().reshape(-1)
-        codes = problem.codes if problem.bits == 32 else problem.codes[0]
+        codes = store.codes if store.bits == 32 else store.codes[0]
         return {
             "bits_per_value": store.bits,
             "stored_bits_per_value": float(store.stored_bits),
@@ -233,9 +262,7 @@ class RunMixin:
             "seconds_encoding": encoding,
             "sampling": store.sampling,
             "auto": auto_reason(store, self.sampling),
-            "levels": "no"
-            if problem.bits == 32
-            else ("uniform" if problem.table.numel() == 0 else "per-column"),
+            "levels": store.level_kind,
             "draws": draws_text(store, problem),
             "layout": store.layout,
             "anchor": "none" if problem.x0 is None else str(self.anchor),
@@ -282,5 +309,7 @@ class RunMixin:
             anchor_losses=tuple(state.anchor_losses),
             full_precision_passes=state.round,
             step_size=state.gamma0,
-            stopped={"": "max_iter", "tol": "no improvement", "callback": "by a callback"}[state.stop],
+            stopped={"": "max_iter", "tol": "no improvement", "callback": "by a callback"}[
+                state.stop
+            ],
         )

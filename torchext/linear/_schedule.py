@@ -63,7 +63,12 @@ class StepBound:
 
 
 def automatic_step(
-    rows: Tensor, weight: Tensor | None, ridge: float, batch: int, curvature: float, share: float = 1.0
+    rows: Tensor,
+    weight: Tensor | None,
+    ridge: float,
+    batch: int,
+    curvature: float,
+    share: float = 1.0,
 ) -> StepBound:
     """gamma_0 from a sample of decoded rows.
 

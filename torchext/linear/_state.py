@@ -61,8 +61,11 @@ class State:
         outputs, cols = x.shape
         average = torch.zeros(outputs, cols + 1, dtype=torch.float64)
         sums = torch.zeros(3, outputs, dtype=torch.float64)
-        copies = [t.clone() for _ in range(3) for t in (x, intercept)]
-        return State(copies[0], copies[1], average, *copies[2:], average.clone(), sums, gamma0)
+        return State(
+            x=x.clone(), intercept=intercept.clone(), average=average, start_x=x.clone(),
+            start_intercept=intercept.clone(), safe_x=x.clone(), safe_intercept=intercept.clone(),
+            start_average=average.clone(), sums=sums, gamma0=gamma0,
+        )  # fmt: skip
 
     def copy(self) -> State:
         """A deep copy, to be changed and then committed."""
@@ -101,7 +104,9 @@ class State:
     def from_tensors(tensors: dict[str, Tensor], plain: dict[str, Any]) -> State:
         """Inverse of :meth:`to_tensors`."""
         values: dict[str, Any] = {
-            name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")
+            name.removeprefix("state."): t
+            for name, t in tensors.items()
+            if name.startswith("state.")
         }
         for f in dataclasses.fields(State):
             if f.name in plain:
@@ -114,14 +119,19 @@ class State:
         return State(**values)
 
 
-def write_file(path: str | os.PathLike[str], tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def write_file(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], meta: dict[str, Any]
+) -> None:
     """Write a model or checkpoint atomically (temporary file, fsync, rename)."""
     from safetensors.torch import save
 
     target = Path(path)
-    header = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in meta.items()}
+    header = {
+        k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in meta.items()
+    }
     data = save(
-        {k: t.contiguous() for k, t in tensors.items()}, {"format": FORMAT, "version": VERSION, **header}
+        {k: t.contiguous() for k, t in tensors.items()},
+        {"format": FORMAT, "version": VERSION, **header},
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

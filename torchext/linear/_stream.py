@@ -74,7 +74,9 @@ class Stream:
         y_mean = y.double().mean(0) if squares else torch.zeros(y.shape[1], dtype=torch.float64)
         state = State.start(torch.zeros(y.shape[1], X.shape[1]), torch.zeros(y.shape[1]), 0.0)
         if hasattr(estimator, "coef_"):  # go on from an earlier fit
-            coef = torch.from_numpy(np.asarray(estimator.coef_, dtype=np.float64).reshape(y.shape[1], -1))
+            coef = torch.from_numpy(
+                np.asarray(estimator.coef_, dtype=np.float64).reshape(y.shape[1], -1)
+            )
             base = torch.from_numpy(np.asarray(estimator.intercept_, dtype=np.float64).reshape(-1))
             state.x = (coef * scale / unit).float().contiguous()
             state.intercept = (base + coef @ mean - y_mean).float()
@@ -86,13 +88,17 @@ class Stream:
         rows, cols = X.shape
         targets = (y.double() - self.y_mean).float().contiguous()
         weights = None if weight is None else weight.float().contiguous()
-        grid = (torch.stack([torch.zeros(cols), torch.ones(cols)], 1).double() * self.unit[:, None]).float()
+        grid = (
+            torch.stack([torch.zeros(cols), torch.ones(cols)], 1).double() * self.unit[:, None]
+        ).float()
         table = torch.empty(0, dtype=torch.uint8)
         if self.book is None:
             codes = torch.zeros(rows, 16 * -(-cols // 16))
             codes[:, :cols] = ((X.double() - self.mean) / self.scale).float() * self.unit.float()
         else:
-            encoder = _encode.Encoder(self.mean, self.scale, self.book, self.key, bounds=self.bounds)
+            encoder = _encode.Encoder(
+                self.mean, self.scale, self.book, self.key, bounds=self.bounds
+            )
             size = _encode.layout_bytes(rows, cols, self.bits)
             codes = aligned_bytes(size)
             encoder.add(X, codes, None, None, row0=64 * -(-self.rows // 64))
@@ -113,7 +119,9 @@ class Stream:
         """One epoch over a batch; the step size is that of the first batch unless it had to be halved."""
         options = estimator._options(problem, 1 << 30)
         kind = options.schedule.kind
-        schedule = dataclasses.replace(options.schedule, kind="constant" if kind == "linear" else kind)
+        schedule = dataclasses.replace(
+            options.schedule, kind="constant" if kind == "linear" else kind
+        )
         options = dataclasses.replace(options, schedule=schedule, tol=0.0, average=False)
         if self.state.gamma0 == 0.0:
             index = torch.arange(min(problem.rows, max(4096, 16 * problem.cols)))
@@ -135,7 +143,9 @@ def aligned_bytes(size: int) -> Tensor:
     return room[start : start + size]
 
 
-def batch_of(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def batch_of(
+    X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Tensors of a batch; X contiguous, weights as given."""
     rows = torch.from_numpy(np.ascontiguousarray(X))
     return rows, torch.from_numpy(y), None if weight is None else torch.from_numpy(weight)

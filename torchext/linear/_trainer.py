@@ -88,7 +88,10 @@ class Trainer:
 
     def finished(self) -> bool:
         """Whether the present round is over."""
-        return bool(self.state.stop) or self.state.epoch - self.state.round_epoch >= self.options.max_iter
+        return (
+            bool(self.state.stop)
+            or self.state.epoch - self.state.round_epoch >= self.options.max_iter
+        )
 
     def next_round(self, problem: Problem) -> None:
         """Go on from the solution of this round with a new anchor."""
@@ -128,6 +131,8 @@ class Trainer:
             p.variance_reduced, p.fit_intercept, o.model_bits, o.residual_bits, o.gradient_bits,
             self.key, new.steps, o.threads,
         )  # fmt: skip
+        if p.table.numel():  # double sampling sums the losses of both draws
+            sums[:2] /= p.table.shape[1]
         new.sums += sums
         new.averaged += count
         new.done += count
@@ -174,7 +179,8 @@ class Trainer:
         runaway = data > limit
         if p.x0 is not None and p.constant is not None:
             d = mean[:, : p.x0.shape[1]] - p.x0.double()
-            data += float((p.constant.double() * d).sum()) / p.outputs
+            if p.loss == "squared_error" or not p.variance_reduced:
+                data += float((p.constant.double() * d).sum()) / p.outputs
             if p.variance_reduced and p.loss == "squared_error":
                 # L(x) = L(x0) + mu.d + mean (a.d)^2 / 2; the op returned the last term.
                 assert p.loss_at_anchor is not None

@@ -25,6 +25,8 @@ def check_params(estimator: Any) -> None:
             raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
     if estimator.loss not in estimator._losses:
         raise ValueError(f"loss must be one of {list(estimator._losses)}, got {estimator.loss!r}")
+    if estimator.loss == "log_loss" and estimator.sampling in ("corrected", "double"):
+        raise ValueError(f'loss "log_loss" needs sampling "nearest" or "auto", got {estimator.sampling!r}')
     _integer(estimator, "batch_size", 1)
     if estimator.max_iter is not None:
         _integer(estimator, "max_iter", 1)
@@ -44,15 +46,21 @@ def check_params(estimator: Any) -> None:
         raise ValueError(f"gradient_bits must be None or 2 to 8, got {estimator.gradient_bits!r}")
     anchor = estimator.anchor
     if anchor not in ("pilot", "none") and (isinstance(anchor, (bool, str)) or int(anchor) < 1):
-        raise ValueError(f'anchor must be "pilot", "none" or a number of further passes >= 1, got {anchor!r}')
+        raise ValueError(
+            f'anchor must be "pilot", "none" or a number of further passes >= 1, got {anchor!r}'
+        )
     if not estimator.alpha >= 0:
         raise ValueError(f"alpha must be >= 0, got {estimator.alpha!r}")
     if not 0 <= estimator.l1_ratio <= 1:
         raise ValueError(f"l1_ratio must be in [0, 1], got {estimator.l1_ratio!r}")
     if estimator.eta0 is not None and not estimator.eta0 > 0:
-        raise ValueError(f"eta0 must be positive or None for the automatic step, got {estimator.eta0!r}")
+        raise ValueError(
+            f"eta0 must be positive or None for the automatic step, got {estimator.eta0!r}"
+        )
     if not 0 < estimator.validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be in (0, 1), got {estimator.validation_fraction!r}")
+        raise ValueError(
+            f"validation_fraction must be in (0, 1), got {estimator.validation_fraction!r}"
+        )
 
 
 def _integer(estimator: Any, name: str, least: int) -> None:
