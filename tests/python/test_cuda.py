@@ -39,7 +39,9 @@ def test_library_is_loaded() -> None:
 def test_same_bytes_as_cpu(bits: int, n: int) -> None:
     x, key = values(n), random.key_from_seed(17)
     for scale in (0.25, 0.1, 0.0, 1e-40):
-        assert torch.equal(quantize(x, scale, bits, key), quantize(x.cuda(), scale, bits, key).cpu())
+        assert torch.equal(
+            quantize(x, scale, bits, key), quantize(x.cuda(), scale, bits, key).cpu()
+        )
 
 
 @pytest.mark.parametrize("offset", [1, 2, 3])

@@ -1,0 +1,115 @@
+"""One table of calls: op x dtype. opcheck, the edge cases and the completeness test read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchext import random
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+KEY = random.key_from_seed(2024)
+LEVELS = torch.tensor([-1.5, -0.5, 0.25, 2.0])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`call(x)` runs the op on a tensor of any shape; `args(x)` are its arguments, for opcheck."""
+
+    name: str  # overload packet, e.g. "quantize"
+    variant: str
+    args: Callable[[Tensor], tuple[Any, ...]]
+    dtypes: tuple[torch.dtype, ...] = FLOATS
+    overload: str = "default"
+    elementwise: bool = True  # takes a tensor of values of any shape
+
+    @property
+    def op(self) -> Any:
+        return getattr(getattr(torch.ops.torchext, self.name), self.overload)
+
+    def call(self, x: Tensor) -> Tensor:
+        out: Tensor = self.op(*self.args(x))
+        return out
+
+    def input(self, dtype: torch.dtype, shape: tuple[int, ...] = (5, 13)) -> Tensor:
+        """Reproducible values the op accepts."""
+        if dtype in (torch.int64, torch.uint64):
+            return KEY.view(dtype)
+        n = int(torch.Size(shape).numel())
+        steps = torch.arange(n, dtype=torch.float64)
+        if dtype == torch.uint8:
+            return (steps % 8).to(dtype).reshape(shape)
+        return ((steps * 37 % 64 - 32) / 13).to(dtype).reshape(shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.overload}-{self.variant}"
+
+
+def _scale(scheme: str) -> Tensor:
+    return torch.tensor([[-2.5, 0.35]]) if scheme == "minmax" else torch.tensor([0.35])
+
+
+def _rounding(name: str, scheme: str, rounding: str) -> Sample:
+    scale = None if scheme == "levels" else _scale(scheme)
+    levels = LEVELS if scheme == "levels" else None
+    bits = 2 if scheme == "levels" else 4
+    key = KEY if rounding == "stochastic" else None
+    return Sample(
+        name,
+        f"{scheme}-{rounding}",
+        lambda x: (x, scale, levels, bits, scheme, None, None, rounding, key, 3),
+    )
+
+
+def _table() -> list[Sample]:
+    schemes = ("symmetric", "minmax", "levels")
+    rows = [
+        _rounding(name, scheme, rounding)
+        for name in ("quantize", "fake_quantize")
+        for scheme in schemes
+        for rounding in ("stochastic", "nearest")
+    ]
+    for scheme in schemes:
+        levels = LEVELS if scheme == "levels" else None
+        scale = None if scheme == "levels" else _scale(scheme)
+        bits = 2 if scheme == "levels" else 4
+
+        def variance(x: Tensor, scale=scale, levels=levels, bits=bits, scheme=scheme):  # type: ignore[no-untyped-def]
+            return (x, scale, levels, bits, scheme, None, None)
+
+        def decode(x: Tensor, scale=scale, levels=levels, bits=bits, scheme=scheme):  # type: ignore[no-untyped-def]
+            return (x, scale, levels, [x.numel() * 8 // bits], bits, scheme, None, None)
+
+        rows.append(Sample("quantization_variance", scheme, variance))
+        rows.append(Sample("dequantize", scheme, decode, (torch.uint8,), elementwise=False))
+    rows += [
+        Sample("quantization_scale", scheme, lambda x, s=scheme: (x, 4, s, None, None))  # type: ignore[misc]
+        for scheme in ("symmetric", "minmax")
+    ]
+    keys = (torch.int64, torch.uint64)
+    rows += [
+        Sample("pack_bits", "3", lambda x: (x, 3), (torch.uint8,)),
+        Sample(
+            "unpack_bits", "4", lambda x: (x, x.numel() * 2, 4), (torch.uint8,), elementwise=False
+        ),
+        Sample("fold_in", "int", lambda k: (k, 7), keys, elementwise=False),
+        Sample(
+            "fold_in", "tensor", lambda k: (k, torch.tensor([7])), keys, "Tensor", elementwise=False
+        ),
+        Sample("split", "3", lambda k: (k, 3), keys, elementwise=False),
+    ]
+    return rows
+
+
+SAMPLES = _table()
+
+
+def sample_input(sample: Sample, dtype: torch.dtype) -> Tensor:
+    """What opcheck runs on: packed ops take vectors, the others a matrix."""
+    if sample.name in ("dequantize", "unpack_bits"):
+        return sample.input(dtype, (24,))
+    return sample.input(dtype)
