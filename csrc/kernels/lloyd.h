@@ -11,7 +11,8 @@
 
 namespace torchext::cpu {
 
-constexpr int64_t kHistogramColumns = 16;  // columns whose histograms are filled together
+constexpr int64_t kHistogramColumns = 16;  // columns of one histogram kernel call
+constexpr int64_t kLloydColumns = 32;      // columns worked on together: they share pages of the source
 constexpr int64_t kHistogramBins = 4096;   // room per column; few levels use fewer, which stay in the cache
 constexpr int64_t kHistogramRows = int64_t{1} << 23;  // largest sample: counts must not overflow
 
@@ -51,7 +52,7 @@ struct LloydScratch {
   std::vector<float> pilot;
 };
 
-/// Levels of columns [col, col + cols), cols <= 16. `bounds` [n, 2] are minimum and maximum of the scaled
+/// Levels of columns [col, col + cols), cols <= 32. `bounds` [n, 2] are minimum and maximum of the scaled
 /// values of ALL rows. out[n][levels]: ascending centroids, padded with the last one where a column has
 /// fewer distinct values. Cost: about 1 ns a value and 20 us a column.
 void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean, const double* scale,

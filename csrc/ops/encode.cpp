@@ -114,12 +114,12 @@ Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Te
   check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
   Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
   float* table = out.mutable_data_ptr<float>();
-  const int64_t strips = (m.cols + cpu::kHistogramColumns - 1) / cpu::kHistogramColumns;
+  const int64_t strips = (m.cols + cpu::kLloydColumns - 1) / cpu::kLloydColumns;
   parallel_for(strips, 1, [&](int64_t b, int64_t e) {
     cpu::LloydScratch scratch;
     for (int64_t k = b; k < e; ++k) {
-      const int64_t col = k * cpu::kHistogramColumns;
-      cpu::lloyd_columns(sample, col, std::min(cpu::kHistogramColumns, m.cols - col), mu, s, ends, levels,
+      const int64_t col = k * cpu::kLloydColumns;
+      cpu::lloyd_columns(sample, col, std::min(cpu::kLloydColumns, m.cols - col), mu, s, ends, levels,
                          static_cast<int>(iterations), &scratch, table);
     }
   });

@@ -54,7 +54,7 @@ void histogram_avx2(const Sample& s, int64_t begin, int64_t end, int64_t col, in
   for (int64_t first = begin; first < end; first += kRun) {
     const int64_t stop = first + kRun < end ? first + kRun : end;
     for (int64_t i = first; i < stop; ++i) {
-      const int64_t at = row_of(i), ahead = row_of(i + kAhead < end ? i + kAhead : end - 1);
+      const int64_t at = row_of(i), ahead = row_of(i + kAhead < s.rows ? i + kAhead : i);
       if (s.f64) {
         const double* from = static_cast<const double*>(s.x);
         _mm_prefetch(reinterpret_cast<const char*>(from + ahead), _MM_HINT_T0);

@@ -11,8 +11,8 @@ void histogram_ref(const Sample& sample, int64_t begin, int64_t end, int64_t col
     const int64_t row = sample.index != nullptr ? sample.index[i] : i;
     for (int64_t j = 0; j < cols; ++j) {
       const int64_t at = row * sample.row_stride + col + j;
-      const double x =
-          sample.f64 ? static_cast<const double*>(sample.x)[at] : static_cast<const float*>(sample.x)[at];
+      const double x = sample.f64 ? static_cast<const double*>(sample.x)[at]
+                                  : static_cast<const float*>(sample.x)[at];
       const auto a = static_cast<float>((x - map.mean[j]) * map.inverse[j]);
       const float away = a - map.center[j], t = std::fabs(away) + map.c[j];
       uint32_t word;

@@ -28,8 +28,8 @@ float scaled(const Sample& s, int64_t i, int64_t col, double mean, double invers
 }
 
 /// Places the bins of column number j of the strip.
-void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi, std::vector<float>* pilot,
-                HistogramMap* map) {
+void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
+                std::vector<float>* pilot, HistogramMap* map) {
   const int64_t count = std::min(kPilotRows, s.rows);
   pilot->resize(count);
   for (int64_t i = 0; i < count; ++i)
@@ -67,7 +67,8 @@ int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LloydS
     const auto count = static_cast<double>(bins[b] >> 40);
     const auto rest = static_cast<double>(bins[b] & ((uint64_t{1} << 40) - 1));
     const bool below = b < map.origin[j];
-    const uint32_t word = (map.base[j] + (below ? map.origin[j] - 1 - b : b - map.origin[j])) << map.shift[j];
+    const uint32_t word = (map.base[j] + (below ? map.origin[j] - 1 - b : b - map.origin[j]))
+                          << map.shift[j];
     const double start = float_of(word), ulp = static_cast<double>(float_of(word + 1)) - start;
     const double away = start + rest / count * ulp - static_cast<double>(map.c[j]);
     const double value = static_cast<double>(map.center[j]) + (below ? -away : away);
@@ -85,8 +86,9 @@ double spread_of(const LloydScratch& s, int64_t b, int64_t e) {
   return n > 0 ? std::max(0.0, s.square[e] - s.square[b] - t * t / n) : 0.0;
 }
 
-/// Lloyd iterations over cells given by their first bins cut[0] = 0 < cut[1] < .. < cut[levels] = bins;
-/// returns the squared error. Cells are never empty: a cut always leaves its neighbours a bin.
+/// Lloyd iterations over cells given by their first bins cut[0] = 0 < cut[1] < .. < cut[levels] =
+/// bins; returns the squared error. Cells are never empty: a cut always leaves its neighbours a
+/// bin.
 double iterate(const LloydScratch& s, int64_t levels, int iterations, int64_t* cut) {
   const auto centroid = [&](int64_t c) {
     return (s.sum[cut[c + 1]] - s.sum[cut[c]]) / (s.count[cut[c + 1]] - s.count[cut[c]]);
@@ -135,8 +137,10 @@ void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int
   for (int64_t b = 0; b < bins && c < levels; b += run) {
     const int64_t e = std::min(b + run, bins);
     const double w = weight(s.count[e] - s.count[b], width(b, e));
-    while (c < levels && reached + w >= total * static_cast<double>(c) / static_cast<double>(levels)) {
-      const double part = (total * static_cast<double>(c) / static_cast<double>(levels) - reached) / w;
+    while (c < levels &&
+           reached + w >= total * static_cast<double>(c) / static_cast<double>(levels)) {
+      const double part =
+          (total * static_cast<double>(c) / static_cast<double>(levels) - reached) / w;
       cut[c++] = b + static_cast<int64_t>(part * static_cast<double>(e - b));
     }
     reached += w;
@@ -149,21 +153,33 @@ void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int
 
 }  // namespace
 
-void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean, const double* scale,
-                   const float* bounds, int64_t levels, int iterations, LloydScratch* s, float* out) {
-  HistogramMap map{};
-  map.bins = static_cast<uint32_t>(levels <= 16 ? kHistogramBins / 2 : kHistogramBins);
-  for (int64_t j = 0; j < kHistogramColumns; ++j) {
-    map.mean[j] = j < cols ? mean[col + j] : 0.0;
-    map.inverse[j] = j < cols ? 1.0 / scale[col + j] : 1.0;
-    if (j < cols)
-      place_bins(sample, col + j, j, bounds[2 * (col + j)], bounds[2 * (col + j) + 1], &s->pilot, &map);
+void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean,
+                   const double* scale, const float* bounds, int64_t levels, int iterations,
+                   LloydScratch* s, float* out) {
+  HistogramMap maps[kLloydColumns / kHistogramColumns] = {};
+  for (int64_t k = 0; k < kLloydColumns; ++k) {
+    HistogramMap& map = maps[k / kHistogramColumns];
+    const int64_t j = k % kHistogramColumns;
+    map.bins = static_cast<uint32_t>(levels <= 16 ? kHistogramBins / 2 : kHistogramBins);
+    map.mean[j] = k < cols ? mean[col + k] : 0.0;
+    map.inverse[j] = k < cols ? 1.0 / scale[col + k] : 1.0;
+    if (k < cols)
+      place_bins(sample, col + k, j, bounds[2 * (col + k)], bounds[2 * (col + k) + 1], &s->pilot,
+                 &map);
   }
-  s->bins.assign(kHistogramColumns * kHistogramBins, 0);
-  histogram_kernel()(sample, 0, sample.rows, col, cols, map, s->bins.data());
+  s->bins.assign(kLloydColumns * kHistogramBins, 0);
+  constexpr int64_t kRows = 64;
+  for (int64_t row = 0; row < sample.rows; row += kRows) {
+    const int64_t end = std::min(row + kRows, sample.rows);
+    for (int64_t k = 0; k < cols; k += kHistogramColumns) {
+      histogram_kernel()(sample, row, end, col + k, std::min(cols - k, kHistogramColumns),
+                         maps[k / kHistogramColumns], s->bins.data() + k * kHistogramBins);
+    }
+  }
   std::vector<int64_t> cut(2 * (levels + 1));
   for (int64_t j = 0; j < cols; ++j) {
-    const int64_t bins = collect(map, j, s->bins.data() + j * kHistogramBins, s);
+    const int64_t bins = collect(maps[j / kHistogramColumns], j % kHistogramColumns,
+                                 s->bins.data() + j * kHistogramBins, s);
     float* level = out + (col + j) * levels;
     int64_t used = 0;
     const auto put = [&](double value) {
@@ -174,7 +190,8 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
       for (const double value : s->value) put(value);
     } else {
       // Quantiles, and the asymptotically optimal density: the cube root of the data's (here its
-      // power 5/16, which IEEE square roots give exactly alike everywhere). The better result counts.
+      // power 5/16, which IEEE square roots give exactly alike everywhere). The better result
+      // counts.
       int64_t *a = cut.data(), *b = a + levels + 1;
       start_cuts(
           *s, levels, [](double n, double) { return n; }, a);
@@ -185,7 +202,8 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
             return r * std::sqrt(std::sqrt(r)) * w;
           },
           b);
-      const double error_a = iterate(*s, levels, iterations, a), error_b = iterate(*s, levels, iterations, b);
+      const double error_a = iterate(*s, levels, iterations, a),
+                   error_b = iterate(*s, levels, iterations, b);
       const int64_t* best = error_b < error_a ? b : a;
       for (int64_t c = 0; c < levels; ++c) {
         put((s->sum[best[c + 1]] - s->sum[best[c]]) / (s->count[best[c + 1]] - s->count[best[c]]));
