@@ -66,6 +66,11 @@ def _(codes: Tensor, bits: int, layout: str) -> Tensor:
     )
 
 
+@library.register_fake("torchext::_permute_tiles")
+def _(packed: Tensor, order: Tensor, cols: int, bits: int, out: Tensor) -> None:
+    return None
+
+
 @library.register_fake("torchext::_unpack_codes")
 def _(packed: Tensor, rows: int, cols: int, bits: int, layout: str) -> Tensor:
     return packed.new_empty((rows, cols), dtype=torch.uint16 if bits > 8 else torch.uint8)

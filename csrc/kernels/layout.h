@@ -13,15 +13,16 @@ enum class Layout : int { tile4 = 0, block = 1, row = 2 };
 constexpr int kTileRows = 64;    // rows of one tile of tile4
 constexpr int kBlockRows = 128;  // rows of one block of the block layout
 
-/// Plane k holds bits shift[k] .. shift[k]+width[k]-1 of a code; `shift` is also the number of plane
-/// bits that precede it in the file.
+/// Plane k holds bits shift[k] .. shift[k]+width[k]-1 of a code; `shift` is also the number of
+/// plane bits that precede it in the file.
 struct Planes {
   int count;
   int width[3];
   int shift[3];
 };
 
-/// Planes of a width that a store may have: 1..8 (3 = 2+1, 5 = 4+1, 6 = 4+2, 7 = 4+2+1) or 16 (8+8).
+/// Planes of a width that a store may have: 1..8 (3 = 2+1, 5 = 4+1, 6 = 4+2, 7 = 4+2+1) or 16
+/// (8+8).
 static inline Planes planes_of(int bits) {
   Planes p{0, {0, 0, 0}, {0, 0, 0}};
   for (int done = 0; done < bits;) {
@@ -67,9 +68,11 @@ struct FieldPlace {
 };
 
 /// `row` counts inside the unit; `width` and `before` are the plane's width and the bits before it.
-static inline FieldPlace field_place(Layout layout, int64_t row, int64_t col, int width, int before) {
+static inline FieldPlace field_place(Layout layout, int64_t row, int64_t col, int width,
+                                     int before) {
   if (layout == Layout::tile4) {
-    // Half-lines of 32 bytes for one bit, else lines of 64: byte 4r+c is row r of 16, column c of 4.
+    // Half-lines of 32 bytes for one bit, else lines of 64: byte 4r+c is row r of 16, column c
+    // of 4.
     const int64_t base = 32 * before, c = col % 4;
     if (width == 1) return {base + 4 * (row % 8) + c, static_cast<int>(row / 8)};
     const int64_t per_line = 128 / width, in = row % per_line;
@@ -97,12 +100,26 @@ namespace cpu {
 
 /// Packs row-major codes [rows, cols] (uint8, or uint16 for 16 bits) of the units [begin, end) into
 /// `out`, the start of the whole copy. Padding codes become 0.
-void pack_codes_ref(Layout layout, const void* codes, int64_t rows, int64_t cols, int bits, uint8_t* out,
-                    int64_t begin, int64_t end) noexcept;
+void pack_codes_ref(Layout layout, const void* codes, int64_t rows, int64_t cols, int bits,
+                    uint8_t* out, int64_t begin, int64_t end) noexcept;
 
 /// The inverse; reads only the given units of `packed`.
-void unpack_codes_ref(Layout layout, const uint8_t* packed, int64_t rows, int64_t cols, int bits, void* codes,
-                      int64_t begin, int64_t end) noexcept;
+void unpack_codes_ref(Layout layout, const uint8_t* packed, int64_t rows, int64_t cols, int bits,
+                      void* codes, int64_t begin, int64_t end) noexcept;
+
+/// The same for tile4, four codes at a time (the two above define the result).
+void pack_tile4(const void* codes, int64_t rows, int64_t cols, int bits, uint8_t* out,
+                int64_t begin, int64_t end) noexcept;
+void unpack_tile4(const uint8_t* packed, int64_t rows, int64_t cols, int bits, void* codes,
+                  int64_t begin, int64_t end) noexcept;
+
+constexpr int64_t kPermuteBytes = int64_t{16}
+                                  << 20;  // working memory of permute_tile4, or 4 bytes a row
+
+/// Moves rows of tile4 codes: row i of `out` is row order[i] of `packed`, for the column groups
+/// [begin, end). False if there is no memory for a strip of columns.
+bool permute_tile4(const uint8_t* packed, const int64_t* order, int64_t rows, int64_t cols,
+                   int bits, uint8_t* out, int64_t begin, int64_t end) noexcept;
 
 }  // namespace cpu
 }  // namespace torchext

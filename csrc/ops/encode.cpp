@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -81,12 +82,13 @@ int64_t column_stats(const Tensor& x, Tensor state) {
         out[2 * n + j] = std::min(out[2 * n + j], lo[j]) + 0.0;  // one zero, whatever its sign
         out[3 * n + j] = std::max(out[3 * n + j], hi[j]) + 0.0;
       }
-      const int64_t row = (first + c) * cpu::kStatsChunk, end = std::min(row + cpu::kStatsChunk, m.rows);
+      const int64_t row = (first + c) * cpu::kStatsChunk,
+                    end = std::min(row + cpu::kStatsChunk, m.rows);
       for (int64_t r = row; !finite && r < end; ++r) {
         for (int64_t j = 0; j < n; ++j) {
           const int64_t at = r * m.row_stride + j;
-          const double v =
-              m.f64 ? static_cast<const double*>(m.data)[at] : static_cast<const float*>(m.data)[at];
+          const double v = m.f64 ? static_cast<const double*>(m.data)[at]
+                                 : static_cast<const float*>(m.data)[at];
           if (!std::isfinite(v)) return r * n + j;
         }
       }
@@ -109,7 +111,8 @@ Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Te
   if (rows.has_value()) {
     sample.rows = rows->numel();
     sample.index = read_array<int64_t>(op, "rows", *rows, ScalarType::Long, {sample.rows});
-    for (int64_t i = 0; i < sample.rows; ++i) check_range(op, "rows", sample.index[i], 0, m.rows - 1);
+    for (int64_t i = 0; i < sample.rows; ++i)
+      check_range(op, "rows", sample.index[i], 0, m.rows - 1);
   }
   check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
   Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
@@ -119,8 +122,8 @@ Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Te
     cpu::LloydScratch scratch;
     for (int64_t k = b; k < e; ++k) {
       const int64_t col = k * cpu::kLloydColumns;
-      cpu::lloyd_columns(sample, col, std::min(cpu::kLloydColumns, m.cols - col), mu, s, ends, levels,
-                         static_cast<int>(iterations), &scratch, table);
+      cpu::lloyd_columns(sample, col, std::min(cpu::kLloydColumns, m.cols - col), mu, s, ends,
+                         levels, static_cast<int>(iterations), &scratch, table);
     }
   });
   return out;
@@ -135,8 +138,9 @@ cpu::EncodeMode read_mode(const char* op, const std::string& mode) {
 
 void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tensor& grid,
             const Tensor& levels, std::string mode, int64_t bits, const Tensor& key, int64_t row0,
-            int64_t copy, Tensor codes, const std::optional<Tensor>& y, const std::optional<Tensor>& weight,
-            const std::optional<Tensor>& x0, const std::optional<Tensor>& intercept, std::string loss,
+            int64_t copy, Tensor codes, const std::optional<Tensor>& y,
+            const std::optional<Tensor>& weight, const std::optional<Tensor>& x0,
+            const std::optional<Tensor>& intercept, std::string loss,
             const std::optional<Tensor>& bounds, Tensor sums, Tensor totals, Tensor clipped) {
   constexpr const char* op = "_encode";
   const Matrix m = read_matrix(op, x);
@@ -145,8 +149,8 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
   o.bits = static_cast<int>(bits);
   o.mode = read_mode(op, mode);
-  TX_CHECK(o.mode != cpu::EncodeMode::twice || bits >= 2, op, "bits must be at least 2 in mode double, got ",
-           bits);
+  TX_CHECK(o.mode != cpu::EncodeMode::twice || bits >= 2, op,
+           "bits must be at least 2 in mode double, got ", bits);
   o.key = read_key(op, key);
   o.copy = static_cast<uint32_t>(check_range(op, "copy", copy, 0, 0xFFFFFFFFll));
   check_range(op, "row0", row0, 0, int64_t{1} << 56);
@@ -156,17 +160,20 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   o.grid = read_array<float>(op, "grid", grid, ScalarType::Float, {m.cols, 2});
   o.count = cpu::encode_level_count(o.mode, o.bits);
   if (levels.numel() > 0) {
-    TX_CHECK(bits <= 8, op, "levels must be empty (affine) for more than 8 bits, got ", shape_text(levels));
+    TX_CHECK(bits <= 8, op, "levels must be empty (affine) for more than 8 bits, got ",
+             shape_text(levels));
     o.levels = read_array<float>(op, "levels", levels, ScalarType::Float, {m.cols, o.count});
   }
-  if (bounds.has_value()) o.bounds = read_array<float>(op, "bounds", *bounds, ScalarType::Float, {m.cols, 2});
+  if (bounds.has_value())
+    o.bounds = read_array<float>(op, "bounds", *bounds, ScalarType::Float, {m.cols, 2});
   cpu::EncodeRows rows{m.data, m.f64, m.row_stride, row0, m.rows, nullptr, nullptr, nullptr};
   if (y.has_value()) {
     TX_CHECK(y->dim() == 2, op, "y must have shape (rows, outputs), got ", shape_text(*y));
     o.outputs = y->size(1);
     rows.y = read_array<float>(op, "y", *y, ScalarType::Float, {m.rows, o.outputs});
   }
-  if (weight.has_value()) rows.weight = read_array<float>(op, "weight", *weight, ScalarType::Float, {m.rows});
+  if (weight.has_value())
+    rows.weight = read_array<float>(op, "weight", *weight, ScalarType::Float, {m.rows});
   if (x0.has_value()) {
     TX_CHECK(y.has_value(), op, "x0 must come with y, got no y");
     o.x0 = read_array<float>(op, "x0", *x0, ScalarType::Float, {o.outputs, m.cols});
@@ -174,8 +181,8 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
       o.intercept = read_array<float>(op, "intercept", *intercept, ScalarType::Float, {o.outputs});
     }
   }
-  TX_CHECK(loss == "squared_error" || loss == "log_loss", op, "loss must be squared_error or log_loss, got ",
-           loss);
+  TX_CHECK(loss == "squared_error" || loss == "log_loss", op,
+           "loss must be squared_error or log_loss, got ", loss);
   o.loss = loss == "log_loss" ? cpu::AnchorLoss::log_loss : cpu::AnchorLoss::squared_error;
   rows.codes = write_array<uint8_t>(op, "codes", codes, ScalarType::Byte,
                                     {layout_bytes(Layout::tile4, m.rows, m.cols, o.bits)});
@@ -189,7 +196,8 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   cpu::encode_setup(o, &setup);
   const int64_t chunks = (m.rows + cpu::kEncodeChunk - 1) / cpu::kEncodeChunk;
   const int64_t size = cpu::encode_sums_size(setup.plan), column_sums = size - 4 * (o.outputs + 1);
-  const int64_t scratch_size = cpu::encode_scratch_size(setup.plan), round = std::min(chunks, kRound);
+  const int64_t scratch_size = cpu::encode_scratch_size(setup.plan),
+                round = std::min(chunks, kRound);
   std::vector<double> work(static_cast<size_t>(round * size));
   std::vector<int64_t> clip(static_cast<size_t>(round * m.cols));
   for (int64_t first = 0; first < chunks; first += kRound) {
@@ -227,38 +235,76 @@ Tensor pack_codes(const Tensor& codes, int64_t bits, std::string layout_name) {
   constexpr const char* op = "_pack_codes";
   TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
   const ScalarType want = bits > 8 ? ScalarType::UInt16 : ScalarType::Byte;
-  TX_CHECK(codes.scalar_type() == want, op, "codes must be ", bits > 8 ? "uint16" : "uint8", ", got ",
-           dtype_name(codes.scalar_type()));
+  TX_CHECK(codes.scalar_type() == want, op, "codes must be ", bits > 8 ? "uint16" : "uint8",
+           ", got ", dtype_name(codes.scalar_type()));
   TX_CHECK(codes.dim() == 2, op, "codes must have shape (rows, columns), got ", shape_text(codes));
   const Layout layout = read_layout(op, layout_name);
   const Tensor in = torch::stable::contiguous(codes);
   const int64_t rows = in.size(0), cols = in.size(1), unit = layout_unit_rows(layout);
   const int b = static_cast<int>(bits);
-  Tensor out = torch::stable::new_empty(in, {layout_bytes(layout, rows, cols, b)}, ScalarType::Byte);
+  Tensor out =
+      torch::stable::new_empty(in, {layout_bytes(layout, rows, cols, b)}, ScalarType::Byte);
   auto* bytes = static_cast<uint8_t*>(out.mutable_data_ptr());
-  parallel_for((rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
-    cpu::pack_codes_ref(layout, in.const_data_ptr(), rows, cols, b, bytes, begin, end);
-  });
+  parallel_for(
+      (rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
+        if (layout == Layout::tile4) {
+          cpu::pack_tile4(in.const_data_ptr(), rows, cols, b, bytes, begin, end);
+        } else {
+          cpu::pack_codes_ref(layout, in.const_data_ptr(), rows, cols, b, bytes, begin, end);
+        }
+      });
   return out;
 }
 
-Tensor unpack_codes(const Tensor& packed, int64_t rows, int64_t cols, int64_t bits, std::string layout_name) {
+Tensor unpack_codes(const Tensor& packed, int64_t rows, int64_t cols, int64_t bits,
+                    std::string layout_name) {
   constexpr const char* op = "_unpack_codes";
   TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
   check_range(op, "rows", rows, 0, int64_t{1} << 48);
   check_range(op, "cols", cols, 0, int64_t{1} << 31);
   const Layout layout = read_layout(op, layout_name);
   const int b = static_cast<int>(bits);
-  const auto* bytes =
-      read_array<uint8_t>(op, "packed", packed, ScalarType::Byte, {layout_bytes(layout, rows, cols, b)});
-  Tensor out =
-      torch::stable::new_empty(packed, {rows, cols}, bits > 8 ? ScalarType::UInt16 : ScalarType::Byte);
+  const auto* bytes = read_array<uint8_t>(op, "packed", packed, ScalarType::Byte,
+                                          {layout_bytes(layout, rows, cols, b)});
+  Tensor out = torch::stable::new_empty(packed, {rows, cols},
+                                        bits > 8 ? ScalarType::UInt16 : ScalarType::Byte);
   void* codes = out.mutable_data_ptr();
   const int64_t unit = layout_unit_rows(layout);
-  parallel_for((rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
-    cpu::unpack_codes_ref(layout, bytes, rows, cols, b, codes, begin, end);
-  });
+  parallel_for((rows + unit - 1) / unit, layout_grain(layout, cols),
+               [&](int64_t begin, int64_t end) {
+                 if (layout == Layout::tile4) {
+                   cpu::unpack_tile4(bytes, rows, cols, b, codes, begin, end);
+                 } else {
+                   cpu::unpack_codes_ref(layout, bytes, rows, cols, b, codes, begin, end);
+                 }
+               });
   return out;
+}
+
+void permute_tiles(const Tensor& packed, const Tensor& order, int64_t cols, int64_t bits,
+                   Tensor out) {
+  constexpr const char* op = "_permute_tiles";
+  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
+  check_range(op, "cols", cols, 0, int64_t{1} << 31);
+  const int64_t rows = order.numel(),
+                size = layout_bytes(Layout::tile4, rows, cols, static_cast<int>(bits));
+  const int64_t* index = read_array<int64_t>(op, "order", order, ScalarType::Long, {rows});
+  for (int64_t i = 0; i < rows; ++i) {
+    TX_CHECK(index[i] >= 0 && index[i] < rows, op, "order must be in [0, ", rows - 1, "], got ",
+             index[i]);
+  }
+  const auto* in = read_array<uint8_t>(op, "packed", packed, ScalarType::Byte, {size});
+  auto* bytes = write_array<uint8_t>(op, "out", out, ScalarType::Byte, {size});
+  TX_CHECK(in != bytes || size == 0, op, "out must be another tensor than packed, got the same");
+  const int64_t groups = (cols + 3) / 4;
+  std::atomic<bool> done{true};
+  if (rows == 0) return;
+  parallel_for(groups, 16, [&](int64_t begin, int64_t end) {
+    if (!cpu::permute_tile4(in, index, rows, cols, static_cast<int>(bits), bytes, begin, end))
+      done = false;
+  });
+  TX_CHECK(done, op, "memory must suffice for ", rows * 4,
+           " bytes a thread, got an allocation failure");
 }
 
 }  // namespace
@@ -269,5 +315,6 @@ STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
   m.impl("_encode", TORCH_BOX(&torchext::ops::encode));
   m.impl("_lloyd_levels", TORCH_BOX(&torchext::ops::lloyd_levels));
   m.impl("_pack_codes", TORCH_BOX(&torchext::ops::pack_codes));
+  m.impl("_permute_tiles", TORCH_BOX(&torchext::ops::permute_tiles));
   m.impl("_unpack_codes", TORCH_BOX(&torchext::ops::unpack_codes));
 }

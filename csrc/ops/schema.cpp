@@ -14,6 +14,7 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, int iterations)"
       " -> Tensor");  // centroid levels per column
   m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a layout
+  m.def("_permute_tiles(Tensor packed, Tensor order, int cols, int bits, Tensor(a!) out) -> ()");  // rows of tile4
   m.def("_philox(Tensor key, int blocks, int stream, int draw) -> Tensor");  // raw words, for tests
   m.def(
       "_sgd_decode(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor table, "

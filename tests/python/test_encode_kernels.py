@@ -372,6 +372,20 @@ def test_layouts(layout: str, bits: int) -> None:
         np.testing.assert_array_equal(back.numpy(), codes)
 
 
+@pytest.mark.parametrize("bits", [1, 3, 4, 7, 8, 16])
+def test_permute_tiles(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    for rows, cols in ((0, 3), (1, 1), (70, 5), (200, 130)):
+        codes = rng.integers(0, 2**bits, (rows, cols)).astype(np.uint16 if bits > 8 else np.uint8)
+        order = rng.permutation(rows)
+        packed = enc.pack_codes(torch.from_numpy(codes), bits)
+        out = torch.full_like(packed, 255)
+        enc.permute_tiles(packed, torch.from_numpy(order), cols, bits, out)
+        assert torch.equal(out, enc.pack_codes(torch.from_numpy(codes[order]), bits))
+    with pytest.raises(RuntimeError, match="order must be in"):
+        enc.permute_tiles(packed, torch.full((200,), 200), cols, bits, out)
+
+
 def test_layout_vectors() -> None:
     """The worked examples of the store format."""
     rows = torch.arange(64, dtype=torch.uint8)[:, None]

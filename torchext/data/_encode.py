@@ -48,6 +48,14 @@ def unpack_codes(packed: Tensor, rows: int, cols: int, bits: int, layout: str = 
     return torch.ops.torchext._unpack_codes(packed, rows, cols, bits, layout)  # type: ignore[no-any-return]
 
 
+def permute_tiles(packed: Tensor, order: Tensor, cols: int, bits: int, out: Tensor) -> None:
+    """Move rows of tile4 codes: row i of ``out`` is row ``order[i]`` (int64) of ``packed``.
+
+    Works on strips of columns with at most 16 MiB (or 4 bytes a row) of memory per thread.
+    """
+    torch.ops.torchext._permute_tiles(packed, order, cols, bits, out)
+
+
 def new_stats(cols: int) -> Tensor:
     """Running statistics of no rows: float64 [6, n] = (count, sum, minimum, maximum, 0, 0)."""
     state = torch.zeros(6, cols, dtype=torch.float64)
