@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchext.data import _encode
 from torchext.data._encode import layout_bytes, pack_codes, unpack_codes
 
 UNIT_ROWS = {"tile4": 64, "block": 128, "row": 1}
-_WORK = 8 << 20  # bytes of unpacked codes held at a time, if one group of columns allows it
 
 
 def permute_tiles(codes: Tensor, out: Tensor, order: Tensor, cols: int, bits: int) -> None:
@@ -16,17 +16,7 @@ def permute_tiles(codes: Tensor, out: Tensor, order: Tensor, cols: int, bits: in
 
     Works on strips of columns, so that it needs a few bytes per row, not per value.
     """
-    rows, groups = len(order), -(-cols // 4)
-    tiles = -(-rows // 64)
-    source, target = codes.view(tiles, groups, -1), out.view(tiles, groups, -1)
-    width = 2 if bits == 16 else 1
-    step = max(1, min(groups, _WORK // (rows * 4 * width)))
-    for first in range(0, groups, step):
-        last = min(groups, first + step)
-        strip = 4 * (last - first)
-        plain = unpack_codes(source[:, first:last].reshape(-1), rows, strip, bits)
-        moved = plain.view(torch.int16)[order].view(plain.dtype) if width == 2 else plain[order]
-        target[:, first:last] = pack_codes(moved, bits).view(tiles, last - first, -1)
+    _encode.permute_tiles(codes, order, cols, bits, out)
 
 
 def relayout(codes: Tensor, out: Tensor, rows: int, cols: int, bits: int, layout: str) -> None:
