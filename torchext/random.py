@@ -31,7 +31,9 @@ class Purpose(enum.IntEnum):
     TEST = 8
 
 
-def key(generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+def key(
+    generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> Tensor:
     """A fresh key drawn from torch's generator, so that ``torch.manual_seed`` governs it.
 
     Args:
@@ -56,30 +58,67 @@ def key_from_seed(seed: int, device: torch.device | str | None = None) -> Tensor
         [7, 0]
     """
     bits = seed % 2**64
-    return torch.tensor([bits - 2**64 if bits >= 2**63 else bits, 0], dtype=torch.int64, device=device)
+    return torch.tensor(
+        [bits - 2**64 if bits >= 2**63 else bits, 0], dtype=torch.int64, device=device
+    )
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
-    """Child key for ``data``; children of different data are independent of each other and the parent.
+    r"""Child key for ``data``; children of different data are independent of each other and the parent.
+
+    .. math:: w = \mathrm{Philox}(\text{counter} = (\text{offset}, \text{data}, 2^{32}-1),
+       \text{key} = \text{seed}), \quad \text{child} = (w_0 + 2^{32} w_1,\ 0)
+
+    Draw number 2**32 - 1 is reserved for this, so a child never reuses words of its parent's draws.
 
     Args:
-        key: int64 (2,).
+        key: int64 or uint64 (2,).
         data: integer in [0, 2**32), or an int64 tensor of one element on the key's device, of which
             the low 32 bits are used.
+
+    Returns:
+        int64 (2,): the child's seed and offset 0.
+
+    Raises:
+        RuntimeError: for a wrong key, or data out of range.
+
+    Determinism: class A; the same bits everywhere.
 
     Example:
         >>> child = fold_in(key_from_seed(1), Purpose.DATA)
         >>> child[1].item()
         0
+
+    Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
     """
     if isinstance(data, Tensor):
-        return torch.ops.torchext.fold_in.Tensor(key, data)
-    return torch.ops.torchext.fold_in.default(key, int(data))
+        child: Tensor = torch.ops.torchext.fold_in.Tensor(key, data)
+        return child
+    child = torch.ops.torchext.fold_in.default(key, int(data))
+    return child
 
 
 def split(key: Tensor, n: int) -> Tensor:
-    """``n`` independent child keys, int64 ``(n, 2)``; row j is ``fold_in(key, j)``."""
-    return torch.ops.torchext.split(key, n)
+    """``n`` independent child keys; row j is ``fold_in(key, j)``.
+
+    Args:
+        key: int64 or uint64 (2,).
+        n: how many, 0 <= n < 2**32.
+
+    Returns:
+        int64 (n, 2).
+
+    Raises:
+        RuntimeError: for a wrong key or n out of range.
+
+    Determinism: class A; the same bits everywhere.
+
+    Example:
+        >>> split(key_from_seed(1), 3).shape
+        torch.Size([3, 2])
+    """
+    children: Tensor = torch.ops.torchext.split(key, n)
+    return children
 
 
 def advance(key: Tensor, blocks: int) -> Tensor:

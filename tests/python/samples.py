@@ -90,6 +90,25 @@ def _table() -> list[Sample]:
         Sample("quantization_scale", scheme, lambda x, s=scheme: (x, 4, s, None, None))  # type: ignore[misc]
         for scheme in ("symmetric", "minmax")
     ]
+    for form, bits in (("bits", 4), ("count", 4)):
+        rows.append(
+            Sample(
+                "quantize_draws",
+                form,
+                lambda x, form=form: (x, LEVELS, 2, form, None, KEY, 3),  # type: ignore[misc]
+            )
+        )
+        rows.append(
+            Sample(
+                "dequantize_draws",
+                form,
+                lambda x, form=form, bits=bits: (  # type: ignore[misc]
+                    *(x, LEVELS, [x.numel() * 8 // bits], 2, form, None, 1, KEY, 3),
+                ),
+                (torch.uint8,),
+                elementwise=False,
+            )
+        )
     keys = (torch.int64, torch.uint64)
     rows += [
         Sample("pack_bits", "3", lambda x: (x, 3), (torch.uint8,)),
@@ -110,6 +129,6 @@ SAMPLES = _table()
 
 def sample_input(sample: Sample, dtype: torch.dtype) -> Tensor:
     """What opcheck runs on: packed ops take vectors, the others a matrix."""
-    if sample.name in ("dequantize", "unpack_bits"):
+    if sample.name in ("dequantize", "dequantize_draws", "unpack_bits"):
         return sample.input(dtype, (24,))
     return sample.input(dtype)

@@ -130,7 +130,10 @@ def test_python_imports() -> None:
 
 def test_import_leaves_optional_packages_alone() -> None:
     """`import torchext` works, and stays quick, without any extra."""
-    code = f"import sys, torch; before = set(sys.modules); import torchext; print(sorted((set(sys.modules) - before) & {OPTIONAL!r}))"
+    code = (
+        "import sys, torch; before = set(sys.modules); import torchext; "
+        f"print(sorted((set(sys.modules) - before) & {OPTIONAL!r}))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -11,7 +11,6 @@ import stream_v1
 import torch
 from torch.testing._internal.optests import opcheck
 
-import torchext
 from torchext import random
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "vectors" / "stream_v1.json").read_text())
@@ -82,13 +81,40 @@ def test_stochastic_codes() -> None:
         for v, w in zip(x, words, strict=True)
     ]
     assert codes == case["codes"]
-    if hasattr(torchext, "quantize"):  # the public op, on the same grid: bits = 4 gives {-7..7}
-        scale = torch.tensor(case["scale"])
-        packed = torch.ops.torchext.quantize(
-            torch.tensor(x), scale, None, 4, "symmetric", None, None, "stochastic",
-            key_tensor(SEED, 0), case["stream"],
-        )  # fmt: skip
-        assert (torch.ops.torchext.unpack_bits(packed, 20, 4).int() - 7).tolist() == case["codes"]
+    # The public ops, on the same grid: 4 bits give {-7..7}.
+    grid = (torch.tensor(case["scale"]), None, 4, "symmetric", None, None, "stochastic")
+    keyed = (key_tensor(SEED, 0), case["stream"])
+    packed = torch.ops.torchext.quantize(torch.tensor(x), *grid, *keyed)
+    assert (torch.ops.torchext.unpack_bits(packed, 20, 4).int() - 7).tolist() == case["codes"]
+    values = torch.ops.torchext.fake_quantize(torch.tensor(x), *grid, *keyed)
+    assert (values / case["scale"]).tolist() == case["codes"]
+
+
+def test_draws() -> None:
+    """Draw d of an element uses Philox draw number d; all draws share the interval."""
+    case = GOLDEN["draws"]
+    levels = np.array(case["levels"], dtype=np.float32)
+    x = np.array([(13 * i % 41) / 40 for i in range(20)], dtype=np.float32)
+    codes = []
+    for i, value in enumerate(x):
+        low = min(int(np.searchsorted(levels, value, side="right")) - 1, len(levels) - 2)
+        fraction = (value - levels[low]) / (levels[low + 1] - levels[low])
+        code = low
+        for draw in range(2):
+            u = stream_v1.uniform(stream_v1.word(SEED, 0, i, case["stream"], draw))
+            code |= int(np.float32(u) < fraction) << (2 + draw)
+        codes.append(code)
+    assert codes == case["codes"]
+    packed = torch.ops.torchext.quantize_draws(
+        torch.from_numpy(x),
+        torch.from_numpy(levels),
+        2,
+        "bits",
+        None,
+        key_tensor(SEED, 0),
+        case["stream"],
+    )
+    assert torch.ops.torchext.unpack_bits(packed, 20, 4).tolist() == codes
 
 
 @pytest.mark.parametrize("case", [c for c in GOLDEN["tree_sum"] if c["n"] <= 5000])

@@ -1,0 +1,166 @@
+"""An op is finished when it has every part: kernels, shape rule, documented wrapper, samples, benchmark."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+import samples
+import torch
+
+import torchext
+from torchext import ops, random
+
+ROOT = Path(__file__).parents[2]
+
+# Public ops without a CUDA kernel, and why.
+CPU_ONLY = {
+    "dequantize": "CUDA covers stochastic symmetric quantization so far; decode on the CPU",
+    "dequantize_draws": "double sampling encodes data sets, which live on the CPU",
+    "fake_quantize": "CUDA covers stochastic symmetric quantization so far",
+    "fold_in": "keys are derived once per step on the CPU and copied",
+    "fold_in.Tensor": "keys are derived once per step on the CPU and copied",
+    "pack_bits": "CUDA covers stochastic symmetric quantization so far",
+    "quantization_scale": "CUDA covers stochastic symmetric quantization so far",
+    "quantization_variance": "a diagnostic, exact in float64",
+    "quantize_draws": "double sampling encodes data sets, which live on the CPU",
+    "split": "keys are derived once per step on the CPU and copied",
+    "unpack_bits": "CUDA covers stochastic symmetric quantization so far",
+}
+
+# Ops whose speed nobody waits for.
+NO_BENCHMARK = {
+    "fold_in": "one Philox block",
+    "split": "one Philox block a key",
+    "quantization_scale": "one pass at memory speed, part of quantize in benchmarks",
+    "quantization_variance": "a diagnostic",
+    "dequantize_draws": "the decoder of quantize_draws",
+    "quantize_draws": "the store's encoder is the fast path and has a benchmark",
+    "fake_quantize": "the rounding of quantize without the packing",
+}
+
+# Where the bits of an op that takes a key are pinned.
+GOLDEN = {
+    "fold_in": "tests/python/test_stream_v1.py",
+    "split": "tests/python/test_stream_v1.py",
+    "quantize": "tests/python/test_stream_v1.py",
+    "fake_quantize": "tests/python/test_stream_v1.py",
+    "quantize_draws": "tests/python/test_stream_v1.py",
+    "dequantize_draws": "tests/python/test_stream_v1.py",
+}
+
+SECTIONS = ("Args:", "Returns:", "Determinism:", "Example")
+
+SCHEMAS = [s for s in torch._C._jit_get_all_schemas() if s.name.startswith("torchext::")]
+NAMES = sorted(
+    s.name.removeprefix("torchext::") + (f".{s.overload_name}" if s.overload_name else "")
+    for s in SCHEMAS
+)
+PUBLIC = [name for name in NAMES if not name.startswith("_")]
+PACKETS = sorted({name.split(".")[0] for name in PUBLIC})
+
+
+def has_kernel(name: str, key: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key))
+
+
+def wrapper(packet: str) -> FunctionType | None:
+    for module in (ops, random):
+        if packet in module.__all__:
+            found = getattr(module, packet)
+            assert isinstance(found, FunctionType)
+            return found
+    return None
+
+
+def test_the_schemas_are_alphabetical_and_commented() -> None:
+    text = (ROOT / "csrc" / "ops" / "schema.cpp").read_text()
+    names = re.findall(r'm\.def\([^"]*"([a-z_A-Z.0-9]+)\(', text)
+    assert names == sorted(names)
+    assert set(names) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cpu_kernel(name: str) -> None:
+    keys = ("CPU", "CompositeExplicitAutograd")
+    assert any(has_kernel(name, key) for key in keys), f"{name} has no CPU implementation"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_cuda_kernel_or_a_reason(name: str) -> None:
+    if torchext._build.CUDA and torch.version.cuda:
+        assert has_kernel(name, "CUDA") != (name in CPU_ONLY), (
+            f"{name}: add a CUDA kernel or a CPU_ONLY reason"
+        )
+    assert all(reason for reason in CPU_ONLY.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fake(name: str) -> None:
+    if name in ("_cpu_isa", "_force_isa"):
+        return  # no tensor goes in or comes out
+    from torch._library.simple_registry import singleton
+
+    registered = singleton.find(f"torchext::{name}").fake_impl.kernel is not None
+    assert registered or has_kernel(name, "Meta"), f"{name} has no shape rule in torchext/_fakes.py"
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_wrapper_is_documented_and_typed(packet: str) -> None:
+    function = wrapper(packet)
+    assert function is not None, f"{packet} is missing from torchext.ops"
+    doc = inspect.getdoc(function) or ""
+    missing = [section for section in SECTIONS if section not in doc]
+    assert not missing, f"the docstring of {packet} lacks {missing}"
+    assert re.search(r"[Cc]lass [AB]", doc), f"the docstring of {packet} names no parity class"
+    assert doc.splitlines()[0].endswith("."), "the first line is a sentence"
+    assert set(inspect.signature(function).parameters) | {"return"} == set(function.__annotations__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_samples(name: str) -> None:
+    packet, _, overload = name.partition(".")
+    rows = [
+        s for s in samples.SAMPLES if s.name == packet and s.overload == (overload or "default")
+    ]
+    assert rows, f"{name} has no row in tests/python/samples.py"
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_keyed_ops_are_pinned(packet: str) -> None:
+    takes_key = any(
+        s.name == f"torchext::{packet}" and any(a.name == "key" for a in s.arguments)
+        for s in SCHEMAS
+    )
+    if takes_key:
+        assert packet in GOLDEN, f"{packet} takes a key and has no golden vector"
+        assert (ROOT / GOLDEN[packet]).exists()
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_benchmark_or_a_reason(packet: str) -> None:
+    text = "".join(p.read_text() for p in (ROOT / "benchmarks").rglob("*.py"))
+    assert packet in NO_BENCHMARK or re.search(rf"\b{packet}\b", text), f"{packet} has no benchmark"
+
+
+def test_no_table_names_an_op_that_is_gone() -> None:
+    assert set(CPU_ONLY) <= set(PUBLIC)
+    assert set(NO_BENCHMARK) | set(GOLDEN) <= set(PACKETS)
+    assert {s.name for s in samples.SAMPLES} <= set(PACKETS)
+
+
+def test_schema_conventions() -> None:
+    """Key and stream come last; in-place names end in _; only the types of the stable ABI."""
+    scalars = {"int", "Optional[int]", "float", "bool", "str"}
+    allowed = scalars | {"Tensor", "Optional[Tensor]", "List[Tensor]", "List[int]"}
+    for schema in SCHEMAS:
+        if schema.name.removeprefix("torchext::").startswith("_"):
+            continue
+        types = {str(a.type) for a in schema.arguments}
+        assert types <= allowed, f"{schema}: {types - allowed}"
+        names = [a.name for a in schema.arguments]
+        if "key" in names and names[0] != "key":
+            assert names[-2:] == ["key", "stream"], schema
