@@ -63,8 +63,8 @@ lint: setup ## format check, ruff, mypy, codespell
 tidy: build ## clang-tidy on the kernels
 	@tools/tidy.sh $(BUILD)
 
-docs: build ## Sphinx pages in docs/_build/html, with their doctests
-	@$(PY) -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
+docs: build ## Sphinx pages in docs/_build/html; every example in docstrings and pages is run
+	@$(PY) -m pytest -q --doctest-modules --doctest-glob='*.md' -p no:cacheprovider torchext docs $(wildcard README.md)
 	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

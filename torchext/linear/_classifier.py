@@ -209,7 +209,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         return {"coef_": coef, "intercept_": intercept}
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(K,) for two classes, else (K, classes): X coef_^T + intercept_."""
+        """(K,) for two classes, else (K, classes): X coef_^T + ``intercept_``."""
         check_is_fitted(self)
         X = self._validated(X, "no_validation", reset=False)
         z: np.ndarray = X @ self.coef_.T + self.intercept_

@@ -214,7 +214,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         )
 
     def predict(self, X: Any) -> np.ndarray:
-        """(K,) or (K, m): X coef_^T + intercept_."""
+        """(K,) or (K, m): X coef_^T + ``intercept_``."""
         check_is_fitted(self)
         X = self._validated(X, "no_validation", reset=False)
         z: np.ndarray = X @ self.coef_.T + self.intercept_
