@@ -66,7 +66,8 @@ def _store(path: Path, verify: bool) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any]) -> None:
     """One fact a line, nested ones indented; long lists are cut."""
-    width = max(len(name) for name in facts) + 2
+    inner_names = [key for value in facts.values() if isinstance(value, dict) for key in value]
+    width = max(len(name) for name in [*facts, *inner_names]) + 2
     for name, value in facts.items():
         if isinstance(value, dict):
             say(f"{name}:")

@@ -50,7 +50,7 @@ def save_model(estimator: Any, path: str | os.PathLike[str], *, target: str | No
     meta: dict[str, Any] = {
         "estimator": kind,
         "features": str(estimator.n_features_in_),
-        "params": _plain(estimator.get_params()),
+        "params": {k: v for k, v in _plain(estimator.get_params()).items() if k not in _TRANSIENT},
         "report": _facts_text(estimator),
     }
     if target is not None:
@@ -126,4 +126,5 @@ def _facts_text(estimator: Any) -> str:
             counts[name.rstrip("_")] = (
                 value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
             )
-    return json.dumps(counts, default=str)
+    text: str = json.dumps(counts, default=str)
+    return text
