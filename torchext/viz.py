@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["Run", "plot_report", "plot_runs", "run_of"]
@@ -120,7 +120,9 @@ def plot_runs(
         left.plot(epochs, losses, **style)
         # The byte axis is logarithmic: epoch 0 has read nothing and cannot be on it.
         passes = [(e, loss) for e, loss in zip(epochs, losses, strict=True) if e > 0]
-        right.plot([e * run.bytes_per_epoch for e, _ in passes], [loss for _, loss in passes], **style)
+        right.plot(
+            [e * run.bytes_per_epoch for e, _ in passes], [loss for _, loss in passes], **style
+        )
     for value, name in levels:
         for axes in (left, right):
             axes.axhline(value, color="#999999", linewidth=0.8, zorder=0)
@@ -144,7 +146,12 @@ def plot_runs(
     handles, labels = left.get_legend_handles_labels()
     rows = -(-len(labels) // 4)
     figure.legend(
-        handles, labels, loc="lower center", ncol=min(4, max(1, len(labels))), fontsize=8.5, frameon=False
+        handles,
+        labels,
+        loc="lower center",
+        ncol=min(4, max(1, len(labels))),
+        fontsize=8.5,
+        frameon=False,
     )
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
     bottom = 0.14 + 0.045 * rows + (0.04 if footnote else 0.0)
@@ -154,7 +161,9 @@ def plot_runs(
     return _save(figure, path)
 
 
-def plot_report(estimator: Any, path: str | os.PathLike[str] | None = None, *, title: str = "") -> Any:
+def plot_report(
+    estimator: Any, path: str | os.PathLike[str] | None = None, *, title: str = ""
+) -> Any:
     """One run with the facts needed to judge it: the curve on the left, its report on the right.
 
     Args:
@@ -162,7 +171,10 @@ def plot_report(estimator: Any, path: str | os.PathLike[str] | None = None, *, t
         path: file to write; None writes nothing.
         title: heading; the estimator's name if empty.
     """
-    report, run = estimator.report_, run_of(estimator)
+    report = estimator.report_
+    run = replace(
+        run_of(estimator), start=None
+    )  # the loss at the start is known only without the penalty
     figure, (axes, text) = _figure(1, 2, width=11.0, height=4.6, widths=(1.15, 1.0))
     epochs, losses = run.points()
     colour = BIT_COLOURS.get(run.bits, "#666666")
@@ -181,7 +193,7 @@ def plot_report(estimator: Any, path: str | os.PathLike[str] | None = None, *, t
             color="#999999",
             linewidth=0.9,
             linestyle="--",
-            label="loss at the anchor x0",
+            label="at the anchor x0, without penalty",
         )
     valid = list(getattr(estimator, "validation_loss_curve_", []) or [])
     if valid:
@@ -207,14 +219,16 @@ def plot_report(estimator: Any, path: str | os.PathLike[str] | None = None, *, t
     text.text(
         0.0,
         1.0,
-        _wrapped(str(report), 74),
+        _wrapped(str(report), 62),
         va="top",
         ha="left",
         fontsize=8.2,
         family="monospace",
         linespacing=1.45,
     )
-    figure.suptitle(title or type(estimator).__name__, x=0.02, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(
+        title or type(estimator).__name__, x=0.02, ha="left", fontsize=12, fontweight="bold"
+    )
     figure.subplots_adjust(left=0.075, right=0.985, top=0.80, bottom=0.12, wspace=0.08)
     return _save(figure, path)
 
@@ -262,7 +276,9 @@ def _byte_formatter() -> Any:
 def _wrapped(text: str, width: int) -> str:
     import textwrap
 
-    return "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in text.splitlines())
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent="  ") for line in text.splitlines()
+    )
 
 
 def _save(figure: Any, path: str | os.PathLike[str] | None) -> Any:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from torchext.linear._callbacks import Progress
 from torchext.linear._classifier import SGDClassifier
+from torchext.linear._model_io import load_model, save_model
 from torchext.linear._regressor import SGDRegressor
 from torchext.linear._report import Report
 from torchext.linear._trainer import ConvergenceError
 
-__all__ = ["ConvergenceError", "Progress", "Report", "SGDClassifier", "SGDRegressor"]
+__all__ = [
+    "ConvergenceError",
+    "Progress",
+    "Report",
+    "SGDClassifier",
+    "SGDRegressor",
+    "load_model",
+    "save_model",
+]
