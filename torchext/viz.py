@@ -154,7 +154,7 @@ def plot_runs(
         frameon=False,
     )
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
-    bottom = 0.14 + 0.045 * rows + (0.04 if footnote else 0.0)
+    bottom = 0.14 + 0.045 * rows + 0.035 * (1 + footnote.count("\n") if footnote else 0)
     if footnote:
         figure.text(0.02, 0.045 * rows + 0.03, footnote, fontsize=7.5, color="#666666", va="bottom")
     figure.subplots_adjust(left=0.075, right=0.97, top=0.90, bottom=bottom, wspace=0.06)
