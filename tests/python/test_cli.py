@@ -62,7 +62,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(arguments) == 0
         text = capsys.readouterr().out
-        assert "torchext " in text and "example" in text.lower() or "from a table" in text
+        assert ("torchext " in text and "example" in text.lower()) or "from a table" in text
     assert main([]) == 2
     assert main(["fly"]) == 2
     assert main(["train"]) == 2

@@ -35,7 +35,9 @@ def note(text: str) -> None:
 def bits_type(text: str) -> int:
     """argparse type of ``--bits``."""
     if text not in {"1", "2", "3", "4", "5", "6", "7", "8", "16", "32"}:
-        raise argparse.ArgumentTypeError(f"{text!r}: bits must be 1 to 8, 16, or 32 (float32 rows, no codes)")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: bits must be 1 to 8, 16, or 32 (float32 rows, no codes)"
+        )
     return int(text)
 
 
@@ -70,7 +72,14 @@ def anchor_type(text: str) -> str | int:
 
 #: Encoding options and their values when not given; None on the command line means "not given", so that
 #: an option that a finished store cannot honour is an error and not ignored.
-ENCODING = {"bits": 4, "sampling": "auto", "levels": "auto", "anchor": "pilot", "task": "auto", "copies": 1}
+ENCODING = {
+    "bits": 4,
+    "sampling": "auto",
+    "levels": "auto",
+    "anchor": "pilot",
+    "task": "auto",
+    "copies": 1,
+}
 
 
 def add_encoding(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +121,9 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="independent encodings with fresh draws, used in turn (default 1)",
     )
-    group.add_argument("--key", type=int, default=0, metavar="N", help="seed of every random bit (default 0)")
+    group.add_argument(
+        "--key", type=int, default=0, metavar="N", help="seed of every random bit (default 0)"
+    )
 
 
 def encoding_of(arguments: argparse.Namespace) -> dict[str, Any]:

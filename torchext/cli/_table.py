@@ -33,7 +33,9 @@ def open_text(path: Path) -> TextIO:
     """The file as text; gzip is recognised by its first bytes, not by its name."""
     raw = open(path, "rb")
     zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-    return io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if zipped else raw, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(
+        gzip.GzipFile(fileobj=raw) if zipped else raw, encoding="utf-8-sig", newline=""
+    )
 
 
 def header_of(path: Path) -> tuple[list[str], bool]:
@@ -83,8 +85,17 @@ def read_table(path: Path, target: str | None = None, features: list[str] | None
             )
     try:
         with open_text(path) as f:
+            if sum(1 for _ in zip(f, range(1 + header), strict=False)) <= int(header):
+                raise DataError(f"{path}: a header line, but no rows of data")
+        with open_text(path) as f:
             X = np.loadtxt(
-                f, delimiter=",", skiprows=int(header), usecols=columns, ndmin=2, comments=None, quotechar='"'
+                f,
+                delimiter=",",
+                skiprows=int(header),
+                usecols=columns,
+                ndmin=2,
+                comments=None,
+                quotechar='"',
             )
         labels = None
         if t is not None:
@@ -99,7 +110,14 @@ def read_table(path: Path, target: str | None = None, features: list[str] | None
                     quotechar='"',
                     dtype=str,
                 )
-    except (ValueError, IndexError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, OSError) as error:
+    except (
+        ValueError,
+        IndexError,
+        UnicodeDecodeError,
+        gzip.BadGzipFile,
+        EOFError,
+        OSError,
+    ) as error:
         _find_fault(path, names, header, set(columns))
         raise DataError(f"{path}: {error}") from None
     if len(X) == 0:
@@ -146,8 +164,14 @@ def _find_fault(path: Path, names: list[str], header: bool, columns: set[int]) -
                 for j in sorted(columns):
                     value = _number(row[j])
                     if value is None:
-                        what = "an empty field" if not row[j].strip() else f"{row[j][:40]!r}, not a number"
-                        raise DataError(f"{path}:{reader.line_num}: column {j + 1} ({names[j]}) holds {what}")
+                        what = (
+                            "an empty field"
+                            if not row[j].strip()
+                            else f"{row[j][:40]!r}, not a number"
+                        )
+                        raise DataError(
+                            f"{path}:{reader.line_num}: column {j + 1} ({names[j]}) holds {what}"
+                        )
                     if not math.isfinite(value):
                         raise DataError(
                             f"{path}:{reader.line_num}: column {j + 1} ({names[j]}) holds "

@@ -47,7 +47,12 @@ def add_parser(commands: Any) -> None:
     p.add_argument("data", metavar="TABLE.csv", help="the full-precision rows (a regression table)")
     p.add_argument("--target", metavar="NAME", required=True, help="column to predict")
     p.add_argument(
-        "--bits", type=bits_type, nargs="+", default=[2, 3, 4, 8], metavar="B", help="default 2 3 4 8"
+        "--bits",
+        type=bits_type,
+        nargs="+",
+        default=[2, 3, 4, 8],
+        metavar="B",
+        help="default 2 3 4 8",
     )
     p.add_argument(
         "--sampling",
@@ -72,12 +77,19 @@ def add_parser(commands: Any) -> None:
         help="ridge on scaled coefficients (default 1e-6)",
     )
     p.add_argument(
-        "--epochs", type=positive_int, metavar="N", help="most epochs (default: the estimators' own)"
+        "--epochs",
+        type=positive_int,
+        metavar="N",
+        help="most epochs (default: the estimators' own)",
     )
-    p.add_argument("--batch", type=positive_int, default=256, metavar="N", help="rows per step (default 256)")
+    p.add_argument(
+        "--batch", type=positive_int, default=256, metavar="N", help="rows per step (default 256)"
+    )
     p.add_argument("--threads", type=positive_int, default=1, metavar="N", help="default 1")
     p.add_argument("--key", type=int, default=0, metavar="N", help="seed (default 0)")
-    p.add_argument("--json", metavar="FILE", help="write the results as JSON; - for standard output")
+    p.add_argument(
+        "--json", metavar="FILE", help="write the results as JSON; - for standard output"
+    )
     p.set_defaults(run=run)
 
 
@@ -91,7 +103,9 @@ def run(arguments: argparse.Namespace) -> None:
     table = read_table(path, arguments.target)
     assert table.y is not None
     if table.y.dtype.kind not in "fiu":
-        raise DataError(f"{arguments.data}: column {table.target} holds text; bench compares regressions")
+        raise DataError(
+            f"{arguments.data}: column {table.target} holds text; bench compares regressions"
+        )
     X, y = table.X.astype(np.float32), table.y.astype(np.float64)
     optimum = least_squares(X, y)
     rows: list[dict[str, Any]] = []
@@ -122,7 +136,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def measure(
-    X: np.ndarray, y: np.ndarray, optimum: float, arguments: argparse.Namespace, bits: int, sampling: str
+    X: np.ndarray,
+    y: np.ndarray,
+    optimum: float,
+    arguments: argparse.Namespace,
+    bits: int,
+    sampling: str,
 ) -> dict[str, Any]:
     """One fit of the SGD estimator."""
     from torchext.linear import SGDRegressor
@@ -141,7 +160,11 @@ def measure(
     model.fit(X, y)
     report = model.report_
     return {
-        "name": "float32" if bits == 32 else sampling if sampling != "auto" else f"auto = {model.sampling_}",
+        "name": "float32"
+        if bits == 32
+        else sampling
+        if sampling != "auto"
+        else f"auto = {model.sampling_}",
         "bits": bits,
         "levels": report["levels"],
         "layout": report["layout"],
@@ -150,7 +173,9 @@ def measure(
         "seconds_per_epoch": report["seconds_per_epoch"],
         "seconds": time.perf_counter() - began,
         "loss_ratio": mean_squared(X, y, model) / optimum,
-        "anchor_ratio": None if report["loss_at_anchor"] is None else 2 * report["loss_at_anchor"] / optimum,
+        "anchor_ratio": None
+        if report["loss_at_anchor"] is None
+        else 2 * report["loss_at_anchor"] / optimum,
         "guards": list(report["guards"]),
     }
 
@@ -200,7 +225,12 @@ def mean_squared(X: np.ndarray, y: np.ndarray, model: Any) -> float:
     """Mean squared error on the full-precision rows."""
     return float(
         np.mean(
-            (X.astype(np.float64) @ np.ravel(model.coef_) + float(np.ravel(model.intercept_)[0]) - y) ** 2
+            (
+                X.astype(np.float64) @ np.ravel(model.coef_)
+                + float(np.ravel(model.intercept_)[0])
+                - y
+            )
+            ** 2
         )
     )
 

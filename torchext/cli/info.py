@@ -28,7 +28,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("file", metavar="FILE", help="a .tq store, a model or a checkpoint")
-    p.add_argument("--verify", action="store_true", help="read everything and check the checksums of a store")
+    p.add_argument(
+        "--verify", action="store_true", help="read everything and check the checksums of a store"
+    )
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
     p.set_defaults(run=run)
 
@@ -44,7 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
 
         facts = describe_model(path)
     elif kind == "table":
-        raise DataError(f"{arguments.file}: a table, not a store; encode it with 'torchext quantize'")
+        raise DataError(
+            f"{arguments.file}: a table, not a store; encode it with 'torchext quantize'"
+        )
     else:
         raise DataError(f"{arguments.file}: a safetensors file that torchext did not write")
     if arguments.json:

@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument(
-        "--version", action="store_true", help="print the version and the state of this installation"
+        "--version",
+        action="store_true",
+        help="print the version and the state of this installation",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for module in (quantize, train, predict, info, bench):

@@ -34,11 +34,17 @@ def add_parser(commands: Any) -> None:
     )
     p.add_argument("model", metavar="MODEL", help="model or checkpoint written by 'torchext train'")
     p.add_argument("data", metavar="DATA.csv", help="rows to predict: CSV, plain or gzip")
-    p.add_argument("--out", metavar="FILE", help="write predictions here instead of standard output")
     p.add_argument(
-        "--target", metavar="NAME", help="column with the truth: its score is printed to standard error"
+        "--out", metavar="FILE", help="write predictions here instead of standard output"
     )
-    p.add_argument("--proba", action="store_true", help="probabilities of all classes (logistic models)")
+    p.add_argument(
+        "--target",
+        metavar="NAME",
+        help="column with the truth: its score is printed to standard error",
+    )
+    p.add_argument(
+        "--proba", action="store_true", help="probabilities of all classes (logistic models)"
+    )
     p.set_defaults(run=run)
 
 
@@ -52,7 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     model = load_model(path)
     names = getattr(model, "feature_names_in_", None)
     table = read_table(
-        must_exist(arguments.data), arguments.target, None if names is None else [str(n) for n in names]
+        must_exist(arguments.data),
+        arguments.target,
+        None if names is None else [str(n) for n in names],
     )
     if table.X.shape[1] != model.n_features_in_:
         raise DataError(
@@ -95,7 +103,9 @@ def _output(model: Any, scores: np.ndarray, proba: bool) -> tuple[list[str], lis
         return ["prediction"], [_labels(model, scores)]
     softmax = type(model).__name__ == "LogisticRegression"
     if not softmax and getattr(model, "loss", "") != "log_loss":
-        raise UsageError("--proba needs a logistic model; train with --model logistic or --loss log_loss")
+        raise UsageError(
+            "--proba needs a logistic model; train with --model logistic or --loss log_loss"
+        )
     if scores.shape[1] == 1:
         p = 0.5 * (1 + np.tanh(0.5 * scores[:, 0]))  # the logistic function, without overflow
         table = np.stack([1 - p, p], axis=1)

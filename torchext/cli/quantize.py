@@ -14,11 +14,13 @@ from torchext.cli._common import (
     encoding_of,
     kind_of,
     must_exist,
+    non_negative_float,
     ratio,
     say,
     size,
     write_json,
 )
+from torchext.cli._table import header_of
 
 EPILOG = """\
 examples:
@@ -44,7 +46,9 @@ def add_parser(commands: Any) -> None:
         description="Encode a CSV or Parquet table into a store (.tq) of a few bits per value.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("data", metavar="IN", help="CSV (plain or gzip, header optional) or Parquet file")
+    p.add_argument(
+        "data", metavar="IN", help="CSV (plain or gzip, header optional) or Parquet file"
+    )
     p.add_argument("out", metavar="OUT.tq", help="store to write; an existing one is replaced")
     add_encoding(p)
     p.add_argument(
@@ -53,11 +57,22 @@ def add_parser(commands: Any) -> None:
         default="squared",
         help="loss that the anchor is computed for (default squared)",
     )
-    p.add_argument("--json", metavar="FILE", help="also write what is printed as JSON; - for standard output")
+    p.add_argument(
+        "--alpha",
+        type=non_negative_float,
+        default=0.0,
+        metavar="A",
+        help="ridge of the pilot fit behind the anchor; best that of the training (default 0)",
+    )
+    p.add_argument(
+        "--json", metavar="FILE", help="also write what is printed as JSON; - for standard output"
+    )
     p.set_defaults(run=run)
 
 
-def build(path: Path, arguments: argparse.Namespace, loss: str, out: str | None) -> Any:
+def build(
+    path: Path, arguments: argparse.Namespace, loss: str, out: str | None, alpha: float
+) -> Any:
     """Encode a table; the keyword arguments of the two readers are the same."""
     from torchext.data import QuantizedDataset
 
@@ -68,12 +83,19 @@ def build(path: Path, arguments: argparse.Namespace, loss: str, out: str | None)
         )
     if arguments.target is None:
         raise UsageError("--target NAME is missing: the column to predict")
-    reader = (
-        QuantizedDataset.from_parquet if path.suffix in (".parquet", ".pq") else QuantizedDataset.from_csv
-    )
-    task = options.pop("task")
+    target: str | int = arguments.target
+    parquet = path.suffix in (".parquet", ".pq")
+    if arguments.target.isdigit() and (parquet or arguments.target not in header_of(path)[0]):
+        target = int(arguments.target)
+    reader: Any = QuantizedDataset.from_parquet if parquet else QuantizedDataset.from_csv
     return reader(
-        path, target=arguments.target, task=task, loss=loss, random_state=arguments.key, path=out, **options
+        path,
+        target=target,
+        loss=loss,
+        random_state=arguments.key,
+        path=out,
+        alpha=alpha,
+        **options,
     )
 
 
@@ -86,9 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not folder.is_dir():
         raise DataError(f"{arguments.out}: the folder {folder} does not exist")
     began = time.perf_counter()
-    store = build(
-        path, arguments, {"squared": "squared_error", "logistic": "log_loss"}[arguments.loss], arguments.out
-    )
+    loss = {"squared": "squared_error", "logistic": "log_loss"}[arguments.loss]
+    store = build(path, arguments, loss, arguments.out, arguments.alpha)
     seconds = time.perf_counter() - began
     facts = summary(store, path, Path(arguments.out), seconds)
     for line in lines(facts):
@@ -147,7 +168,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
             text += ", corrected: its Gram matrix is indefinite"
         out.append(text)
     if pilot.get("F_x0") is not None:
-        out.append(f"anchor: exact gradient at the pilot fit x0, whose own loss is {pilot['F_x0']:.6g}")
+        out.append(
+            f"anchor: exact gradient at the pilot fit x0, whose own loss is {pilot['F_x0']:.6g}"
+        )
     else:
         out.append("anchor: exact gradient at a pilot fit" if facts["anchored"] else "anchor: none")
     out.append(

@@ -64,12 +64,19 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("data", metavar="DATA", help="a .tq store, or a table (then --target is needed)")
-    p.add_argument("--out", metavar="MODEL", required=True, help="model file to write (safetensors)")
     p.add_argument(
-        "--model", choices=("sgd", "ridge", "logistic"), default="sgd", help="see below (default sgd)"
+        "--out", metavar="MODEL", required=True, help="model file to write (safetensors)"
     )
     p.add_argument(
-        "--plot", metavar="FILE", help="picture of the run: loss against epochs and bytes, with its report"
+        "--model",
+        choices=("sgd", "ridge", "logistic"),
+        default="sgd",
+        help="see below (default sgd)",
+    )
+    p.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="picture of the run: loss against epochs and bytes, with its report",
     )
     p.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     add_encoding(p)
@@ -100,13 +107,23 @@ def add_parser(commands: Any) -> None:
         help="model copy read in a step: 2-8 or 32 (default 8)",
     )
     g.add_argument(
-        "--residual-bits", type=positive_int, default=8, metavar="B", help="residual: 2-8 or 32 (default 8)"
+        "--residual-bits",
+        type=positive_int,
+        default=8,
+        metavar="B",
+        help="residual: 2-8 or 32 (default 8)",
     )
     g.add_argument(
-        "--gradient-bits", type=positive_int, metavar="B", help="gradient: 2-8 (default: not quantized)"
+        "--gradient-bits",
+        type=positive_int,
+        metavar="B",
+        help="gradient: 2-8 (default: not quantized)",
     )
     g.add_argument(
-        "--epochs", type=positive_int, metavar="N", help="most epochs (default 30, more for small data)"
+        "--epochs",
+        type=positive_int,
+        metavar="N",
+        help="most epochs (default 30, more for small data)",
     )
     g.add_argument(
         "--batch",
@@ -129,7 +146,9 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="keep this checkpoint also after a finished run (default MODEL.checkpoint, removed)",
     )
-    r.add_argument("--resume", action="store_true", help="continue from the checkpoint if there is one")
+    r.add_argument(
+        "--resume", action="store_true", help="continue from the checkpoint if there is one"
+    )
     p.set_defaults(run=run)
 
 
@@ -143,7 +162,9 @@ def run(arguments: argparse.Namespace) -> None:
     if kind in ("model", "safetensors"):
         raise DataError(f"{arguments.data}: not a store or a table of numbers")
     if kind == "store":
-        given = [f"--{name}" for name in (*ENCODING, "target") if getattr(arguments, name) is not None]
+        given = [
+            f"--{name}" for name in (*ENCODING, "target") if getattr(arguments, name) is not None
+        ]
         if given:
             raise UsageError(
                 f"{', '.join(given)}: decided when the store was made; give the table, or leave it out"
@@ -191,16 +212,22 @@ def _sgd(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, str
         table = read_table(path, arguments.target)
         options = encoding_of(arguments)
         task = options.pop("task")
-        classes = table.y is not None and (table.y.dtype.kind not in "fiu" or task == "classification")
+        classes = table.y is not None and (
+            table.y.dtype.kind not in "fiu" or task == "classification"
+        )
         common.update(options)
         data = (table.X, table.y)
     else:
         store = (
-            QuantizedDataset.open(path) if kind == "store" else quantize.build(path, arguments, loss, None)
+            QuantizedDataset.open(path)
+            if kind == "store"
+            else quantize.build(path, arguments, loss, None, common["alpha"])
         )
         classes = store.classes is not None
         if loss == "log_loss" and not classes:
-            raise DataError(f"{arguments.data}: --loss logistic needs classes, the target holds numbers")
+            raise DataError(
+                f"{arguments.data}: --loss logistic needs classes, the target holds numbers"
+            )
         data = (store,)
     model: Any
     if classes:
@@ -251,9 +278,15 @@ def _named(model: Any, table: Any) -> Any:
     return model
 
 
-def _finish(model: Any, path: Path, kind: str, target: str | None, arguments: argparse.Namespace) -> None:
+def _finish(
+    model: Any, path: Path, kind: str, target: str | None, arguments: argparse.Namespace
+) -> None:
     """Say what was made and how good it is; write plot and JSON."""
-    facts: dict[str, Any] = {"model": arguments.out, "data": str(path), "kind": type(model).__name__}
+    facts: dict[str, Any] = {
+        "model": arguments.out,
+        "data": str(path),
+        "kind": type(model).__name__,
+    }
     report = getattr(model, "report_", None)
     if report is not None and hasattr(report, "to_dict"):
         say(str(report))
@@ -287,7 +320,7 @@ def _finish(model: Any, path: Path, kind: str, target: str | None, arguments: ar
         plot_report(
             model,
             arguments.plot,
-            title=f"{path.name}: {type(model).__name__}, {report['bits_per_value']} bits per value",
+            title=f"{path.name}: {type(model).__name__}, {model.bits_per_value_} bits per value",
         )
         say(f"plot: {arguments.plot}")
     say(f"model: {arguments.out}")

@@ -91,6 +91,12 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             f"{path}: coef has {estimator.coef_.shape[-1]} columns, the metadata says {features}"
         )
     estimator.n_features_in_ = features
+    if (
+        kind in ("Ridge", "SGDRegressor")
+        and estimator.coef_.ndim == 2
+        and len(estimator.coef_) == 1
+    ):
+        estimator.coef_ = estimator.coef_[0]  # a checkpoint keeps one row per output
     if "feature_names" in meta:
         estimator.feature_names_in_ = np.asarray(json.loads(meta["feature_names"]), dtype=object)
     if "classes" in meta:
@@ -120,7 +126,14 @@ def _facts_text(estimator: Any) -> str:
     if getattr(estimator, "report_", None) is not None and hasattr(estimator.report_, "to_dict"):
         return _report_text(estimator)
     counts = {}
-    for name in ("bits_per_value_", "n_iter_", "n_anchors_", "n_code_passes_", "grad_norm_", "sampling_"):
+    for name in (
+        "bits_per_value_",
+        "n_iter_",
+        "n_anchors_",
+        "n_code_passes_",
+        "grad_norm_",
+        "sampling_",
+    ):
         if hasattr(estimator, name):
             value = getattr(estimator, name)
             counts[name.rstrip("_")] = (

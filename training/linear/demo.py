@@ -229,8 +229,10 @@ def picture(problem: Problem, results: list[Result], path: Path) -> None:
         path,
         title=f"{TITLES[problem.name]}: least squares by SGD on 8, 4 and 2 bits per value",
         ylabel="F/F* - 1, full-precision rows",
-        footnote=f"F/F*: training loss over its optimum, ridge 1e-3 of the mean diagonal included. Batch {BATCH}, model "
-        f"copy and residual 8 bits, fixed draws,\ntile4 layout, 2^b levels with all draws counted, seed {SEED}. "
+        footnote="F/F*: training loss over its optimum, ridge 1e-3 of the mean diagonal included. "
+        f"Batch {BATCH}, model "
+        "copy and residual 8 bits, fixed draws,\ntile4 layout, 2^b levels with all draws counted, "
+        f"seed {SEED}. "
         "Script: training/linear/demo.py",
     )
 
@@ -244,7 +246,8 @@ def speed(seed: int = SEED) -> str:
         rows, dtype=np.float32
     )
     out = [
-        f"A table larger than the cache: {rows:,} x {cols:,} normal numbers ({X.nbytes / 2**20:.0f} MiB float32), "
+        f"A table larger than the cache: {rows:,} x {cols:,} normal numbers ({X.nbytes / 2**20:.0f} "
+        "MiB float32), "
         "1 thread, nearest, batch 256"
     ]
     base = 0.0
@@ -313,8 +316,10 @@ def main() -> None:
         print(speed() + "\n")
     (arguments.out / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
     print(
-        "Read it so: at equal bytes nearest with Lloyd levels is hard to beat; double sampling spends two of its bits on\n"
-        "draws; corrected helps where columns are correlated; the anchor brings few bits to the float32 result.\n"
+        "Read it so: at equal bytes nearest with Lloyd levels is hard to beat; double sampling "
+        "spends two of its bits on\n"
+        "draws; corrected helps where columns are correlated; the anchor brings few bits to the "
+        "float32 result.\n"
         f"Pictures and results.json: {arguments.out}/. {time.perf_counter() - began:.0f} s."
     )
 
