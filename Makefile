@@ -12,7 +12,7 @@ export PATH := $(dir $(PY)):$(PATH)
 
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
 
-.PHONY: help setup lock build demo test ctest pytest sanitize bench fmt lint tidy docs wheel install-test test-compat clean
+.PHONY: help setup lock build demo test ctest pytest sanitize bench fmt lint style tidy docs wheel install-test test-compat clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -54,14 +54,16 @@ fmt: setup ## format C++ and Python
 	@clang-format -i $(CXX_FILES)
 	@ruff format -q . && ruff check -q --fix --select I .
 
-lint: setup ## format check, ruff, mypy, codespell
+lint: style tidy ## everything below
+
+style: setup ## format check, ruff, mypy, codespell
 	@clang-format --dry-run --Werror $(CXX_FILES)
 	@ruff format --check -q . && ruff check -q .
 	@mypy
 	@codespell $$(git ls-files)
 
 tidy: build ## clang-tidy on the kernels
-	@tools/tidy.sh $(BUILD)
+	@JOBS=$(JOBS) tools/tidy.sh $(BUILD)
 
 docs: build ## Sphinx pages in docs/_build/html; every example in docstrings and pages is run
 	@$(PY) -m pytest -q --doctest-modules --doctest-glob='*.md' -p no:cacheprovider torchext docs $(wildcard README.md)
