@@ -28,15 +28,16 @@ class FloatEpoch {
         partial_(kSegments * p.outputs * state_.np),
         gradient_(p.outputs * state_.np),
         e_(p.outputs * p.books * rows_),
-        totals_(kSegments * p.outputs * 2),
+        totals_(kSegments * p.outputs * 32),
         stats_(kSegments * p.outputs * 2) {}
 
   void run() {
     team_.run([this](int rank) { walk(rank); });
     for (int64_t o = 0; o < p_.outputs; ++o) {
       for (int s = 0; s < kSegments; ++s) {
-        p_.sums[o] += totals_[(s * p_.outputs + o) * 2];
-        p_.sums[p_.outputs + o] += totals_[(s * p_.outputs + o) * 2 + 1];
+        const double* total = totals_.data() + (s * p_.outputs + o) * 32;
+        p_.sums[o] += sum_lanes(total);
+        p_.sums[p_.outputs + o] += sum_lanes(total + 16);
       }
     }
     state_.finish();
@@ -71,6 +72,7 @@ class FloatEpoch {
     for (int64_t i = 0; i < p_.steps; ++i) {
       const uint32_t step = p_.first_step + static_cast<uint32_t>(i);
       const int64_t row0 = p_.order[i] * p_.batch, rows = std::min(p_.batch, p_.data.rows - row0);
+      if (i + 1 < p_.steps) prefetch_targets(p_, p_.order[i + 1] * p_.batch, rows);
       if (p_.model_bits <= 8) {
         round_model(fold_in(model_key, step), begin, end, local);
         team_.barrier();
@@ -133,8 +135,7 @@ class FloatEpoch {
   }
 
   void flush(int s, int64_t o) {
-    double* total = totals_.data() + (s * p_.outputs + o) * 2;
-    flush_lanes(stats_[s * p_.outputs + o], total, total + 1);
+    flush_lanes(stats_[s * p_.outputs + o], totals_.data() + (s * p_.outputs + o) * 32);
   }
 
   void predict(int s, int64_t o, int64_t r, int count, int64_t row, int rank, const float* const* values,

@@ -59,13 +59,15 @@ class IntegerEpoch {
           sum(e.p_.outputs * e.p_.books),
           scale(e.p_.outputs),
           model(e.p_.outputs),
-          beta(e.p_.outputs) {}
+          beta(e.p_.outputs),
+          total(32 * e.p_.outputs) {}
     BatchTargets targets;
     Scratch<float> e;
     Scratch<int8_t> eq;
     Scratch<uint16_t> draws;
     Scratch<int32_t> sum;
     Scratch<float> scale, model, beta;  // of the residual, of the model copy, sum lo_j v_j
+    Scratch<double> total;              // lanes of the loss and of e^2
   };
 
   int64_t dot_stride() const { return p_.outputs * sets_ * rows_; }
@@ -92,6 +94,7 @@ class IntegerEpoch {
         repack(row0, rows, tiles.g0, tiles.g1);
         codes = repacked_.data();
       }
+      if (i + 1 < p_.steps) prefetch_targets(p_, p_.order[i + 1] * p_.batch, rows);
       quantize_model(fold_in(model_key, step), begin, end, local);
       for (int64_t t = 0; t < count; t += kChunkTiles) {
         chunk(tiles, codes, t, count);
@@ -105,6 +108,10 @@ class IntegerEpoch {
       }
       update(rank, begin, end, p_.gamma[i], rows, fold_in(grad_key, step), local);
       team_.barrier();
+    }
+    for (int64_t o = 0; rank == 0 && o < p_.outputs; ++o) {
+      p_.sums[o] += sum_lanes(local.total.data() + 32 * o);
+      p_.sums[p_.outputs + o] += sum_lanes(local.total.data() + 32 * o + 16);
     }
   }
 
@@ -141,11 +148,11 @@ class IntegerEpoch {
     const int64_t per_batch = (count + kChunkTiles - 1) / kChunkTiles;
     const int64_t now = t / kChunkTiles + std::max<int64_t>(1, kAheadBytes / std::max<int64_t>(bytes, 1));
     for (int s = 0; s < streams; ++s) {
-      const int64_t later = now + (diagonal ? s : 0), step = i + later / per_batch;
+      const int64_t later = now + (diagonal ? s : 0), step = i + (per_batch == 1 ? later : later / per_batch);
       const int64_t tile = std::min<int64_t>(s / per_tile, a.tiles - 1);
       const uint8_t* base = a.codes;  // past the end of the epoch: what is cached anyway
       if (direct_ && step < p_.steps) {
-        base = p_.codes + (p_.order[step] * p_.batch / kTileRows + later % per_batch * kChunkTiles) * tile_bytes_;
+        base = p_.codes + (p_.order[step] * p_.batch / kTileRows + (per_batch == 1 ? 0 : later % per_batch) * kChunkTiles) * tile_bytes_;
       }
       f.stream[s] = base + tile * tile_bytes_ + a.g0 * group_bytes_ + s % per_tile * part;
     }
@@ -201,7 +208,7 @@ class IntegerEpoch {
           a.e = local.e.data() + (o * p_.books + book) * rows_ + r;
           local.targets.fill(a, row0 + r, o);
           kernels_.residual(a, lanes);
-          if (rank == 0) flush_lanes(lanes, &p_.sums[o], &p_.sums[m + o]);
+          flush_lanes(lanes, local.total.data() + 32 * o);
         }
       }
       float peak = 0.0f;

@@ -142,13 +142,27 @@ class BatchTargets {
   Scratch<float> y_, weight_, z0_;
 };
 
-/// Sums of one output over an epoch: lanes of at most 256 rows, then doubles.
-inline void flush_lanes(LossLanes& lanes, double* loss, double* square) {
+/// Moves the float lanes of at most 256 rows into the doubles total[0, 16) (loss) and total[16, 32) (e^2).
+inline void flush_lanes(LossLanes& lanes, double* total) {
   for (int l = 0; l < 16; ++l) {
-    *loss += static_cast<double>(lanes.loss[l]);
-    *square += static_cast<double>(lanes.square[l]);
+    total[l] += static_cast<double>(lanes.loss[l]);
+    total[16 + l] += static_cast<double>(lanes.square[l]);
     lanes.loss[l] = lanes.square[l] = 0.0f;
   }
+}
+
+inline double sum_lanes(const double* lanes) {
+  double sum = 0.0;
+  for (int l = 0; l < 16; ++l) sum += lanes[l];
+  return sum;
+}
+
+/// The next batch's y and weights: a few lines, but far away when batches come in random order.
+inline __attribute__((always_inline)) void prefetch_targets(const Epoch& p, int64_t row0, int64_t rows) {
+  if (rows > 4096) return;
+  for (int64_t k = 0; p.y != nullptr && k < rows * p.outputs; k += 16) __builtin_prefetch(p.y + row0 * p.outputs + k);
+  for (int64_t k = 0; p.weight != nullptr && k < rows; k += 16) __builtin_prefetch(p.weight + row0 + k);
+  for (int64_t k = 0; p.z0 != nullptr && k < rows * p.outputs; k += 16) __builtin_prefetch(p.z0 + row0 * p.outputs + k);
 }
 
 /// Rounds g itself to gradient_bits (what would cross a link to the master) and lets `a` use it.

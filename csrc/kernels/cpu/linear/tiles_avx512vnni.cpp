@@ -22,6 +22,17 @@ struct Index {
   static constexpr int value = I;
 };
 
+#define TX_LAMBDA __attribute__((always_inline))
+
+/// f(Index<0>), ..., f(Index<N-1>), unrolled at once: arrays indexed so live in registers.
+template <int N, class F>
+TX_INL void repeat(const F& f) {
+  if constexpr (N > 0) {
+    repeat<N - 1>(f);
+    f(Index<N - 1>{});
+  }
+}
+
 constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
 
 // A macro: g++ 12 drops calls of a function that only prefetches.
@@ -58,18 +69,24 @@ struct Columns {
   V order;          // 4 x 4 byte transposition inside 128-bit lanes
   __mmask64 at[4];  // bytes of each column
 
-  TX_INL Columns make(bool table) {
-    alignas(64) uint8_t c[64], t[64];
-    Columns k{};
+  struct Bytes {
+    alignas(64) uint8_t id[64] = {}, order[64] = {};
+    __mmask64 at[4] = {};
+  };
+  static constexpr Bytes bytes(bool table) {
+    Bytes k;
     for (int i = 0; i < 64; ++i) {
       const int column = Transposed ? i % 16 / 4 : i % 4;
-      c[i] = static_cast<uint8_t>(table && B <= 6 ? column << B : 0);
-      t[i] = static_cast<uint8_t>(4 * (i % 4) + i % 16 / 4);
+      k.id[i] = static_cast<uint8_t>(table && B <= 6 ? column << B : 0);
+      k.order[i] = static_cast<uint8_t>(4 * (i % 4) + i % 16 / 4);
       k.at[column] |= __mmask64{1} << i;
     }
-    k.id = line(c);
-    k.order = line(t);
     return k;
+  }
+  template <bool Table>
+  TX_INL Columns make() {
+    static constexpr Bytes k = bytes(Table);
+    return {line(k.id), line(k.order), {k.at[0], k.at[1], k.at[2], k.at[3]}};
   }
 };
 
@@ -155,91 +172,77 @@ struct Lookup {
   }
 };
 
+/// Widths that get every unrolled form; the others are instantiated once, which keeps this file quick to compile.
+template <int B>
+constexpr bool kHot = B == 2 || B == 4 || B == 8;
+
 /// NT tiles at once for MO outputs: 4*NT*MO*SETS accumulators of 16 rows.
 template <int B, bool Table, int NT, int MO, int SETS>
-void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots, int64_t& h, const Prefetch& ahead) {
-  V acc[NT][4][SETS][MO];
-  for (auto& i : acc) {
-    for (auto& j : i) {
-      for (auto& k : j) {
-        for (V& v : k) v = _mm512_setzero_si512();
-      }
-    }
-  }
-  const auto columns = Columns<B, false>::make(Table);
-  const uint8_t* codes = a.codes + tile * a.tile_bytes;
-  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1;
-  int due = 0;
-  for (int64_t g = a.g0; g < a.g1; ++g) {
+void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots, int64_t first, const Prefetch& pf) {
+  V acc[NT * 4 * SETS * MO];
+  repeat<NT * 4 * SETS * MO>([&](auto i) TX_LAMBDA { acc[i.value] = _mm512_setzero_si512(); });
+  const auto columns = Columns<B, false>::template make<Table>();
+  const uint8_t* codes = a.codes + tile * a.tile_bytes + a.g0 * 32 * B;
+  const uint8_t* entries = Table ? a.table + ((4 * a.g0) << B) : nullptr;
+  const Prefetch ahead = pf;
+  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1, tile_bytes = a.tile_bytes, set_bytes = a.set_bytes,
+                cols = a.cols;
+  int64_t h = first, due = 0;
+  for (int64_t g = a.g0, end = a.g1; g < end; ++g, codes += 32 * B, entries += 4 << B) {
     V w[MO];
     Lookup<B, Table> table[SETS];
-    for (int o = 0; o < MO; ++o) {
+    repeat<MO>([&](auto o) TX_LAMBDA {
       int32_t four;
-      std::memcpy(&four, wq + o * a.cols + 4 * g, 4);
-      w[o] = _mm512_set1_epi32(four);
-    }
-    for (int s = 0; s < SETS; ++s) {
-      table[s] = Lookup<B, Table>::load(Table ? a.table + s * a.set_bytes + ((4 * g) << B) : nullptr);
-    }
-    auto rows = [&](auto q, int t, const Packed<B>& packed) __attribute__((always_inline)) {
-      constexpr int Q = decltype(q)::value;
-      const V index = Packed<B>::template codes<Q>(packed, columns.id);
-      for (int s = 0; s < SETS; ++s) {
-        const V value = Lookup<B, Table>::find(table[s], index, columns.at);
-        for (int o = 0; o < MO; ++o) acc[t][Q][s][o] = _mm512_dpbusd_epi32(acc[t][Q][s][o], value, w[o]);
-      }
-    };
-    for (int t = 0; t < NT; ++t) {
+      std::memcpy(&four, wq + o.value * cols + 4 * g, 4);
+      w[o.value] = _mm512_set1_epi32(four);
+    });
+    repeat<SETS>([&](auto s) TX_LAMBDA { table[s.value] = Lookup<B, Table>::load(entries + s.value * set_bytes); });
+    repeat<NT>([&](auto t) TX_LAMBDA {
       // Half of what is read is fetched ahead here, half in the backward pass: two lines per four.
       if constexpr (NT * B % 8 == 0) {
-        for (int i = t * B / 8; i < (t + 1) * B / 8; ++i) TX_PREFETCH_PAIR(ahead, h, 0);
+        for (int i = t.value * B / 8; i < (t.value + 1) * B / 8; ++i) TX_PREFETCH_PAIR(ahead, h, 0);
       } else {
         for (due += B; due >= 8; due -= 8) TX_PREFETCH_PAIR(ahead, h, 0);
       }
-      const Packed<B> packed =
-          Packed<B>::template load<false>(codes + t * a.tile_bytes + g * 32 * B, columns.order);
-      rows(Index<0>{}, t, packed);
-      rows(Index<1>{}, t, packed);
-      rows(Index<2>{}, t, packed);
-      rows(Index<3>{}, t, packed);
-    }
+      const Packed<B> packed = Packed<B>::template load<false>(codes + t.value * tile_bytes, columns.order);
+      repeat<4>([&](auto q) TX_LAMBDA {
+        const V index = Packed<B>::template codes<q.value>(packed, columns.id);
+        repeat<SETS>([&](auto s) TX_LAMBDA {
+          const V value = Lookup<B, Table>::find(table[s.value], index, columns.at);
+          repeat<MO>([&](auto o) TX_LAMBDA {
+            V& sum = acc[((t.value * 4 + q.value) * SETS + s.value) * MO + o.value];
+            sum = _mm512_dpbusd_epi32(sum, value, w[o.value]);
+          });
+        });
+      });
+    });
   }
-  for (int t = 0; t < NT; ++t) {
-    for (int q = 0; q < 4; ++q) {
-      for (int s = 0; s < SETS; ++s) {
-        for (int o = 0; o < MO; ++o) {
-          _mm512_storeu_si512(dots + (o * SETS + s) * a.rows + 64 * (tile + t) + 16 * q, acc[t][q][s][o]);
-        }
-      }
-    }
-  }
+  repeat<NT * 4 * SETS * MO>([&](auto i) TX_LAMBDA {
+    constexpr int o = i.value % MO, s = i.value / MO % SETS, q = i.value / (MO * SETS) % 4, t = i.value / (MO * SETS * 4);
+    _mm512_storeu_si512(dots + (o * SETS + s) * a.rows + 64 * (tile + t) + 16 * q, acc[i.value]);
+  });
 }
 
 template <int B, bool Table, int MO, int SETS>
 void forward_outputs(const TileArgs& a, const int8_t* wq, int32_t* dots, const Prefetch& ahead) {
-  int64_t h = 0;
-  constexpr int most = 4 / (MO * SETS);
+  constexpr int most = kHot<B> ? 4 / (MO * SETS) : 1;
+  const int64_t pairs = (a.g1 - a.g0) * B / 8;  // prefetched per tile
   int t = 0;
   if constexpr (most >= 4) {
-    for (; t + 4 <= a.tiles; t += 4) forward_tiles<B, Table, 4, MO, SETS>(a, t, wq, dots, h, ahead);
+    for (; t + 4 <= a.tiles; t += 4) forward_tiles<B, Table, 4, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
   }
   if constexpr (most >= 2) {
-    for (; t + 2 <= a.tiles; t += 2) forward_tiles<B, Table, 2, MO, SETS>(a, t, wq, dots, h, ahead);
+    for (; t + 2 <= a.tiles; t += 2) forward_tiles<B, Table, 2, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
   }
-  for (; t < a.tiles; ++t) forward_tiles<B, Table, 1, MO, SETS>(a, t, wq, dots, h, ahead);
+  for (; t < a.tiles; ++t) forward_tiles<B, Table, 1, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
 }
 
 template <int B, bool Table, int SETS>
 void forward_all(const TileArgs& a, const int8_t* wq, int32_t* dots, const Prefetch& ahead) {
   int o = 0;
-  if constexpr (SETS == 1) {
+  if constexpr (SETS == 1 && B <= 4) {
     for (; o + 4 <= a.outputs; o += 4) {
       forward_outputs<B, Table, 4, SETS>(a, wq + o * a.cols, dots + o * a.rows, ahead);
-    }
-  }
-  if constexpr (SETS <= 2) {
-    for (; o + 2 <= a.outputs; o += 2) {
-      forward_outputs<B, Table, 2, SETS>(a, wq + o * a.cols, dots + o * SETS * a.rows, ahead);
     }
   }
   for (; o < a.outputs; ++o) {
@@ -256,85 +259,79 @@ TX_INL V add_lanes(V a, V b, V c, V d) {
 
 /// Column sums for MO outputs; NT tiles, or a.tiles of them if NT is 0.
 template <int B, bool Table, int NT, int MO, int P, int BOOKS>
-void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& ahead) {
-  int64_t h = 0;
+void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& pf) {
   const int tiles = NT != 0 ? NT : a.tiles;
-  V e[MO][BOOKS][16];  // lane l of vector 4t + q: the residuals of rows 64t + 16q + 4l .. +3 in every dword
-  const V repeat = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-  for (int o = 0; o < MO; ++o) {
-    for (int book = 0; book < BOOKS; ++book) {
-      for (int i = 0; i < 4 * tiles; ++i) {
-        const auto* from = reinterpret_cast<const __m128i*>(eq + (o * BOOKS + book) * a.rows + 16 * i);
-        e[o][book][i] = _mm512_permutexvar_epi32(repeat, _mm512_castsi128_si512(_mm_loadu_si128(from)));
-      }
+  V e[MO * BOOKS * 16];  // lane l of vector 4t + q: the residuals of rows 64t + 16q + 4l .. +3 in every dword
+  const V spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+  for (int k = 0; k < MO * BOOKS; ++k) {
+    for (int i = 0; i < 4 * tiles; ++i) {
+      const auto* from = reinterpret_cast<const __m128i*>(eq + k * a.rows + 16 * i);
+      e[16 * k + i] = _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(_mm_loadu_si128(from)));
     }
   }
-  const auto columns = Columns<B, true>::make(Table);
-  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1;
-  int due = 0;
-  for (int64_t g0 = a.g0; g0 < a.g1; g0 += 4) {
-    V acc[4][P][MO][2];  // two chains each: the latency of vpdpbusd
-    for (auto& i : acc) {
-      for (auto& j : i) {
-        for (auto& k : j) k[0] = k[1] = _mm512_setzero_si512();
-      }
-    }
-    auto group = [&](auto k_index) __attribute__((always_inline)) {
-      constexpr int K = decltype(k_index)::value;
-      const int64_t g = g0 + K;
-      if (g >= a.g1) return;
-      Lookup<B, Table> table[P * BOOKS];
-      for (int s = 0; s < P * BOOKS; ++s) {
-        table[s] = Lookup<B, Table>::load(Table ? a.table + s * a.set_bytes + ((4 * g) << B) : nullptr);
-      }
-      for (int t = 0; t < tiles; ++t) {
-        if constexpr (NT * B % 8 == 0 && NT != 0) {
-          for (int i = t * B / 8; i < (t + 1) * B / 8; ++i) TX_PREFETCH_PAIR(ahead, h, ahead.half);
-        } else {
-          for (due += B; due >= 8; due -= 8) TX_PREFETCH_PAIR(ahead, h, ahead.half);
-        }
-        const Packed<B> packed =
-            Packed<B>::template load<true>(a.codes + t * a.tile_bytes + g * 32 * B, columns.order);
-        auto rows = [&](auto q) __attribute__((always_inline)) {
-          constexpr int Q = decltype(q)::value;
-          const V index = Packed<B>::template codes<Q>(packed, columns.id);
-          for (int plane = 0; plane < P; ++plane) {
-            for (int book = 0; book < BOOKS; ++book) {
-              const V value = Lookup<B, Table>::find(table[plane * BOOKS + book], index, columns.at);
-              for (int o = 0; o < MO; ++o) {
-                V& sum = acc[K][plane][o][(Q + book) % 2];
-                sum = _mm512_dpbusd_epi32(sum, value, e[o][BOOKS - 1 - book][4 * t + Q]);
-              }
-            }
+  const auto columns = Columns<B, true>::template make<Table>();
+  const Prefetch ahead = pf;
+  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1, tile_bytes = a.tile_bytes, set_bytes = a.set_bytes,
+                end = a.g1, cols = a.cols;
+  const uint8_t* const base = a.codes;
+  const uint8_t* const entries = a.table;
+  int64_t h = 0, due = 0;
+  for (int64_t g0 = a.g0; g0 < end; g0 += 4) {
+    V total[4 * P * MO];
+    repeat<4>([&](auto k) TX_LAMBDA {
+      const int64_t g = g0 + k.value;
+      V acc[P * MO * 2];  // two chains each: the latency of vpdpbusd
+      repeat<P * MO * 2>([&](auto i) TX_LAMBDA { acc[i.value] = _mm512_setzero_si512(); });
+      if (g < end) {
+        Lookup<B, Table> table[P * BOOKS];
+        repeat<P * BOOKS>([&](auto s) TX_LAMBDA {
+          table[s.value] = Lookup<B, Table>::load(Table ? entries + s.value * set_bytes + ((4 * g) << B) : nullptr);
+        });
+        const uint8_t* codes = base + g * 32 * B;
+        auto one = [&](auto fixed, int t) TX_LAMBDA {
+          if constexpr (NT != 0 && NT * B % 8 == 0) {
+            constexpr int T = fixed.value;
+            for (int i = T * B / 8; i < (T + 1) * B / 8; ++i) TX_PREFETCH_PAIR(ahead, h, ahead.half);
+          } else {
+            for (due += B; due >= 8; due -= 8) TX_PREFETCH_PAIR(ahead, h, ahead.half);
           }
+          const Packed<B> packed = Packed<B>::template load<true>(codes + t * tile_bytes, columns.order);
+          repeat<4>([&](auto q) TX_LAMBDA {
+            const V index = Packed<B>::template codes<q.value>(packed, columns.id);
+            repeat<P * BOOKS>([&](auto s) TX_LAMBDA {
+              constexpr int plane = s.value / BOOKS, book = s.value % BOOKS;
+              const V value = Lookup<B, Table>::find(table[s.value], index, columns.at);
+              repeat<MO>([&](auto o) TX_LAMBDA {
+                V& sum = acc[(plane * MO + o.value) * 2 + (q.value + book) % 2];
+                sum = _mm512_dpbusd_epi32(sum, value, e[16 * (o.value * BOOKS + BOOKS - 1 - book) + 4 * t + q.value]);
+              });
+            });
+          });
         };
-        rows(Index<0>{});
-        rows(Index<1>{});
-        rows(Index<2>{});
-        rows(Index<3>{});
+        if constexpr (NT != 0) {
+          repeat<NT>([&](auto t) TX_LAMBDA { one(t, t.value); });
+        } else {
+          for (int t = 0; t < tiles; ++t) one(Index<0>{}, t);
+        }
       }
-    };
-    group(Index<0>{});
-    group(Index<1>{});
-    group(Index<2>{});
-    group(Index<3>{});
-    for (int plane = 0; plane < P; ++plane) {
-      for (int o = 0; o < MO; ++o) {
-        V total[4];
-        for (int k = 0; k < 4; ++k) total[k] = _mm512_add_epi32(acc[k][plane][o][0], acc[k][plane][o][1]);
-        V sum = add_lanes(total[0], total[1], total[2], total[3]);
-        int32_t* to = sums + (o * P + plane) * a.cols + 4 * g0;
-        if (add) sum = _mm512_add_epi32(sum, _mm512_loadu_si512(to));
-        _mm512_storeu_si512(to, sum);
-      }
-    }
+      repeat<P * MO>([&](auto i) TX_LAMBDA {
+        total[4 * i.value + k.value] = _mm512_add_epi32(acc[2 * i.value], acc[2 * i.value + 1]);
+      });
+    });
+    repeat<P * MO>([&](auto i) TX_LAMBDA {
+      constexpr int plane = i.value / MO, o = i.value % MO, at = 4 * i.value;
+      V sum = add_lanes(total[at], total[at + 1], total[at + 2], total[at + 3]);
+      int32_t* to = sums + (o * P + plane) * cols + 4 * g0;
+      if (add) sum = _mm512_add_epi32(sum, _mm512_loadu_si512(to));
+      _mm512_storeu_si512(to, sum);
+    });
   }
 }
 
 template <int B, bool Table, int P, int BOOKS>
 void backward_all(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& ahead) {
   int o = 0;
-  if (P * BOOKS == 1) {
+  if constexpr (P * BOOKS == 1 && B <= 4) {
     for (; o + 4 <= a.outputs; o += 4) {
       backward_outputs<B, Table, 0, 4, P, BOOKS>(a, eq + o * BOOKS * a.rows, sums + o * P * a.cols, add, ahead);
     }
@@ -342,8 +339,8 @@ void backward_all(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, 
   for (; o < a.outputs; ++o) {
     const int8_t* from = eq + o * BOOKS * a.rows;
     int32_t* to = sums + o * P * a.cols;
-    if (a.tiles == 4) {
-      backward_outputs<B, Table, 4, 1, P, BOOKS>(a, from, to, add, ahead);
+    if (kHot<B> && a.tiles == 4) {
+      backward_outputs<B, Table, kHot<B> ? 4 : 0, 1, P, BOOKS>(a, from, to, add, ahead);
     } else {
       backward_outputs<B, Table, 0, 1, P, BOOKS>(a, from, to, add, ahead);
     }
