@@ -120,7 +120,13 @@ def ratios(base: list[float], other: list[float]) -> dict[str, float]:
     """Median and quartiles of base/other, formed round by round."""
     each = sorted(b / o for b, o in zip(base, other, strict=True))
     low, middle, high = np.percentile(each, [25, 50, 75])
-    return {"median": float(middle), "q25": float(low), "q75": float(high), "min": each[0], "max": each[-1]}
+    return {
+        "median": float(middle),
+        "q25": float(low),
+        "q75": float(high),
+        "min": each[0],
+        "max": each[-1],
+    }
 
 
 def spread(values: list[float]) -> str:

@@ -45,7 +45,9 @@ def estimator(bits: int, threads: int, **more: Any) -> SGDRegressor:
     return SGDRegressor(**{**options, **more})
 
 
-def encode(X: np.ndarray, y: np.ndarray, bits: int, anchor: str = "none") -> tuple[QuantizedDataset, float]:
+def encode(
+    X: np.ndarray, y: np.ndarray, bits: int, anchor: str = "none"
+) -> tuple[QuantizedDataset, float]:
     """A store and the seconds it took."""
     began = time.perf_counter()
     store = QuantizedDataset.from_arrays(
@@ -63,7 +65,11 @@ class TorchLoop:
     """Mini-batch least squares as one writes it in torch: two matrix-vector products and an update."""
 
     def __init__(self, X: np.ndarray, y: np.ndarray, gamma: float) -> None:
-        self.X, self.y, self.gamma = torch.from_numpy(X), torch.from_numpy(y.astype(np.float32)), gamma
+        self.X, self.y, self.gamma = (
+            torch.from_numpy(X),
+            torch.from_numpy(y.astype(np.float32)),
+            gamma,
+        )
         self.x, self.order = torch.zeros(X.shape[1]), np.random.default_rng(SEED)
 
     def __call__(self) -> float:
@@ -74,19 +80,32 @@ class TorchLoop:
             x -= (gamma / len(a)) * (a.T @ (a @ x - y))
         return time.perf_counter() - began
 
+    def solution(self, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+        """Coefficients and intercept; the loop trains on centred targets."""
+        x = self.x.numpy()
+        return x, float(y.mean() - X.mean(0) @ x)
+
 
 class SklearnLoop:
-    """scikit-learn's SGDRegressor with its default step, one epoch a call."""
+    """scikit-learn's SGDRegressor with its default schedule, one epoch a call."""
 
-    def __init__(self, X: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, X: np.ndarray, y: np.ndarray, eta0: float = 0.01) -> None:
         from sklearn.linear_model import SGDRegressor as Theirs
 
-        self.X, self.y, self.model = X, y, Theirs(alpha=0.0, penalty=None, random_state=SEED)
+        self.X, self.y, self.model = (
+            X,
+            y,
+            Theirs(alpha=0.0, penalty=None, eta0=eta0, random_state=SEED),
+        )
 
     def __call__(self) -> float:
         began = time.perf_counter()
         self.model.partial_fit(self.X, self.y)
         return time.perf_counter() - began
+
+    def solution(self, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+        """Coefficients and intercept."""
+        return self.model.coef_, float(self.model.intercept_[0])
 
 
 def exact_loss(X: np.ndarray, y: np.ndarray, coef: np.ndarray, intercept: float) -> float:
@@ -95,7 +114,9 @@ def exact_loss(X: np.ndarray, y: np.ndarray, coef: np.ndarray, intercept: float)
     for first in range(0, len(X), 65536):
         part = slice(first, first + 65536)
         total += float(
-            ((X[part] @ coef.astype(np.float32) + np.float32(intercept) - y[part]) ** 2).sum(dtype=np.float64)
+            ((X[part] @ coef.astype(np.float32) + np.float32(intercept) - y[part]) ** 2).sum(
+                dtype=np.float64
+            )
         )
     return total / len(X)
 

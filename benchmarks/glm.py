@@ -30,7 +30,10 @@ def ridge_objective(model: Any, X: np.ndarray, y: np.ndarray, alpha: float) -> f
     for first in range(0, len(X), 16384):
         part = slice(first, first + 16384)
         total += float(
-            ((X[part].astype(np.float64) @ coef + float(np.ravel(model.intercept_)[0]) - y[part]) ** 2).sum()
+            (
+                (X[part].astype(np.float64) @ coef + float(np.ravel(model.intercept_)[0]) - y[part])
+                ** 2
+            ).sum()
         )
     return total + alpha * float(coef @ coef)
 
@@ -72,7 +75,8 @@ def compare(
             }
     best = min(best, *reached.values())
     return {
-        name: {"seconds": s, "excess": reached[name] / best - 1, **facts[name]} for name, s in seconds.items()
+        name: {"seconds": s, "excess": reached[name] / best - 1, **facts[name]}
+        for name, s in seconds.items()
     }
 
 
@@ -127,14 +131,17 @@ def main() -> None:
         show("Ridge(alpha=1)", facts["ridge"])
     if a.only in (None, "logistic"):
         runs = {
-            f"ours, {b} bits": partial(fit, ours.LogisticRegression, X, label, C=1.0, bits=b) for b in a.bits
+            f"ours, {b} bits": partial(fit, ours.LogisticRegression, X, label, C=1.0, bits=b)
+            for b in a.bits
         }
         for tol in (1e-3, 1e-4):
             runs[f"scikit-learn lbfgs {tol:g}"] = partial(
                 fit, theirs.LogisticRegression, X, label, C=1.0, tol=tol, max_iter=1000
             )
         exact = partial(fit, theirs.LogisticRegression, X, label, C=1.0, tol=1e-7, max_iter=3000)
-        facts["logistic"] = compare(runs, lambda m: logistic_objective(m, X, sign, 1.0), exact, a.rounds)
+        facts["logistic"] = compare(
+            runs, lambda m: logistic_objective(m, X, sign, 1.0), exact, a.rounds
+        )
         show("LogisticRegression(C=1)", facts["logistic"])
     write(a.json, facts)
 
@@ -155,9 +162,13 @@ def show(title: str, runs: dict[str, Any]) -> None:
             else ""
         )
         counts = (
-            f", {r['n_anchors_']} exact and {r['n_code_passes_']} code passes" if "n_anchors_" in r else ""
+            f", {r['n_anchors_']} exact and {r['n_code_passes_']} code passes"
+            if "n_anchors_" in r
+            else ""
         )
-        print(f"  {name:24}{spread(r['seconds'])} s, relative excess {r['excess']:.1e}{counts}{times}")
+        print(
+            f"  {name:24}{spread(r['seconds'])} s, relative excess {r['excess']:.1e}{counts}{times}"
+        )
 
 
 if __name__ == "__main__":

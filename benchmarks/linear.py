@@ -24,11 +24,21 @@ from typing import Any
 import torch
 
 from benchmarks._bench import Turns, interleave, machine, ratios, spread, write
-from benchmarks._contestants import BATCH, SEED, SklearnLoop, TorchLoop, encode, fit_turns, make_data
+from benchmarks._contestants import (
+    BATCH,
+    SEED,
+    SklearnLoop,
+    TorchLoop,
+    encode,
+    fit_turns,
+    make_data,
+)
 from benchmarks._precision import to_precision
 
 
-def epochs(rows: int, cols: int, threads: list[int], rounds: int, baselines: bool) -> dict[str, Any]:
+def epochs(
+    rows: int, cols: int, threads: list[int], rounds: int, baselines: bool
+) -> dict[str, Any]:
     """Seconds per epoch of every contestant, interleaved."""
     X, y = make_data(rows, cols)
     torch.set_num_threads(1)
@@ -36,9 +46,14 @@ def epochs(rows: int, cols: int, threads: list[int], rounds: int, baselines: boo
     encoding = {}
     for bits in (32, 4, 2):
         store, seconds = encode(X, y, bits)
-        encoding[str(bits)] = {"seconds": seconds, "gvalues_per_second": rows * cols / seconds / 1e9}
+        encoding[str(bits)] = {
+            "seconds": seconds,
+            "gvalues_per_second": rows * cols / seconds / 1e9,
+        }
         for t in threads:
-            contestants[f"{bits} bits, {t} thread{'s' if t > 1 else ''}"] = fit_turns(store, bits, t)
+            contestants[f"{bits} bits, {t} thread{'s' if t > 1 else ''}"] = fit_turns(
+                store, bits, t
+            )
     if baselines:
         contestants["torch loop"] = TorchLoop(X, y, 1e-3)
         contestants["scikit-learn"] = SklearnLoop(X, y)
@@ -47,7 +62,11 @@ def epochs(rows: int, cols: int, threads: list[int], rounds: int, baselines: boo
     for name, run in contestants.items():
         if isinstance(run, Turns):
             tables[name] = run.close().report_["levels"]
-    base = seconds_of["32 bits, 1 thread"] if 1 in threads else seconds_of[f"32 bits, {threads[0]} threads"]
+    base = (
+        seconds_of["32 bits, 1 thread"]
+        if 1 in threads
+        else seconds_of[f"32 bits, {threads[0]} threads"]
+    )
     facts: dict[str, Any] = {
         "rows": rows,
         "cols": cols,
@@ -56,8 +75,12 @@ def epochs(rows: int, cols: int, threads: list[int], rounds: int, baselines: boo
         "rows_of_table": [],
     }
     for name, seconds in seconds_of.items():
-        threaded = next((t for t in threads if name.endswith(f"{t} thread{'s' if t > 1 else ''}")), None)
-        own = seconds_of.get(f"32 bits, {threaded} thread{'s' if (threaded or 0) > 1 else ''}", base)
+        threaded = next(
+            (t for t in threads if name.endswith(f"{t} thread{'s' if t > 1 else ''}")), None
+        )
+        own = seconds_of.get(
+            f"32 bits, {threaded} thread{'s' if (threaded or 0) > 1 else ''}", base
+        )
         facts["rows_of_table"].append(
             {
                 "name": name,
@@ -69,7 +92,9 @@ def epochs(rows: int, cols: int, threads: list[int], rounds: int, baselines: boo
             }
         )
     if baselines:
-        facts["4 bits against torch"] = ratios(seconds_of["torch loop"], seconds_of["4 bits, 1 thread"])
+        facts["4 bits against torch"] = ratios(
+            seconds_of["torch loop"], seconds_of["4 bits, 1 thread"]
+        )
         facts["4 bits against scikit-learn"] = ratios(
             seconds_of["scikit-learn"], seconds_of["4 bits, 1 thread"]
         )
@@ -99,7 +124,9 @@ def show_epochs(facts: dict[str, Any]) -> None:
         f"\nn = {facts['cols']:,}, {facts['rows']:,} rows ({facts['float32_gib']:.2f} GiB float32), "
         f"batch {BATCH}, tile4 layout"
     )
-    print(f"  {'':24}{'ms per epoch (quartiles)':>34}{'Gvalue/s':>10}{'times float32, same threads':>30}")
+    print(
+        f"  {'':24}{'ms per epoch (quartiles)':>34}{'Gvalue/s':>10}{'times float32, same threads':>30}"
+    )
     for row in facts["rows_of_table"]:
         r = row["against_float32"]
         print(
@@ -129,11 +156,17 @@ def main() -> None:
         "--isa", choices=("ref", "avx2", "avx512"), help="lower the instruction set for this run"
     )
     parser.add_argument("--only", choices=("epochs", "precision", "heavy"), help="one part only")
-    parser.add_argument("--no-baselines", action="store_true", help="leave out torch and scikit-learn")
-    parser.add_argument("--quick", action="store_true", help="64 MiB, 3 rounds, n = 256: a smoke test")
+    parser.add_argument(
+        "--no-baselines", action="store_true", help="leave out torch and scikit-learn"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="64 MiB, 3 rounds, n = 256: a smoke test"
+    )
     parser.add_argument("--json", type=Path, help="file for the results")
     a = parser.parse_args()
-    if a.isa and os.environ.get("TORCHEXT_ISA") != a.isa:  # the choice is made when the library loads
+    if (
+        a.isa and os.environ.get("TORCHEXT_ISA") != a.isa
+    ):  # the choice is made when the library loads
         sys.exit(
             subprocess.call(
                 [sys.executable, "-m", "benchmarks.linear", *sys.argv[1:]],
@@ -176,12 +209,20 @@ def main() -> None:
                 "and encoding apart:"
             )
             for name, run in p["runs"].items():
-                more = f", encoding {run['seconds_encoding']:.2f} s" if "seconds_encoding" in run else ""
+                more = (
+                    f", encoding {run['seconds_encoding']:.2f} s"
+                    if "seconds_encoding" in run
+                    else ""
+                )
                 at = f", F(x0)/F* {run['at_anchor']:.4f}" if run.get("at_anchor") else ""
                 state = (
-                    f"{run['epochs']} epochs" if run["reached"] else f"NOT reached in {run['epochs']} epochs"
+                    f"{run['epochs']} epochs"
+                    if run["reached"]
+                    else f"NOT reached in {run['epochs']} epochs"
                 )
-                print(f"    {name:14}{run['seconds']:8.3f} s, {state}, F/F* {run['curve'][-1]:.4f}{at}{more}")
+                print(
+                    f"    {name:14}{run['seconds']:8.3f} s, {state}, F/F* {run['curve'][-1]:.4f}{at}{more}"
+                )
     write(a.json, facts)
 
 

@@ -63,7 +63,9 @@ def step(name: str, folder: Path, cols: int) -> float:
     from torchext.linear import SGDRegressor
 
     warm = np.random.default_rng(0).standard_normal((512, 8))
-    SGDRegressor(bits=4, max_iter=1).fit(warm, warm[:, 0])  # first-use allocations of torch and scikit-learn
+    SGDRegressor(bits=4, max_iter=1).fit(
+        warm, warm[:, 0]
+    )  # first-use allocations of torch and scikit-learn
     X, y = np.load(folder / "X.npy", mmap_mode="r"), np.load(folder / "y.npy", mmap_mode="r")
     with Peak() as peak:
         if name == "encode":

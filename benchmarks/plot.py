@@ -7,7 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"32": "#222222", "4": "#0072B2", "2": "#D55E00", "torch": "#999999", "scikit-learn": "#CCCCCC"}
+COLOURS = {
+    "32": "#222222",
+    "4": "#0072B2",
+    "2": "#D55E00",
+    "torch": "#999999",
+    "scikit-learn": "#CCCCCC",
+}
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:
@@ -15,7 +21,9 @@ def plot(facts: dict[str, Any], path: Path) -> None:
     from torchext.viz import _figure
 
     blocks = facts["epochs"]
-    figure, panels = _figure(1, max(2, len(blocks)), width=4.2 * max(2, len(blocks)), height=4.2, sharey=True)
+    figure, panels = _figure(
+        1, max(2, len(blocks)), width=4.2 * max(2, len(blocks)), height=4.2, sharey=True
+    )
     for axes, block in zip(panels, blocks, strict=False):
         rows = block["rows_of_table"]
         for i, row in enumerate(rows):
@@ -24,7 +32,9 @@ def plot(facts: dict[str, Any], path: Path) -> None:
             axes.bar(i, row["gvalues_per_second"], color=colour, alpha=faded, width=0.75)
             ratio = row["against_float32_1"]["median"]
             axes.text(i, row["gvalues_per_second"] * 1.06, f"{ratio:.2g}x", ha="center", fontsize=8)
-        axes.set_xticks(range(len(rows)), [r["name"] for r in rows], rotation=40, ha="right", fontsize=8)
+        axes.set_xticks(
+            range(len(rows)), [r["name"] for r in rows], rotation=40, ha="right", fontsize=8
+        )
         axes.set_yscale("log")
         axes.set_title(f"n = {block['cols']:,}", fontsize=10, loc="left")
     for axes in panels[len(blocks) :]:
