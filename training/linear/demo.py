@@ -132,7 +132,9 @@ def sgd(problem: Problem, name: str, sampling: str, anchor: str, style: str, bit
         label,
         style,
         bits,
-        report["bytes_per_epoch"],
+        report[
+            "float32_bytes_per_epoch" if bits == 32 else "bytes_per_epoch"
+        ],  # without padding columns
         f"{report['epochs']}",
         report["seconds_per_epoch"],
         problem.ratio(model),
