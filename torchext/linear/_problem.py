@@ -12,6 +12,7 @@ where :math:`\\mu` is the exact gradient at the anchor :math:`x_0` and
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ from torchext.linear import _exact
 if TYPE_CHECKING:
     from torchext.data import QuantizedDataset
     from torchext.linear._state import State
+
+
+_ROWS = 1 << 16  # rows handled at a time where only labels are touched
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,12 @@ class Problem:
             return whole[:, :-1], whole[:, -1]
         return whole, torch.zeros(len(whole))
 
+    def blocks(self) -> Iterator[Tensor]:
+        """int64 indices of consecutive rows, about a million values at a time."""
+        step = max(64, (1 << 20) // self.cols)
+        for first in range(0, self.rows, step):
+            yield torch.arange(first, min(self.rows, first + step))
+
     def decode(self, index: Tensor, copy: int = 0, draw: int = 0) -> Tensor:
         """float32 (R, n): rows in model units."""
         codes = self.codes if self.bits == 32 else self.codes[copy]
@@ -92,18 +102,31 @@ def targets(store: QuantizedDataset, loss: str) -> Tensor:
     y = store.y
     if y is None:
         raise ValueError("the data set has no labels to train on; encode it with a target")
-    if store.classes is not None and not y.is_floating_point():
-        labels = y.reshape(-1)
-        count = len(store.classes)
-        if count == 2:
-            signs = (2 * labels - 1).reshape(-1, 1)
-        else:
-            signs = 2 * (labels[:, None] == torch.arange(count)).to(torch.int32) - 1
-        y = signs.to(torch.float32)
-    y = y.reshape(store.rows, -1)
-    if loss == "squared_error":
-        return (y.double() - store.y_mean.double().reshape(1, -1)).float()
-    return y.float().contiguous()
+    out = torch.empty(store.rows, max(1, store.outputs))
+    for first in range(0, store.rows, _ROWS):
+        part = y[first : first + _ROWS]
+        if store.classes is not None and not y.is_floating_point():
+            part = part.reshape(-1, 1)
+            chosen = (
+                part == 1 if len(store.classes) == 2 else part == torch.arange(len(store.classes))
+            )
+            part = 2.0 * chosen - 1.0
+        part = part.double().reshape(len(part), -1)
+        out[first : first + _ROWS] = (
+            part - store.y_mean.double() if loss == "squared_error" else part
+        )
+    return out
+
+
+def _mean_square(y: Tensor, weight: Tensor | None) -> float:
+    """Mean of w y^2 over rows and outputs, in blocks."""
+    total = 0.0
+    for first in range(0, len(y), _ROWS):
+        square = y[first : first + _ROWS].double().square()
+        if weight is not None:
+            square *= weight[first : first + _ROWS, None].double()
+        total += float(square.sum())
+    return total / y.numel()
 
 
 def build(
@@ -129,10 +152,7 @@ def build(
     weight = store.weight
     if weight is not None:
         weight = (weight.double() / weight.double().mean()).float()
-    square = y.double() ** 2
-    mean_square = float(
-        (square * weight.double()[:, None]).mean() if weight is not None else square.mean()
-    )
+    mean_square = _mean_square(y, weight)
     # Squares on centred columns (by weighted means) need no intercept.
     fit_intercept = loss != "squared_error" or store.scale_kind == "none"
     x0 = constant = None
@@ -195,10 +215,9 @@ def _with_predictions(problem: Problem) -> Problem:
     assert problem.x0 is not None
     x, intercept = problem.split(problem.x0)
     out = torch.empty(problem.rows, problem.outputs, dtype=torch.float32)
-    for first in range(0, problem.rows, 8192):
-        index = torch.arange(first, min(problem.rows, first + 8192))
+    for index in problem.blocks():
         z = problem.decode(index).double() @ x.double().T + intercept.double()
-        out[first : first + len(index)] = z.float()
+        out[index] = z.float()
     return dataclasses.replace(problem, z0=out)
 
 
@@ -206,13 +225,12 @@ def code_gradient(problem: Problem, x: Tensor, intercept: Tensor) -> tuple[Tenso
     """Gradient of the loss on the decoded data at x: float64 (m, n) and (m,), means over the rows."""
     gradient = torch.zeros(problem.outputs, problem.cols, dtype=torch.float64)
     slopes = torch.zeros(problem.outputs, dtype=torch.float64)
-    for first in range(0, problem.rows, 8192):
-        index = torch.arange(first, min(problem.rows, first + 8192))
+    for index in problem.blocks():
         q = problem.decode(index).double()
-        y = problem.y[first : first + len(index)].double()
+        y = problem.y[index].double()
         e = _exact.slope(q @ x.double().T + intercept.double(), y, problem.loss)
         if problem.weight is not None:
-            e *= problem.weight[first : first + len(index), None].double()
+            e *= problem.weight[index, None].double()
         gradient += e.T @ q
         slopes += e.sum(0)
     return gradient / problem.rows, slopes / problem.rows

@@ -12,21 +12,22 @@ import torch
 from torch import Tensor
 
 from torchext.data import QuantizedDataset
+from torchext.data.order import Sample
 from torchext.linear import _exact, _problem
 from torchext.linear._callbacks import FitContext, Progress
 from torchext.linear._checkpoint import fingerprint, load_state, save_checkpoint
 from torchext.linear._exact import Source
-from torchext.linear._order import permutation
 from torchext.linear._problem import Problem
 from torchext.linear._report import Report, auto_reason, draws_text, penalty_text
 from torchext.linear._schedule import Schedule, StepBound, automatic_step
 from torchext.linear._state import State
 from torchext.linear._trainer import Options, Trainer
 from torchext.linear._validate import threads_of
-from torchext.random import Purpose, fold_in
 
 #: Steps a run makes at least when max_iter is None.
 MIN_STEPS = 2000
+#: Decoded values from which the step size is computed.
+STEP_VALUES = 1 << 24
 
 
 class RunMixin:
@@ -87,26 +88,23 @@ class RunMixin:
         alpha = 0.0 if self.penalty is None else float(self.alpha)
         return alpha * share, alpha * (1.0 - share)
 
-    def _step_bound(self, problem: Problem, key: Tensor, l2: float) -> StepBound:
-        """Automatic step from as many decoded rows as the pilot has.
+    def _step_bound(self, problem: Problem, key: Tensor, l2: float, shuffled: bool) -> StepBound:
+        """Automatic step from 16 random rows per column, 4,096 at least, in at most 64 MiB.
 
         Half of the ceiling; three quarters for the variance-reduced gradient: its noise vanishes with x - x0.
         """
-        count = min(problem.rows, max(4096, 16 * problem.cols))
-        index = torch.arange(count)
-        if count < problem.rows:
-            index = (
-                permutation(fold_in(key, Purpose.SAMPLER), problem.rows, stream=1)[:count]
-                .sort()
-                .values
-            )
-        weight = None if problem.weight is None else problem.weight[index]
-        rows = problem.decode(index)
-        if problem.fit_intercept:
-            rows = torch.cat([rows, torch.ones(count, 1)], dim=1)
-        share = 1.5 if problem.variance_reduced else 1.0
+        count = max(4096, min(16 * problem.cols, STEP_VALUES // problem.cols))
+        index = torch.arange(min(count, problem.rows))
+        if count < problem.rows and not shuffled:
+            index = Sample(key, problem.rows, count).indices()
         return automatic_step(
-            rows, weight, l2, min(int(self.batch_size), problem.rows), problem.curvature, share
+            problem.decode(index),
+            None if problem.weight is None else problem.weight[index],
+            l2,
+            min(int(self.batch_size), problem.rows),
+            problem.curvature,
+            intercept=problem.fit_intercept,
+            share=1.5 if problem.variance_reduced else 1.0,
         )
 
     def _options(self, problem: Problem, epochs: int | None = None) -> Options:
@@ -165,7 +163,7 @@ class RunMixin:
                 f"anchor={options.rounds} needs further passes over the full-precision rows; "
                 'fit on arrays, or use anchor="pilot"'
             )
-        bound = self._step_bound(problem, key, options.l2)
+        bound = self._step_bound(problem, key, options.l2, store.shuffled)
         state = self._start(
             problem, store, float(self.eta0) if self.eta0 is not None else bound.step
         )

@@ -68,6 +68,8 @@ def automatic_step(
     ridge: float,
     batch: int,
     curvature: float,
+    *,
+    intercept: bool = False,
     share: float = 1.0,
 ) -> StepBound:
     """gamma_0 from a sample of decoded rows.
@@ -78,30 +80,28 @@ def automatic_step(
         ridge: L2 penalty, part of the curvature.
         batch: rows per step.
         curvature: largest second derivative of the loss: 1 squared, 1/4 logistic.
+        intercept: whether an intercept, a column of ones, is trained too.
         share: factor on gamma_0; 2 is the ceiling.
 
     The result is rounded down to 8 significant bits, so that the last bits of a matrix product,
     which depend on threads and processor, cannot reach the model.
     """
-    q = rows.double()
-    if weight is not None:
-        w = weight.double()[:, None]
-        square = (q * q).sum(1, keepdim=True)
-        mean_square = float((w * square).mean())
-        mean_fourth = float((w * w * square * square).mean())
-        left = q * w
-    else:
-        square = (q * q).sum(1)
-        mean_square, mean_fourth = float(square.mean()), float((square * square).mean())
-        left = q
+    count, cols = rows.shape
+    ones = 1.0 if intercept else 0.0
+    norms = torch.cat([part.double().square().sum(1) for part in torch.split(rows, 256)]) + ones
+    w = torch.ones(count, dtype=torch.float64) if weight is None else weight.double()
+    mean_square, mean_fourth = float((w * norms).mean()), float((w * w * norms * norms).mean())
     if not mean_square > 0.0:
         return StepBound(0.0, 0.0, 1.0)
-    v = torch.sqrt((q * left).mean(0)) + 1e-30
-    lmax = 0.0
+    v = torch.ones(cols, dtype=rows.dtype)
+    b = torch.tensor(ones, dtype=rows.dtype)
+    w, lmax = w.to(rows.dtype) / count, 0.0
     for _ in range(20):
-        v = v / torch.linalg.vector_norm(v)
-        v = left.T @ (q @ v) / q.shape[0]
-        lmax = float(torch.linalg.vector_norm(v))
+        norm = torch.sqrt(v.square().sum() + b * b).clamp_min(1e-30)
+        v, b = v / norm, b / norm
+        z = w * (rows @ v + b * ones)
+        v, b = rows.T @ z, z.sum() * ones
+        lmax = math.hypot(float(torch.linalg.vector_norm(v)), float(b))
     r2 = mean_fourth / mean_square
     step = share / (curvature * (lmax + r2 / batch) + ridge)
     mantissa, exponent = math.frexp(step)

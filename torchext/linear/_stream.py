@@ -124,10 +124,10 @@ class Stream:
         )
         options = dataclasses.replace(options, schedule=schedule, tol=0.0, average=False)
         if self.state.gamma0 == 0.0:
-            index = torch.arange(min(problem.rows, max(4096, 16 * problem.cols)))
-            rows = torch.cat([problem.decode(index), torch.ones(len(index), 1)], dim=1)
+            index = torch.arange(min(problem.rows, 4096))
+            batch = min(options.batch, problem.rows)
             bound = automatic_step(
-                rows, None, options.l2, min(options.batch, problem.rows), problem.curvature
+                problem.decode(index), None, options.l2, batch, problem.curvature, intercept=True
             )
             self.state.gamma0 = float(estimator.eta0) if estimator.eta0 is not None else bound.step
         trainer = Trainer(problem, options, self.key, self.state)

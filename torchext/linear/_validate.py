@@ -26,7 +26,9 @@ def check_params(estimator: Any) -> None:
     if estimator.loss not in estimator._losses:
         raise ValueError(f"loss must be one of {list(estimator._losses)}, got {estimator.loss!r}")
     if estimator.loss == "log_loss" and estimator.sampling in ("corrected", "double"):
-        raise ValueError(f'loss "log_loss" needs sampling "nearest" or "auto", got {estimator.sampling!r}')
+        raise ValueError(
+            f'loss "log_loss" needs sampling "nearest" or "auto", got {estimator.sampling!r}'
+        )
     _integer(estimator, "batch_size", 1)
     if estimator.max_iter is not None:
         _integer(estimator, "max_iter", 1)
