@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent
 try:
     import torch
 except ImportError:
-    sys.exit("torchext builds against the torch you already have: pip install . --no-build-isolation")
+    sys.exit(
+        "torchext builds against the torch you already have: pip install . --no-build-isolation"
+    )
 if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 11):
     sys.exit(f"torchext needs torch >= 2.11, found {torch.__version__}")
 for tool in ("cmake", "ninja"):
@@ -34,12 +36,17 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         build = Path(self.build_temp).absolute()
         target = ROOT / "torchext" if self.inplace else Path(self.build_lib).absolute() / "torchext"
-        options = [f"-DPython_EXECUTABLE={sys.executable}", *os.environ.get("CMAKE_ARGS", "").split()]
+        options = [
+            f"-DPython_EXECUTABLE={sys.executable}",
+            *os.environ.get("CMAKE_ARGS", "").split(),
+        ]
         if "TORCHEXT_CUDA" in os.environ:
             options.append(f"-DTORCHEXT_CUDA={os.environ['TORCHEXT_CUDA']}")
         subprocess.check_call(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *options])
         subprocess.check_call(["cmake", "--build", build, "-j", jobs()])
-        subprocess.check_call(["cmake", "--install", build, "--component", "python", "--prefix", target])
+        subprocess.check_call(
+            ["cmake", "--install", build, "--component", "python", "--prefix", target]
+        )
 
 
 setup(

@@ -130,8 +130,8 @@ def show_epochs(facts: dict[str, Any]) -> None:
     for row in facts["rows_of_table"]:
         r = row["against_float32"]
         print(
-            "  "
-            f"{row['name']:24}{spread([1e3 * s for s in row['seconds']]):>34}{row['gvalues_per_second']:>10.2f}"
+            f"  {row['name']:24}{spread([1e3 * s for s in row['seconds']]):>34}"
+            f"{row['gvalues_per_second']:>10.2f}"
             f"{r['median']:>14.2f} ({r['q25']:.2f}-{r['q75']:.2f})"
         )
     for name in ("4 bits against torch", "4 bits against scikit-learn"):

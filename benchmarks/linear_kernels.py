@@ -37,7 +37,9 @@ VARIANTS = {  # name: (bits, planes, books, affine)
 class Store:
     """Random codes of one variant and what the op takes with them."""
 
-    def __init__(self, rows: int, cols: int, variant: tuple[int, int, int, bool], y: torch.Tensor) -> None:
+    def __init__(
+        self, rows: int, cols: int, variant: tuple[int, int, int, bool], y: torch.Tensor
+    ) -> None:
         self.rows, self.cols, self.y = rows, cols, y
         self.bits, planes, books, affine = variant
         n, g = cols, torch.Generator().manual_seed(1)
@@ -48,7 +50,9 @@ class Store:
         top = (1 << self.bits) - 1 if affine else 255 if planes == 1 else 65535
         self.grid = torch.tensor([[-1.0, 2.0 / top]]).repeat(n, 1)
         shape = (planes, books, n, 1 << self.bits)
-        self.table = torch.randint(0, 256, (0,) if affine else shape, dtype=torch.uint8, generator=g)
+        self.table = torch.randint(
+            0, 256, (0,) if affine else shape, dtype=torch.uint8, generator=g
+        )
 
     def epoch(self, batch: int, threads: int) -> float:
         return run(self, 8, batch, threads)
@@ -96,7 +100,10 @@ def measure(cols: int, args: argparse.Namespace) -> list[dict[str, object]]:
     teams = [1, args.threads] if args.threads > 1 else [1]
     times: dict[tuple[str, int], list[float]] = {(name, t): [] for t in teams for name in data}
     for repeat in range(args.repeats + 1):
-        for (name, threads), seconds in times.items():  # interleaved: the machine's mood hits all alike
+        for (
+            name,
+            threads,
+        ), seconds in times.items():  # interleaved: the machine's mood hits all alike
             one = data[name].epoch(args.batch, threads)
             if repeat:
                 seconds.append(one)
@@ -127,14 +134,23 @@ def measure(cols: int, args: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cols", type=int, nargs="+", default=[256, 1024, 4096], help="numbers of columns")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cols", type=int, nargs="+", default=[256, 1024, 4096], help="numbers of columns"
+    )
     parser.add_argument("--gib", type=float, default=1.0, help="size of the data set at float32")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="also measure this many threads")
     parser.add_argument("--isa", choices=_testing.ISAS, help="lower the instruction set")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["4 tables", "4 tables int16", "2 tables"])
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=["4 tables", "4 tables int16", "2 tables"],
+    )
     parser.add_argument("--json", help="write the results here")
     args = parser.parse_args()
     if args.isa and not _testing.force_isa(args.isa):

@@ -18,7 +18,8 @@ def diagnosis() -> str:
     """What a maintainer needs to know about this installation, one fact a line."""
     cuda_library = "loaded" if _load.cuda_error is None and torch.version.cuda else "not loaded"
     facts = {
-        "torchext": f"{torchext.__version__} (built with torch {_build.BUILT_TORCH}, ABI target {_build.TORCH_TARGET})",
+        "torchext": f"{torchext.__version__} (built with torch {_build.BUILT_TORCH}, "
+        f"ABI target {_build.TORCH_TARGET})",
         "compiler": _build.COMPILER,
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "python": f"{platform.python_version()} on {platform.platform()}",

@@ -19,7 +19,9 @@ def _facts() -> str:
     except ImportError:
         return f"this tree has not been built; {running}"
     cuda = f", CUDA {_build.CUDA}, archs {_build.CUDA_ARCHS}" if _build.CUDA else ""
-    return f"built with torch {_build.BUILT_TORCH}, ABI target {_build.TORCH_TARGET}{cuda}; {running}"
+    return (
+        f"built with torch {_build.BUILT_TORCH}, ABI target {_build.TORCH_TARGET}{cuda}; {running}"
+    )
 
 
 def _target() -> str:
@@ -40,7 +42,9 @@ def load_extension(name: str) -> None:
     """Import ``torchext.<name>``; its static initialisers register the ops with torch."""
     library = f"{name}.abi3.so"
     if not (Path(__file__).parent / library).exists():
-        raise explain(library, "the file does not exist", "build it with: make build, or pip install .")
+        raise explain(
+            library, "the file does not exist", "build it with: make build, or pip install ."
+        )
     try:
         importlib.import_module(f"torchext.{name}")
     except ImportError as error:

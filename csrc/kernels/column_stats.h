@@ -14,11 +14,11 @@ struct ColumnBlock {
   int64_t row_stride;
 };
 
-/// For the columns [begin, end) of rows [row, row + rows), rows <= 1024: adds every value, in row order
-/// and in double, to sum[col] (the caller starts a chunk at +0.0), and widens lo[col] .. hi[col].
-/// A NaN or an infinity makes sum[col] non-finite; lo and hi mean nothing then.
-using ColumnStatsFn = void(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end,
-                           double* sum, double* lo, double* hi) noexcept;
+/// For the columns [begin, end) of rows [row, row + rows), rows <= 1024: adds every value, in row
+/// order and in double, to sum[col] (the caller starts a chunk at +0.0), and widens lo[col] ..
+/// hi[col]. A NaN or an infinity makes sum[col] non-finite; lo and hi mean nothing then.
+using ColumnStatsFn = void(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin,
+                           int64_t end, double* sum, double* lo, double* hi) noexcept;
 
 ColumnStatsFn column_stats_ref, column_stats_avx2, column_stats_avx512;
 

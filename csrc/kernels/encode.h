@@ -1,17 +1,19 @@
 // Second pass over a data set: values to codes in tile4, and every sum that training needs, exact.
 //
-// A value x of column j becomes a = fl32((x - mean_j) / scale_j), computed in double. With the levels
-// L_0 <= .. <= L_last of the column (L_last the last distinct one)
+// A value x of column j becomes a = fl32((x - mean_j) / scale_j), computed in double. With the
+// levels L_0 <= .. <= L_last of the column (L_last the last distinct one)
 //   i = clamp(#{levels <= a} - 1, 0, last - 1),  f = fl(fl(a - L_i) / fl(L_{i+1} - L_i)),
 //   nearest:    the upper level iff a > fl((L_i + L_{i+1}) / 2);
 //   stochastic: the upper level iff u < f, u the 24-bit uniform of element row*pitch + col, draw 0;
-//   double:     base i and two independent bits (draws 0 and 1), code = i | d1 << (bits-2) | d2 << (bits-1).
-// Both rules count how many thresholds lie below a, so one search serves them (see encode_plan.cpp).
+//   double:     base i and two independent bits (draws 0 and 1), code = i | d1 << (bits-2) | d2 <<
+//   (bits-1).
+// Both rules count how many thresholds lie below a, so one search serves them (see
+// encode_plan.cpp).
 //
-// Sums are doubles in an order that depends on nothing but the row number: inside a tile of 64 rows lane
-// r % 8 adds its rows in order by fma, then lanes join by h = 4, 2, 1; tiles of a chunk of 1024 rows join
-// in order, chunks in order. Hence any chunking of the source (in multiples of 1024 rows), any number of
-// threads and every instruction set give the same bits.
+// Sums are doubles in an order that depends on nothing but the row number: inside a tile of 64 rows
+// lane r % 8 adds its rows in order by fma, then lanes join by h = 4, 2, 1; tiles of a chunk of
+// 1024 rows join in order, chunks in order. Hence any chunking of the source (in multiples of 1024
+// rows), any number of threads and every instruction set give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -22,15 +24,18 @@ namespace torchext::cpu {
 
 constexpr int64_t kEncodeTile = 64;
 constexpr int64_t kEncodeChunk = 1024;
-constexpr int64_t kMomentSlots = 8;  // doubles kept per column while encoding; kMoments of them are used
+constexpr int64_t kMomentSlots =
+    8;  // doubles kept per column while encoding; kMoments of them are used
 constexpr int64_t kMoments = 6;
 constexpr int64_t kOutputSums = 4;
 
 /// Row of `sums` (all weighted by w_k). In double mode the average of both draws stands for q in
-/// kSquaredError, kDecoded and the output sums, and q^2 means q1*q2, the diagonal of the symmetric Gram.
+/// kSquaredError, kDecoded and the output sums, and q^2 means q1*q2, the diagonal of the symmetric
+/// Gram.
 enum Moment : int {
   kSquaredError = 0,  // (q - a)^2
-  kVariance = 1,  // v = (L_{i+1} - a)(a - L_i), the variance of a draw; 0 for nearest and outside the levels
+  kVariance = 1,  // v = (L_{i+1} - a)(a - L_i), the variance of a draw; 0 for nearest and outside
+                  // the levels
   kVarianceSquare = 2,
   kExactSquare = 3,    // a^2
   kDecodedSquare = 4,  // q^2
@@ -39,15 +44,17 @@ enum Moment : int {
 
 /// Row kMoments + 4*o + ... of `sums` for output o.
 enum OutputSum : int {
-  kExactTarget = 0,      // a y
-  kErrorTarget = 1,      // (q - a) y
-  kExactGradient = 2,    // a l'(z, y), z = a x0 + intercept
-  kDecodedGradient = 3,  // q l'(zq, y), zq = q x0 + intercept; double: (q1 l'(zq2) + q2 l'(zq1)) / 2
+  kExactTarget = 0,    // a y
+  kErrorTarget = 1,    // (q - a) y
+  kExactGradient = 2,  // a l'(z, y), z = a x0 + intercept
+  kDecodedGradient =
+      3,  // q l'(zq, y), zq = q x0 + intercept; double: (q1 l'(zq2) + q2 l'(zq1)) / 2
 };
 
 enum class EncodeMode : int { nearest = 0, stochastic = 1, twice = 2 };
 
-/// What is known of the columns before the pass; arrays are padded to `padded` = 16*ceil(cols/16) columns.
+/// What is known of the columns before the pass; arrays are padded to `padded` = 16*ceil(cols/16)
+/// columns.
 struct EncodePlan {
   int64_t cols, padded;
   int bits;
@@ -55,12 +62,14 @@ struct EncodePlan {
   Key key;         // already folded: fold_in(fold_in(user key, DATA), copy)
   uint64_t pitch;  // elements per row of the random stream: 64*ceil(cols/64)
   const double *mean, *scale;
-  // Table search: per column `width` = 2^steps floats (16 if less), thresholds in Eytzinger order from
-  // index 1, then levels[i] = L_i and upper[i] = L_{i+1}. Codes are the number of thresholds below a.
+  // Table search: per column `width` = 2^steps floats (16 if less), thresholds in Eytzinger order
+  // from index 1, then levels[i] = L_i and upper[i] = L_{i+1}. Codes are the number of thresholds
+  // below a.
   int steps;
   int64_t width;
   const float *thresholds, *levels, *upper;
-  // Affine search (levels == nullptr): L_c = fl(lo + fl(step*c)), c = 0..last; inverse = 1/step or 0.
+  // Affine search (levels == nullptr): L_c = fl(lo + fl(step*c)), c = 0..last; inverse = 1/step or
+  // 0.
   const float *lo, *step, *inverse;
   const int32_t* last;
   const float* bounds;  // [padded][2]: values outside are counted as clipped; may be null
@@ -77,10 +86,11 @@ struct EncodeTile {
   int64_t rows;
   const double* weight;  // [64], zero for missing rows; null: all 64 rows are there with weight 1
   uint8_t* codes;        // the tile's bytes in tile4
-  float *a, *q, *q2;  // [padded][64] scaled and decoded values, zero rows beyond `rows` undefined but finite
-  double* z;          // [outputs][3][64]: += a x0, q x0, q2 x0 in column order; unused without an anchor
-  double* moments;    // [padded][kMomentSlots] += tile sums
-  int64_t* clipped;   // [cols] += values outside the bounds; unused without bounds
+  float *a, *q,
+      *q2;  // [padded][64] scaled and decoded values, zero rows beyond `rows` undefined but finite
+  double* z;  // [outputs][3][64]: += a x0, q x0, q2 x0 in column order; unused without an anchor
+  double* moments;   // [padded][kMomentSlots] += tile sums
+  int64_t* clipped;  // [cols] += values outside the bounds; unused without bounds
 };
 
 /// Scales, searches, packs and sums one tile.

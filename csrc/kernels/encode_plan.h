@@ -29,16 +29,17 @@ struct EncodeOptions {
   uint32_t copy = 0;
   const double *mean = nullptr, *scale = nullptr;  // [cols]
   const float* grid = nullptr;                     // [cols, 2]: lo, step; used if levels is null
-  const float* levels = nullptr;                   // [cols, count], ascending, padded with the last one
-  int64_t count = 0;                               // levels per column
-  const float* bounds = nullptr;                   // [cols, 2]
-  const float* x0 = nullptr;                       // [outputs, cols]
-  const float* intercept = nullptr;                // [outputs]
+  const float* levels = nullptr;     // [cols, count], ascending, padded with the last one
+  int64_t count = 0;                 // levels per column
+  const float* bounds = nullptr;     // [cols, 2]
+  const float* x0 = nullptr;         // [outputs, cols]
+  const float* intercept = nullptr;  // [outputs]
   int64_t outputs = 0;
   AnchorLoss loss = AnchorLoss::squared_error;
 };
 
-/// Levels a code of `bits` bits distinguishes in a mode: 2^bits, for double sampling 2^(bits-2) + 1.
+/// Levels a code of `bits` bits distinguishes in a mode: 2^bits, for double sampling 2^(bits-2)
+/// + 1.
 int64_t encode_level_count(EncodeMode mode, int bits) noexcept;
 
 void encode_setup(const EncodeOptions& options, EncodeSetup* setup);
@@ -53,14 +54,16 @@ struct EncodeRows {
   uint8_t* codes;
 };
 
-/// Doubles of one chunk's sums: [kMoments + 4*outputs][cols], then totals [4][outputs + 1]: per output the
-/// sums of w y, w loss at x0, w l'(z), w l'(zq); the last column starts with the sum of w.
+/// Doubles of one chunk's sums: [kMoments + 4*outputs][cols], then totals [4][outputs + 1]: per
+/// output the sums of w y, w loss at x0, w l'(z), w l'(zq); the last column starts with the sum of
+/// w.
 int64_t encode_sums_size(const EncodePlan& plan) noexcept;
 
 /// Doubles of working memory that encode_chunk needs (about 12 bytes per value of a tile).
 int64_t encode_scratch_size(const EncodePlan& plan) noexcept;
 
-/// Encodes chunk number `chunk` (1024 rows) and writes its sums and clip counts (int64 [cols], added to).
+/// Encodes chunk number `chunk` (1024 rows) and writes its sums and clip counts (int64 [cols],
+/// added to).
 void encode_chunk(const EncodeSetup& setup, const EncodeRows& rows, int64_t chunk, double* scratch,
                   double* sums, int64_t* clipped) noexcept;
 

@@ -1,9 +1,11 @@
-// Lloyd-Max levels per column: the centroids that make nearest rounding unbiased on independent columns.
+// Lloyd-Max levels per column: the centroids that make nearest rounding unbiased on independent
+// columns.
 //
-// A column sample is reduced to a histogram with exact bin means, then Lloyd iterations run on the bins.
-// Bins are cut from the float representation of |a - median| + c, c about a quarter of the central half of
-// the data: they are equally wide near the median and grow in proportion to the distance in the tails, so
-// heavy tails cost bins only logarithmically. Counts and sums are integers: any order gives the same levels.
+// A column sample is reduced to a histogram with exact bin means, then Lloyd iterations run on the
+// bins. Bins are cut from the float representation of |a - median| + c, c about a quarter of the
+// central half of the data: they are equally wide near the median and grow in proportion to the
+// distance in the tails, so heavy tails cost bins only logarithmically. Counts and sums are
+// integers: any order gives the same levels.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +14,9 @@
 namespace torchext::cpu {
 
 constexpr int64_t kHistogramColumns = 16;  // columns of one histogram kernel call
-constexpr int64_t kLloydColumns = 32;      // columns worked on together: they share pages of the source
-constexpr int64_t kHistogramBins = 4096;   // room per column; few levels use fewer, which stay in the cache
+constexpr int64_t kLloydColumns = 32;  // columns worked on together: they share pages of the source
+constexpr int64_t kHistogramBins =
+    4096;  // room per column; few levels use fewer, which stay in the cache
 constexpr int64_t kHistogramRows = int64_t{1} << 23;  // largest sample: counts must not overflow
 
 /// The rows of a sample: all `rows` rows of x, or those that `index` lists.
@@ -25,9 +28,9 @@ struct Sample {
   int64_t rows;
 };
 
-/// How 16 columns map to bins: a = fl32((x - mean) * inverse), which may differ from the encoder's quotient
-/// in the last bit, and bin = origin + key, or origin - 1 - key for a < center, clamped to 0 .. bins - 1;
-/// key = (bits(t) >> shift) - base, t = fl(|fl(a - center)| + c).
+/// How 16 columns map to bins: a = fl32((x - mean) * inverse), which may differ from the encoder's
+/// quotient in the last bit, and bin = origin + key, or origin - 1 - key for a < center, clamped to
+/// 0 .. bins - 1; key = (bits(t) >> shift) - base, t = fl(|fl(a - center)| + c).
 struct HistogramMap {
   uint32_t bins;
   double mean[kHistogramColumns], inverse[kHistogramColumns];
@@ -38,8 +41,8 @@ struct HistogramMap {
 
 /// Adds rows [begin, end) of the sample, columns [col, col + cols), cols <= 16, to bins[16][4096]:
 /// the count in units of 2^40, below it the sum of the low `shift` bits of t.
-using HistogramFn = void(const Sample& sample, int64_t begin, int64_t end, int64_t col, int64_t cols,
-                         const HistogramMap& map, uint64_t* bins) noexcept;
+using HistogramFn = void(const Sample& sample, int64_t begin, int64_t end, int64_t col,
+                         int64_t cols, const HistogramMap& map, uint64_t* bins) noexcept;
 
 HistogramFn histogram_ref, histogram_avx2, histogram_avx512;
 
@@ -52,10 +55,11 @@ struct LloydScratch {
   std::vector<float> pilot;
 };
 
-/// Levels of columns [col, col + cols), cols <= 32. `bounds` [n, 2] are minimum and maximum of the scaled
-/// values of ALL rows. out[n][levels]: ascending centroids, padded with the last one where a column has
-/// fewer distinct values. Cost: about 1 ns a value and 20 us a column.
-void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean, const double* scale,
-                   const float* bounds, int64_t levels, int iterations, LloydScratch* scratch, float* out);
+/// Levels of columns [col, col + cols), cols <= 32. `bounds` [n, 2] are minimum and maximum of the
+/// scaled values of ALL rows. out[n][levels]: ascending centroids, padded with the last one where a
+/// column has fewer distinct values. Cost: about 1 ns a value and 20 us a column.
+void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean,
+                   const double* scale, const float* bounds, int64_t levels, int iterations,
+                   LloydScratch* scratch, float* out);
 
 }  // namespace torchext::cpu

@@ -28,7 +28,8 @@ struct Words {
   uint32_t w[4];
 };
 
-/// What a derived key is for. Folding the purpose in first keeps the uses of one user key independent.
+/// What a derived key is for. Folding the purpose in first keeps the uses of one user key
+/// independent.
 enum class Purpose : uint32_t {
   kWeight = 1,   // storing parameters or state
   kComm = 2,     // gradients before a reduction
@@ -40,7 +41,8 @@ enum class Purpose : uint32_t {
   kTest = 8,
 };
 
-TX_HD Words philox4x32_10(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+TX_HD Words philox4x32_10(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
+                          uint32_t k1) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c0, p1 = uint64_t{0xCD9E8D57u} * c2;
     const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
@@ -72,9 +74,9 @@ TX_HD float unit(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24
 
 /// Child key; draw number 2^32-1 is reserved for this, so children never reuse the parent's words.
 TX_HD Key fold_in(Key key, uint32_t data) {
-  const Words r = philox4x32_10(static_cast<uint32_t>(key.offset), static_cast<uint32_t>(key.offset >> 32), data,
-                                0xFFFFFFFFu, static_cast<uint32_t>(key.seed),
-                                static_cast<uint32_t>(key.seed >> 32));
+  const Words r = philox4x32_10(
+      static_cast<uint32_t>(key.offset), static_cast<uint32_t>(key.offset >> 32), data, 0xFFFFFFFFu,
+      static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
   return Key{uint64_t{r.w[0]} | uint64_t{r.w[1]} << 32, 0};
 }
 

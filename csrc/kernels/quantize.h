@@ -1,8 +1,9 @@
 // Quantization of float32 arrays to packed codes and back: what a kernel gets.
 //
-// Scheme and codes: symmetric q*step with code q + Q; affine lo + step*code; levels table[code]*step.
-// Element i belongs to channel (i / inner) % channels: one tensor-wide scale is inner = n, a scale
-// per row of [R, C] is inner = C, per column inner = 1, per bucket inner = bucket size.
+// Scheme and codes: symmetric q*step with code q + Q; affine lo + step*code; levels
+// table[code]*step. Element i belongs to channel (i / inner) % channels: one tensor-wide scale is
+// inner = n, a scale per row of [R, C] is inner = C, per column inner = 1, per bucket inner =
+// bucket size.
 #pragma once
 
 #include <cstdint>
@@ -54,11 +55,14 @@ namespace cpu {
 /// Work on elements [begin, end) of the whole arrays; begin is a multiple of 64, end too unless it
 /// is n. Codes of values without one (NaN in affine and level formats) are 0.
 struct QuantizeKernels {
-  bool (*quantize)(const QuantizeParams&, int64_t begin, int64_t end) noexcept;  // true: met such a value
+  bool (*quantize)(const QuantizeParams&, int64_t begin,
+                   int64_t end) noexcept;  // true: met such a value
   void (*dequantize)(const QuantizeParams&, int64_t begin, int64_t end) noexcept;
   void (*round_trip)(const QuantizeParams&, int64_t begin, int64_t end) noexcept;  // NaN stays NaN
-  void (*pack)(const uint8_t* codes, int bits, uint8_t* packed, int64_t begin, int64_t end) noexcept;
-  void (*unpack)(const uint8_t* packed, int bits, uint8_t* codes, int64_t begin, int64_t end) noexcept;
+  void (*pack)(const uint8_t* codes, int bits, uint8_t* packed, int64_t begin,
+               int64_t end) noexcept;
+  void (*unpack)(const uint8_t* packed, int bits, uint8_t* codes, int64_t begin,
+                 int64_t end) noexcept;
 };
 
 extern const QuantizeKernels quantize_ref, quantize_avx2, quantize_avx512;

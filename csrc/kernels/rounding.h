@@ -76,7 +76,9 @@ TX_HD int32_t affine_nearest(float x, float lo, float inverse, int32_t top) {
 }
 
 /// Product and sum are rounded apart; a lower end of -0 decodes to +0.
-TX_HD float decode_affine(int32_t code, float lo, float step) { return static_cast<float>(code) * step + lo; }
+TX_HD float decode_affine(int32_t code, float lo, float step) {
+  return static_cast<float>(code) * step + lo;
+}
 
 /// Lower neighbour of a in an ascending table whose last distinct entry is `last` >= 1; the top
 /// interval's lower end for values above the table.

@@ -23,7 +23,8 @@ static inline double tree_sum_chunk(int64_t n, const Term& term) {
   return lane[0];
 }
 
-/// Sum of term(begin) .. term(begin+n-1) for any n, recursively over chunk sums, without allocation.
+/// Sum of term(begin) .. term(begin+n-1) for any n, recursively over chunk sums, without
+/// allocation.
 template <class Term>
 static inline double tree_sum_range(int64_t begin, int64_t n, const Term& term) {
   if (n <= kTreeChunk) {

@@ -30,8 +30,8 @@ static inline double rounding_variance(const Format& f, float x, int64_t channel
     return grid_variance(x * inverse, -q, q, step);
   }
   if (f.scheme == Scheme::affine) {
-    return grid_variance((x - f.scales.lo[channel]) * inverse, 0.0f, static_cast<float>((1 << f.bits) - 1),
-                         step);
+    return grid_variance((x - f.scales.lo[channel]) * inverse, 0.0f,
+                         static_cast<float>((1 << f.bits) - 1), step);
   }
   const int64_t table = f.levels.stride == 0 ? 0 : channel;
   const int32_t last = inverse == 0.0f ? 0 : f.levels.last[table];

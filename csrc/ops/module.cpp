@@ -3,6 +3,7 @@
 
 PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef_Slot slots[] = {{0, nullptr}};
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, 0, nullptr, slots, nullptr, nullptr, nullptr};
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, 0, nullptr, slots, nullptr, nullptr, nullptr};
   return PyModuleDef_Init(&module);
 }

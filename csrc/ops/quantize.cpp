@@ -13,7 +13,8 @@ using OptInt = std::optional<int64_t>;
 
 template <class Body>
 void over_units(int64_t n, const Body& body) {
-  parallel_for((n + 63) / 64, kGrain, [&](int64_t b, int64_t e) { body(b * 64, e * 64 < n ? e * 64 : n); });
+  parallel_for((n + 63) / 64, kGrain,
+               [&](int64_t b, int64_t e) { body(b * 64, e * 64 < n ? e * 64 : n); });
 }
 
 QuantizeParams rounding_params(const char* op, const PreparedFormat& format, const Tensor& x,
@@ -30,14 +31,16 @@ QuantizeParams rounding_params(const char* op, const PreparedFormat& format, con
 }
 
 /// Names the first value that has no code: NaN, or Inf where the scale counts as zero.
-[[noreturn]] void fail_without_code(const char* op, const QuantizeParams& p, const std::string& scheme) {
+[[noreturn]] void fail_without_code(const char* op, const QuantizeParams& p,
+                                    const std::string& scheme) {
   const Scales& s = p.format.scales;
   int64_t i = 0;
   for (; i < p.n; ++i) {
     const float inverse = s.inverse[i / s.inner % s.channels];
     if (std::isnan(p.x[i]) || (std::isinf(p.x[i]) && inverse == 0.0f)) break;
   }
-  fail(op, "x must not hold NaN under scheme ", scheme, ", got ", i < p.n ? p.x[i] : 0.0f, " at element ", i);
+  fail(op, "x must not hold NaN under scheme ", scheme, ", got ", i < p.n ? p.x[i] : 0.0f,
+       " at element ", i);
 }
 
 Tensor quantize(const Tensor& x, const OptTensor& scale, const OptTensor& levels, int64_t bits,
@@ -110,7 +113,8 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
     if (any >> width) return wide.store(true, std::memory_order_relaxed);
     kernel(from, width, to, b, e);
   });
-  TX_CHECK(!wide.load(), op, "codes must be below ", 1 << width, " for these bits, got a larger one");
+  TX_CHECK(!wide.load(), op, "codes must be below ", 1 << width,
+           " for these bits, got a larger one");
   return out;
 }
 

@@ -1,4 +1,5 @@
-// The format arguments every quantization op shares, checked once and turned into kernel parameters.
+// The format arguments every quantization op shares, checked once and turned into kernel
+// parameters.
 #pragma once
 
 #include <cmath>
@@ -14,8 +15,8 @@ struct Channels {
   int64_t inner;
 };
 
-inline Channels channels_of(const char* op, const std::vector<int64_t>& sizes, std::optional<int64_t> dim,
-                            std::optional<int64_t> bucket_size) {
+inline Channels channels_of(const char* op, const std::vector<int64_t>& sizes,
+                            std::optional<int64_t> dim, std::optional<int64_t> bucket_size) {
   int64_t n = 1;
   for (const int64_t size : sizes) n *= size;
   TX_CHECK(!(dim && bucket_size), op, "dim must be None when bucket_size is given, got ", *dim);
@@ -26,14 +27,17 @@ inline Channels channels_of(const char* op, const std::vector<int64_t>& sizes, s
   }
   if (!dim) return {1, n > 0 ? n : 1};
   const auto dims = static_cast<int64_t>(sizes.size());
-  TX_CHECK(*dim >= -dims && *dim < dims, op, "dim must be in [", -dims, ", ", dims - 1, "], got ", *dim);
+  TX_CHECK(*dim >= -dims && *dim < dims, op, "dim must be in [", -dims, ", ", dims - 1, "], got ",
+           *dim);
   const auto d = static_cast<size_t>(*dim < 0 ? *dim + dims : *dim);
   int64_t inner = 1;
   for (size_t k = d + 1; k < sizes.size(); ++k) inner *= sizes[k];
   return {sizes[d], inner > 0 ? inner : 1};
 }
 
-inline std::vector<int64_t> sizes_of(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }
+inline std::vector<int64_t> sizes_of(const Tensor& t) {
+  return {t.sizes().begin(), t.sizes().end()};
+}
 
 inline Scheme parse_scheme(const char* op, const std::string& scheme) {
   if (scheme == "symmetric") return Scheme::symmetric;
@@ -45,8 +49,8 @@ inline Scheme parse_scheme(const char* op, const std::string& scheme) {
 /// Codes per value; the symmetric grid of one bit would be {0}.
 inline int check_bits(const char* op, Scheme scheme, int64_t bits) {
   const int64_t least = scheme == Scheme::symmetric ? 2 : 1;
-  return static_cast<int>(
-      check_range(op, scheme == Scheme::symmetric ? "bits of scheme symmetric" : "bits", bits, least, 8));
+  return static_cast<int>(check_range(
+      op, scheme == Scheme::symmetric ? "bits of scheme symmetric" : "bits", bits, least, 8));
 }
 
 inline bool parse_rounding(const char* op, const std::string& rounding) {
@@ -55,11 +59,12 @@ inline bool parse_rounding(const char* op, const std::string& rounding) {
   return rounding == "stochastic";
 }
 
-/// float32 values of a float tensor, contiguous: exact for bfloat16 and float16, rounded for float64.
+/// float32 values of a float tensor, contiguous: exact for bfloat16 and float16, rounded for
+/// float64.
 inline Tensor as_float(const char* op, const char* name, const Tensor& x) {
   const ScalarType type = x.scalar_type();
-  TX_CHECK(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
-               type == ScalarType::Half,
+  TX_CHECK(type == ScalarType::Float || type == ScalarType::Double ||
+               type == ScalarType::BFloat16 || type == ScalarType::Half,
            op, name, " must be float32, float64, bfloat16 or float16, got ", dtype_name(type));
   const Tensor dense = torch::stable::contiguous(x);
   return type == ScalarType::Float ? dense : torch::stable::to(dense, ScalarType::Float);
@@ -68,9 +73,10 @@ inline Tensor as_float(const char* op, const char* name, const Tensor& x) {
 /// A Format and the memory it points to.
 class PreparedFormat {
  public:
-  PreparedFormat(const char* op, const std::vector<int64_t>& sizes, const std::optional<Tensor>& scale,
-                 const std::optional<Tensor>& levels, int64_t bits, const std::string& scheme,
-                 std::optional<int64_t> dim, std::optional<int64_t> bucket_size)
+  PreparedFormat(const char* op, const std::vector<int64_t>& sizes,
+                 const std::optional<Tensor>& scale, const std::optional<Tensor>& levels,
+                 int64_t bits, const std::string& scheme, std::optional<int64_t> dim,
+                 std::optional<int64_t> bucket_size)
       : op_(op), channels_(channels_of(op, sizes, dim, bucket_size)) {
     format_.scheme = parse_scheme(op, scheme);
     format_.bits = check_bits(op, format_.scheme, bits);
@@ -78,7 +84,8 @@ class PreparedFormat {
              levels ? "scheme must be levels when a level table is given, got "
                     : "levels must be a tensor of levels under scheme ",
              scheme);
-    TX_CHECK(scale || format_.scheme == Scheme::levels, op, "scale must be a tensor under scheme ", scheme);
+    TX_CHECK(scale || format_.scheme == Scheme::levels, op, "scale must be a tensor under scheme ",
+             scheme);
     read_scales(scale);
     if (levels) read_levels(*levels);
   }
@@ -108,8 +115,8 @@ class PreparedFormat {
         if (affine) lo_[c] = values[2 * c] + 0.0f;
         TX_CHECK(step_[c] >= 0.0f && std::isfinite(step_[c]), op_,
                  "scale must be finite and not negative, got ", step_[c], " in channel ", c);
-        TX_CHECK(!affine || std::isfinite(lo_[c]), op_, "scale must hold finite minima, got ", lo_[c],
-                 " in channel ", c);
+        TX_CHECK(!affine || std::isfinite(lo_[c]), op_, "scale must hold finite minima, got ",
+                 lo_[c], " in channel ", c);
       }
     }
     inverse_.resize(count);
@@ -124,7 +131,8 @@ class PreparedFormat {
   void read_levels(const Tensor& levels) {
     check_dtype(op_, "levels", levels, ScalarType::Float);
     TX_CHECK(levels.dim() == 1 || (levels.dim() == 2 && levels.sizes()[0] == channels_.count), op_,
-             "levels must have shape (levels,) or (", channels_.count, ", levels), got ", shape_text(levels));
+             "levels must have shape (levels,) or (", channels_.count, ", levels), got ",
+             shape_text(levels));
     const int64_t count = levels.sizes()[static_cast<size_t>(levels.dim() - 1)];
     TX_CHECK(count >= 2 && count <= int64_t{1} << format_.bits, op_, "levels must have 2 to ",
              1 << format_.bits, " entries for these bits, got ", count);
@@ -134,7 +142,8 @@ class PreparedFormat {
     last_.resize(static_cast<size_t>(tables));
     for (int64_t t = 0; t < tables; ++t)
       last_[static_cast<size_t>(t)] = last_distinct(values + t * count, count);
-    format_.levels = {values, last_.data(), static_cast<int32_t>(count), levels.dim() == 1 ? 0 : count};
+    format_.levels = {values, last_.data(), static_cast<int32_t>(count),
+                      levels.dim() == 1 ? 0 : count};
   }
 
   /// Tables rise strictly up to their last distinct entry, which may be repeated as padding.

@@ -20,7 +20,8 @@ std::vector<Range> channel_ranges(const float* x, int64_t n, const Channels& c) 
   std::vector<Range> ranges(static_cast<size_t>(c.count));
   if (n == 0) return ranges;
   if (c.count == 1 || (c.inner == 1 && n > c.count)) {
-    const int64_t rows = n / c.count, chunk = std::max<int64_t>(1, std::max(kChunk / c.count, rows / 64));
+    const int64_t rows = n / c.count,
+                  chunk = std::max<int64_t>(1, std::max(kChunk / c.count, rows / 64));
     const int64_t chunks = (rows + chunk - 1) / chunk;
     std::vector<Range> parts(static_cast<size_t>(chunks * c.count));
     parallel_for(chunks, 1, [&](int64_t b, int64_t e) {
@@ -91,8 +92,8 @@ Tensor quantization_scale(const Tensor& x, int64_t bits, std::string scheme_name
   return out;
 }
 
-Tensor quantization_variance(const Tensor& x, const OptTensor& scale, const OptTensor& levels, int64_t bits,
-                             std::string scheme, OptInt dim, OptInt bucket_size) {
+Tensor quantization_variance(const Tensor& x, const OptTensor& scale, const OptTensor& levels,
+                             int64_t bits, std::string scheme, OptInt dim, OptInt bucket_size) {
   constexpr const char* op = "quantization_variance";
   const Tensor in = as_float(op, "x", x);
   const PreparedFormat prepared(op, sizes_of(x), scale, levels, bits, scheme, dim, bucket_size);
@@ -103,14 +104,16 @@ Tensor quantization_variance(const Tensor& x, const OptTensor& scale, const OptT
   parallel_for(chunks, 16, [&](int64_t b, int64_t e) {
     for (int64_t k = b; k < e; ++k) {
       const int64_t first = k * kTreeChunk;
-      sums[static_cast<size_t>(k)] = tree_sum_chunk(std::min(kTreeChunk, n - first), [&](int64_t i) {
-        const int64_t channel = (first + i) / format.scales.inner % format.scales.channels;
-        return rounding_variance(format, values[first + i], channel);
-      });
+      sums[static_cast<size_t>(k)] =
+          tree_sum_chunk(std::min(kTreeChunk, n - first), [&](int64_t i) {
+            const int64_t channel = (first + i) / format.scales.inner % format.scales.channels;
+            return rounding_variance(format, values[first + i], channel);
+          });
     }
   });
   Tensor out = torch::stable::new_empty(x, std::vector<int64_t>{}, ScalarType::Double);
-  *out.mutable_data_ptr<double>() = tree_sum(chunks, [&](int64_t k) { return sums[static_cast<size_t>(k)]; });
+  *out.mutable_data_ptr<double>() =
+      tree_sum(chunks, [&](int64_t k) { return sums[static_cast<size_t>(k)]; });
   return out;
 }
 

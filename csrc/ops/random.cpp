@@ -17,7 +17,8 @@ Tensor fold_in_int(const Tensor& key, int64_t data) {
   constexpr const char* op = "fold_in";
   check_range(op, "data", data, 0, 0xFFFFFFFFll);
   Tensor out = new_key(key, {2});
-  write_key(out.mutable_data_ptr<int64_t>(), fold_in(read_key(op, key), static_cast<uint32_t>(data)));
+  write_key(out.mutable_data_ptr<int64_t>(),
+            fold_in(read_key(op, key), static_cast<uint32_t>(data)));
   return out;
 }
 
@@ -38,7 +39,8 @@ Tensor split(const Tensor& key, int64_t n) {
   const Key parent = read_key(op, key);
   Tensor out = new_key(key, {n, 2});
   auto* rows = out.mutable_data_ptr<int64_t>();
-  for (int64_t j = 0; j < n; ++j) write_key(rows + 2 * j, fold_in(parent, static_cast<uint32_t>(j)));
+  for (int64_t j = 0; j < n; ++j)
+    write_key(rows + 2 * j, fold_in(parent, static_cast<uint32_t>(j)));
   return out;
 }
 

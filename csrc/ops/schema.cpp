@@ -3,27 +3,39 @@
 #include "stable.h"
 
 STABLE_TORCH_LIBRARY(torchext, m) {
-  m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");  // pass 1 of a store; index of a NaN/Inf or -1
-  m.def("_cpu_isa() -> str");              // instruction set in use
+  m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");  // pass 1 of a store; index of a
+                                                              // NaN/Inf or -1
+  m.def("_cpu_isa() -> str");                                 // instruction set in use
   m.def(
-      "_encode(Tensor x, Tensor mean, Tensor scale, Tensor grid, Tensor levels, str mode, int bits, Tensor key, "
-      "int row0, int copy, Tensor(a!) codes, Tensor? y, Tensor? weight, Tensor? x0, Tensor? intercept, str loss, "
-      "Tensor? bounds, Tensor(b!) sums, Tensor(c!) totals, Tensor(d!) clipped) -> ()");  // pass 2 of a store
-  m.def("_force_isa(str isa) -> bool");    // switches it in this process, for tests
+      "_encode(Tensor x, Tensor mean, Tensor scale, Tensor grid, Tensor levels, str mode, int "
+      "bits, Tensor key, "
+      "int row0, int copy, Tensor(a!) codes, Tensor? y, Tensor? weight, Tensor? x0, Tensor? "
+      "intercept, str loss, "
+      "Tensor? bounds, Tensor(b!) sums, Tensor(c!) totals, Tensor(d!) clipped) -> ()");  // pass 2
+                                                                                         // of a
+                                                                                         // store
+  m.def("_force_isa(str isa) -> bool");  // switches it in this process, for tests
   m.def(
-      "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, int iterations)"
-      " -> Tensor");  // centroid levels per column
-  m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a layout
-  m.def("_permute_tiles(Tensor packed, Tensor order, int cols, int bits, Tensor(a!) out) -> ()");  // rows of tile4
+      "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "
+      "int iterations)"
+      " -> Tensor");                                                   // centroid levels per column
+  m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a
+                                                                       // layout
+  m.def(
+      "_permute_tiles(Tensor packed, Tensor order, int cols, int bits, Tensor(a!) out) -> ()");  // rows of tile4
   m.def("_philox(Tensor key, int blocks, int stream, int draw) -> Tensor");  // raw words, for tests
   m.def(
-      "_sgd_decode(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor table, "
+      "_sgd_decode(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor "
+      "table, "
       "Tensor row_index, int draw) -> Tensor");  // rows of a store as scaled values
   m.def(
-      "_sgd_epoch(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor table, Tensor? y, "
-      "Tensor? weight, Tensor? z0, Tensor(a!) x, Tensor(b!) intercept, Tensor? x0, Tensor? constant, Tensor? shrink, "
+      "_sgd_epoch(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor "
+      "table, Tensor? y, "
+      "Tensor? weight, Tensor? z0, Tensor(a!) x, Tensor(b!) intercept, Tensor? x0, Tensor? "
+      "constant, Tensor? shrink, "
       "Tensor(c!)? average, Tensor order, Tensor gamma, int batch, str loss, float l1, float l2, "
-      "bool variance_reduced, bool fit_intercept, int model_bits, int residual_bits, int gradient_bits, Tensor key, "
+      "bool variance_reduced, bool fit_intercept, int model_bits, int residual_bits, int "
+      "gradient_bits, Tensor key, "
       "int first_step, int threads) -> Tensor");  // mini-batch SGD over codes
   m.def("_unpack_codes(Tensor packed, int rows, int cols, int bits, str layout) -> Tensor");
   m.def(  // packed codes to float32
@@ -38,7 +50,7 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def("fold_in(Tensor key, int data) -> Tensor");  // child key
   m.def("fold_in.Tensor(Tensor key, Tensor data) -> Tensor");
   m.def("pack_bits(Tensor codes, int bits) -> Tensor");  // one code a byte to a bit stream
-  m.def(  // spacings that cover the values
+  m.def(                                                 // spacings that cover the values
       "quantization_scale(Tensor x, int bits, str scheme, int? dim, int? bucket_size) -> Tensor");
   m.def(  // exact, float64
       "quantization_variance(Tensor x, Tensor? scale, Tensor? levels, int bits, str scheme, "
@@ -49,6 +61,6 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(  // several independent roundings of each value in one pass
       "quantize_draws(Tensor x, Tensor levels, int draws, str form, int? dim, Tensor key, "
       "int stream=0) -> Tensor");
-  m.def("split(Tensor key, int n) -> Tensor");  // n child keys, one a row
+  m.def("split(Tensor key, int n) -> Tensor");                     // n child keys, one a row
   m.def("unpack_bits(Tensor packed, int n, int bits) -> Tensor");  // the reverse of pack_bits
 }

@@ -30,8 +30,8 @@ template <class... Parts>
 }
 
 // STD_TORCH_CHECK would prepend function, file and line; users need none of them.
-#define TX_CHECK(condition, op, ...)                        \
-  do {                                                      \
+#define TX_CHECK(condition, op, ...)                          \
+  do {                                                        \
     if (!(condition)) ::torchext::ops::fail(op, __VA_ARGS__); \
   } while (false)
 
@@ -55,16 +55,19 @@ inline const char* dtype_name(ScalarType type) {
 inline std::string shape_text(const Tensor& t) {
   std::ostringstream text;
   text << "(";
-  for (int64_t d = 0; d < t.dim(); ++d) text << (d ? ", " : "") << t.sizes()[static_cast<size_t>(d)];
+  for (int64_t d = 0; d < t.dim(); ++d)
+    text << (d ? ", " : "") << t.sizes()[static_cast<size_t>(d)];
   text << ")";
   return text.str();
 }
 
 inline void check_dtype(const char* op, const char* name, const Tensor& t, ScalarType want) {
-  TX_CHECK(t.scalar_type() == want, op, name, " must be ", dtype_name(want), ", got ", dtype_name(t.scalar_type()));
+  TX_CHECK(t.scalar_type() == want, op, name, " must be ", dtype_name(want), ", got ",
+           dtype_name(t.scalar_type()));
 }
 
-inline void check_shape(const char* op, const char* name, const Tensor& t, std::initializer_list<int64_t> want) {
+inline void check_shape(const char* op, const char* name, const Tensor& t,
+                        std::initializer_list<int64_t> want) {
   bool same = t.dim() == static_cast<int64_t>(want.size());
   int64_t d = 0;
   for (const int64_t size : want) same = same && t.sizes()[static_cast<size_t>(d++)] == size;
@@ -81,7 +84,8 @@ inline void check_contiguous(const char* op, const char* name, const Tensor& t) 
   TX_CHECK(t.is_contiguous(), op, name, " must be contiguous, got a strided tensor");
 }
 
-inline int64_t check_range(const char* op, const char* name, int64_t value, int64_t lo, int64_t hi) {
+inline int64_t check_range(const char* op, const char* name, int64_t value, int64_t lo,
+                           int64_t hi) {
   TX_CHECK(value >= lo && value <= hi, op, name, " must be in [", lo, ", ", hi, "], got ", value);
   return value;
 }

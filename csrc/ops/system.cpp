@@ -9,7 +9,8 @@ std::string cpu_isa() { return cpu::isa_name(cpu::active_isa()); }
 
 bool force_isa(std::string name) {
   cpu::Isa isa;
-  TX_CHECK(cpu::parse_isa(name.c_str(), &isa), "_force_isa", "isa must be ref, avx2 or avx512, got ", name);
+  TX_CHECK(cpu::parse_isa(name.c_str(), &isa), "_force_isa",
+           "isa must be ref, avx2 or avx512, got ", name);
   return cpu::force_isa(isa);
 }
 

@@ -4,10 +4,12 @@ namespace torchext::cuda {
 namespace {
 
 template <class T>
-__global__ void __launch_bounds__(T::kThreads) quantize_symmetric_kernel(const QuantizeSymmetricParams p) {
+__global__ void __launch_bounds__(T::kThreads)
+    quantize_symmetric_kernel(const QuantizeSymmetricParams p) {
   const float inverse = inverse_step(*p.scale);
   const Key key{p.key[0], p.key[1]};
-  const int64_t units = (p.n + T::kElems - 1) / T::kElems, stride = int64_t{gridDim.x} * T::kThreads;
+  const int64_t units = (p.n + T::kElems - 1) / T::kElems,
+                stride = int64_t{gridDim.x} * T::kThreads;
   for (int64_t u = int64_t{blockIdx.x} * T::kThreads + threadIdx.x; u < units; u += stride) {
     const int64_t first = u * T::kElems;
     const auto block = static_cast<uint64_t>(first / 4);
@@ -43,13 +45,15 @@ cudaError_t launch(const QuantizeSymmetricParams& p, cudaStream_t stream) noexce
 
 template <int kBits>
 cudaError_t launch(const QuantizeSymmetricParams& p, cudaStream_t stream) noexcept {
-  const bool aligned = reinterpret_cast<uintptr_t>(p.x) % 16 == 0 && reinterpret_cast<uintptr_t>(p.codes) % 4 == 0;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(p.x) % 16 == 0 && reinterpret_cast<uintptr_t>(p.codes) % 4 == 0;
   return aligned ? launch<kBits, true>(p, stream) : launch<kBits, false>(p, stream);
 }
 
 }  // namespace
 
-cudaError_t launch_quantize_symmetric(const QuantizeSymmetricParams& p, int bits, cudaStream_t stream) noexcept {
+cudaError_t launch_quantize_symmetric(const QuantizeSymmetricParams& p, int bits,
+                                      cudaStream_t stream) noexcept {
   if (p.n == 0) return cudaSuccess;
   switch (bits) {
     case 2: return launch<2>(p, stream);

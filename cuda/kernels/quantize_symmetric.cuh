@@ -27,21 +27,23 @@ template <int kBitsValue, bool kVec>
 struct QuantizeSymmetricTraits {
   static constexpr int kBits = kBitsValue;
   static constexpr int kThreads = 256;
-  static constexpr int kElems = 32;       // per thread and turn: kBits whole 32-bit words, 8 Philox blocks
-  static constexpr bool kVector = kVec;   // x 16-byte aligned, codes 4-byte aligned
+  static constexpr int kElems =
+      32;  // per thread and turn: kBits whole 32-bit words, 8 Philox blocks
+  static constexpr bool kVector = kVec;     // x 16-byte aligned, codes 4-byte aligned
   static constexpr int64_t kBlocks = 4096;  // at most; the grid strides over the rest
 };
 
 /// Codes of the elements 4*block .. 4*block+3, b bits each, the first lowest.
 template <int kBits>
-TX_HD uint32_t quantize_symmetric_four(const float* x, int count, float inverse, Key key, uint64_t block,
-                                       uint32_t stream) {
+TX_HD uint32_t quantize_symmetric_four(const float* x, int count, float inverse, Key key,
+                                       uint64_t block, uint32_t stream) {
   constexpr int32_t kMax = (1 << (kBits - 1)) - 1;
   const Words r = draw4(key, block, stream, 0);
   uint32_t four = 0;
   for (int k = 0; k < 4; ++k) {
     if (k < count) {
-      const auto code = static_cast<uint32_t>(symmetric_stochastic(x[k], inverse, kMax, unit(r.w[k])));
+      const auto code =
+          static_cast<uint32_t>(symmetric_stochastic(x[k], inverse, kMax, unit(r.w[k])));
       four |= code << (k * kBits);
     }
   }
@@ -50,16 +52,16 @@ TX_HD uint32_t quantize_symmetric_four(const float* x, int count, float inverse,
 
 /// One full turn of a thread: 32 elements to kBits words.
 template <int kBits>
-TX_HD void quantize_symmetric_unit(const float* x, float inverse, Key key, uint64_t block, uint32_t stream,
-                                   uint32_t* words) {
+TX_HD void quantize_symmetric_unit(const float* x, float inverse, Key key, uint64_t block,
+                                   uint32_t stream, uint32_t* words) {
   uint64_t held = 0;
   int filled = 0, out = 0;
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
   for (int group = 0; group < 8; ++group) {
-    held |= static_cast<uint64_t>(quantize_symmetric_four<kBits>(x + 4 * group, 4, inverse, key,
-                                                                 block + static_cast<uint64_t>(group), stream))
+    held |= static_cast<uint64_t>(quantize_symmetric_four<kBits>(
+                x + 4 * group, 4, inverse, key, block + static_cast<uint64_t>(group), stream))
             << filled;
     filled += 4 * kBits;
     if (filled >= 32) {
@@ -72,14 +74,14 @@ TX_HD void quantize_symmetric_unit(const float* x, float inverse, Key key, uint6
 
 /// The ragged end: count < 32 elements, byte by byte.
 template <int kBits>
-TX_HD void quantize_symmetric_tail(const float* x, int count, float inverse, Key key, uint64_t block,
-                                   uint32_t stream, uint8_t* codes) {
+TX_HD void quantize_symmetric_tail(const float* x, int count, float inverse, Key key,
+                                   uint64_t block, uint32_t stream, uint8_t* codes) {
   uint64_t held = 0;
   int filled = 0;
   for (int i = 0; i < count; i += 4) {
     const int some = count - i < 4 ? count - i : 4;
-    held |= static_cast<uint64_t>(quantize_symmetric_four<kBits>(x + i, some, inverse, key,
-                                                                 block + static_cast<uint64_t>(i / 4), stream))
+    held |= static_cast<uint64_t>(quantize_symmetric_four<kBits>(
+                x + i, some, inverse, key, block + static_cast<uint64_t>(i / 4), stream))
             << filled;
     for (filled += some * kBits; filled >= 8; filled -= 8) {
       *codes++ = static_cast<uint8_t>(held);

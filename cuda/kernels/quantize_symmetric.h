@@ -7,7 +7,9 @@
 
 namespace torchext::cuda {
 
-/// Quantizes p.n values to p.codes at 2 to 8 bits on `stream`; cudaErrorInvalidValue for other widths.
-cudaError_t launch_quantize_symmetric(const QuantizeSymmetricParams& p, int bits, cudaStream_t stream) noexcept;
+/// Quantizes p.n values to p.codes at 2 to 8 bits on `stream`; cudaErrorInvalidValue for other
+/// widths.
+cudaError_t launch_quantize_symmetric(const QuantizeSymmetricParams& p, int bits,
+                                      cudaStream_t stream) noexcept;
 
 }  // namespace torchext::cuda

@@ -1,9 +1,10 @@
-// The extension module is empty: importing it runs the static initialisers that register the CUDA ops.
+// The extension module is empty: importing it runs the static initialisers that register the CUDA
+// ops.
 #include <Python.h>
 
 PyMODINIT_FUNC PyInit__C_cuda(void) {
   static PyModuleDef_Slot slots[] = {{0, nullptr}};
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, 0, nullptr, slots,
-                               nullptr,               nullptr,   nullptr};
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, 0, nullptr, slots, nullptr, nullptr, nullptr};
   return PyModuleDef_Init(&module);
 }

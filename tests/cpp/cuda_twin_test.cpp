@@ -27,8 +27,8 @@ std::vector<uint8_t> twin(const std::vector<float>& x, float scale, uint32_t str
       cuda::quantize_symmetric_unit<kBits>(x.data() + first, inverse, kKey, block, stream, words);
       std::memcpy(out, words, sizeof words);
     } else {
-      cuda::quantize_symmetric_tail<kBits>(x.data() + first, static_cast<int>(n - first), inverse, kKey, block,
-                                           stream, out);
+      cuda::quantize_symmetric_tail<kBits>(x.data() + first, static_cast<int>(n - first), inverse,
+                                           kKey, block, stream, out);
     }
   }
   return codes;
@@ -54,8 +54,10 @@ std::vector<uint8_t> reference(const std::vector<float>& x, float scale, uint32_
 std::vector<float> values(int64_t n) {
   const float inf = std::numeric_limits<float>::infinity();
   std::vector<float> x(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) x[static_cast<size_t>(i)] = static_cast<float>(37 * i % 64 - 32) / 13.0f;
-  if (n > 12) x[3] = std::nanf(""), x[5] = inf, x[6] = -inf, x[7] = -0.0f, x[9] = 1e-42f, x[11] = 3e38f;
+  for (int64_t i = 0; i < n; ++i)
+    x[static_cast<size_t>(i)] = static_cast<float>(37 * i % 64 - 32) / 13.0f;
+  if (n > 12)
+    x[3] = std::nanf(""), x[5] = inf, x[6] = -inf, x[7] = -0.0f, x[9] = 1e-42f, x[11] = 3e38f;
   return x;
 }
 

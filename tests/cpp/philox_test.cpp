@@ -1,6 +1,7 @@
+#include "kernels/philox.h"
+
 #include <gtest/gtest.h>
 
-#include "kernels/philox.h"
 #include "kernels/tree_sum.h"
 
 namespace torchext {
@@ -10,7 +11,8 @@ TEST(Philox, PublishedKnownAnswers) {
   const Words zero = philox4x32_10(0, 0, 0, 0, 0, 0);
   EXPECT_EQ(zero.w[0], 0x6627e8d5u);
   EXPECT_EQ(zero.w[3], 0x9b00dbd8u);
-  const Words pi = philox4x32_10(0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0);
+  const Words pi =
+      philox4x32_10(0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0);
   EXPECT_EQ(pi.w[0], 0xd16cfe09u);
   EXPECT_EQ(pi.w[1], 0x94fdccebu);
 }

@@ -22,7 +22,8 @@ std::vector<int> unpack(const std::vector<uint8_t>& packed, int64_t n, int bits)
 
 TEST(Quantize, GoldenStochasticCodes) {
   std::vector<float> x(20);
-  for (int i = 0; i < 20; ++i) x[static_cast<size_t>(i)] = static_cast<float>((37 * i) % 64 - 32) / 16.0f;
+  for (int i = 0; i < 20; ++i)
+    x[static_cast<size_t>(i)] = static_cast<float>((37 * i) % 64 - 32) / 16.0f;
   const float step = 0.25f, inverse = 4.0f;
   std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(20, 4)));
   QuantizeParams p{};
@@ -34,7 +35,8 @@ TEST(Quantize, GoldenStochasticCodes) {
   p.key = kKey;
   p.stream = 3;
   EXPECT_FALSE(cpu::quantize_ref.quantize(p, 0, 20));
-  const std::vector<int> want = {-7, 1, -5, 3, -3, 6, 0, -7, 2, -5, 4, -2, 7, 0, -7, 2, -4, 5, -1, 7};
+  const std::vector<int> want = {-7, 1,  -5, 3, -3, 6, 0,  -7, 2,  -5,
+                                 4,  -2, 7,  0, -7, 2, -4, 5,  -1, 7};
   const std::vector<int> got = unpack(codes, 20, 4);
   for (size_t i = 0; i < 20; ++i) EXPECT_EQ(got[i] - 7, want[i]) << i;
 }
@@ -51,7 +53,8 @@ TEST(Round, EdgeCases) {
   EXPECT_EQ(symmetric_stochastic(inf, 1.0f, 7, 0.5f), 14);
   EXPECT_EQ(symmetric_stochastic(-inf, 1.0f, 7, 0.5f), 0);
   EXPECT_EQ(symmetric_stochastic(nan, 1.0f, 7, 0.5f), 15);
-  EXPECT_EQ(symmetric_stochastic(inf, inverse_step(1e-39f), 7, 0.5f), 15);  // Inf over no spacing is NaN
+  EXPECT_EQ(symmetric_stochastic(inf, inverse_step(1e-39f), 7, 0.5f),
+            15);  // Inf over no spacing is NaN
   EXPECT_TRUE(std::isnan(decode_symmetric(15, 1.0f, 7)));
   EXPECT_FALSE(std::signbit(decode_symmetric(0, 0.0f, 7)));
   EXPECT_EQ(symmetric_nearest(2.5f, 1.0f, 7) - 7, 2);
@@ -98,7 +101,8 @@ TEST_P(Parity, VectorKernelsEqualTheReference) {
             inverse[c] = inverse_step(step[c]);
             lo[c] = -2.6f + 0.1f * static_cast<float>(c);
           }
-          const int32_t count = 1 << bits, last = n % 7 == 0 ? 0 : count - 1 - static_cast<int>(n % 2);
+          const int32_t count = 1 << bits,
+                        last = n % 7 == 0 ? 0 : count - 1 - static_cast<int>(n % 2);
           std::vector<float> levels(table, table + count);
           for (int32_t i = last + 1; i < count; ++i)
             levels[static_cast<size_t>(i)] = levels[static_cast<size_t>(last)];
@@ -131,7 +135,8 @@ TEST_P(Parity, VectorKernelsEqualTheReference) {
             const auto bytes = y[0].size() * sizeof(float);
             ASSERT_EQ(nan[0], nan[1]);
             ASSERT_EQ(codes[0], codes[1]) << "scheme " << scheme << " bits " << bits << " n " << n;
-            ASSERT_EQ(std::memcmp(y[0].data(), y[1].data(), bytes), 0) << scheme << " " << bits << " " << n;
+            ASSERT_EQ(std::memcmp(y[0].data(), y[1].data(), bytes), 0)
+                << scheme << " " << bits << " " << n;
             ASSERT_EQ(std::memcmp(trip[0].data(), trip[1].data(), bytes), 0)
                 << scheme << " " << bits << " " << n;
           }
@@ -141,8 +146,9 @@ TEST_P(Parity, VectorKernelsEqualTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, Parity, testing::Values(0, 1, 2),
-                         [](const auto& info) { return cpu::isa_name(static_cast<cpu::Isa>(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Isas, Parity, testing::Values(0, 1, 2), [](const auto& info) {
+  return cpu::isa_name(static_cast<cpu::Isa>(info.param));
+});
 
 }  // namespace
 }  // namespace torchext

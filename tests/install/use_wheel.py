@@ -8,7 +8,9 @@ import torch
 import torchext
 
 root, version = Path(sys.argv[1]), sys.argv[2]
-assert not Path(torchext.__file__).is_relative_to(root), f"imported from the tree: {torchext.__file__}"
+assert not Path(torchext.__file__).is_relative_to(root), (
+    f"imported from the tree: {torchext.__file__}"
+)
 assert torchext.__version__ == version
 
 for module in ("sklearn", "matplotlib", "pyarrow", "tqdm"):

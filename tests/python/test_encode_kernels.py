@@ -71,8 +71,12 @@ def test_tiny_set_nearest() -> None:
     # (1/2, -1), (-1/2, 1/4), (1, 0: a tie, lower), (-1, 3/4)
     assert codes.tolist() == [[2, 0], [1, 2], [3, 1], [0, 3]]
     sums = encoder.finish()
-    q = np.array([[1 / 3, -1], [-1 / 3, 1 / 3], [1, -1 / 3], [-1, 1]], dtype=np.float32).astype(np.float64)
-    check_sums(sums, a.numpy(), q, q, y.numpy().astype(float), x0.numpy().astype(float), np.ones(4), None)
+    q = np.array([[1 / 3, -1], [-1 / 3, 1 / 3], [1, -1 / 3], [-1, 1]], dtype=np.float32).astype(
+        np.float64
+    )
+    check_sums(
+        sums, a.numpy(), q, q, y.numpy().astype(float), x0.numpy().astype(float), np.ones(4), None
+    )
     assert sums.noise[0].tolist() == pytest.approx([1 / 72, 13 / 288], rel=1e-6)
     assert (sums.gradient[0] - sums.gradient[1]).flatten().tolist() == pytest.approx(
         [-37 / 576, -79 / 576], rel=1e-6
@@ -89,7 +93,9 @@ def test_tiny_set_variances() -> None:
     encoder = enc.Encoder(0 * one, one, exact_book(2, "stochastic", levels), KEY)
     encoder.add(a)
     noise = encoder.finish().noise
-    assert noise[1].tolist() == pytest.approx([float(Fraction(1, 24)), float(Fraction(19, 288))], rel=1e-6)
+    assert noise[1].tolist() == pytest.approx(
+        [float(Fraction(1, 24)), float(Fraction(19, 288))], rel=1e-6
+    )
     assert (4 * noise[1] ** 2 / noise[2]).tolist() == pytest.approx([2, 722 / 265], rel=1e-6)
 
 
@@ -113,7 +119,11 @@ def check_sums(sums, a, q, q2, y, x0, w, loss) -> None:  # type: ignore[no-untyp
     close(sums.moments[0], mean(a * a))
     close(sums.moments[1], mean(q * q2))
     close(sums.moments[2], mean(both))
-    slope = (lambda z: z - y) if loss in (None, "squared_error") else (lambda z: -y / (1 + np.exp(y * z)))
+    slope = (
+        (lambda z: z - y)
+        if loss in (None, "squared_error")
+        else (lambda z: -y / (1 + np.exp(y * z)))
+    )
     for o in range(y.shape[1]):
         close(sums.linear[0, :, o], mean(a * y[:, o : o + 1]))
         close(sums.linear[1, :, o], mean((both - a) * y[:, o : o + 1]))
@@ -157,16 +167,30 @@ def encode_case(mode, bits, outputs, loss, kind, rows, cols, **over):  # type: i
         levels = torch.cummax(levels, 1).values.contiguous()
         book = lev.codebook(bits, mode, levels=levels)
     y = torch.from_numpy(np.sign(rng.normal(size=(rows, outputs))).astype(np.float32))
-    weight = torch.from_numpy(rng.uniform(0.5, 2, rows).astype(np.float32)) if over.get("weighted") else None
+    weight = (
+        torch.from_numpy(rng.uniform(0.5, 2, rows).astype(np.float32))
+        if over.get("weighted")
+        else None
+    )
     x0 = torch.from_numpy(rng.normal(size=(outputs, cols)).astype(np.float32))
     tight = bounds * 0.5 if over.get("tight") else bounds
     encoder = enc.Encoder(
-        mean, scale, book, KEY, copy=over.get("copy", 0), outputs=outputs, x0=x0, loss=loss, bounds=tight
+        mean,
+        scale,
+        book,
+        KEY,
+        copy=over.get("copy", 0),
+        outputs=outputs,
+        x0=x0,
+        loss=loss,
+        bounds=tight,
     )
     parts, at = [], 0
     for count in over.get("chunks", [rows]):
         part = slice(at, at + count)
-        parts.append(encoder.add(x[part], y=y[part], weight=None if weight is None else weight[part]))
+        parts.append(
+            encoder.add(x[part], y=y[part], weight=None if weight is None else weight[part])
+        )
         at += count
     return {
         "x": x,
@@ -188,7 +212,9 @@ def test_against_model(mode: str, bits: int, outputs: int, loss: str, kind: str)
     if kind == "table" and bits == 16:
         pytest.skip("16 bits have uniform levels only")
     rows, cols = 133, 7
-    case = encode_case(mode, bits, outputs, loss, kind, rows, cols, weighted=bits % 2 == 0, tight=True)
+    case = encode_case(
+        mode, bits, outputs, loss, kind, rows, cols, weighted=bits % 2 == 0, tight=True
+    )
     a = ((case["x"].double() - case["mean"]) / case["scale"]).float().numpy()
     book = case["book"]
     count = lev.level_count(bits, mode)
@@ -265,15 +291,26 @@ def test_threads_and_chunks() -> None:
     before = torch.get_num_threads()
     base = encode_case("stochastic", 4, 1, "squared_error", "table", rows, cols)
     try:
-        for threads, chunks in ((1, [rows]), (2, [1024, rows - 1024]), (7, [3072, 17408, rows - 20480])):
+        for threads, chunks in (
+            (1, [rows]),
+            (2, [1024, rows - 1024]),
+            (7, [3072, 17408, rows - 20480]),
+        ):
             torch.set_num_threads(threads)
-            same(base, encode_case("stochastic", 4, 1, "squared_error", "table", rows, cols, chunks=chunks))
+            same(
+                base,
+                encode_case(
+                    "stochastic", 4, 1, "squared_error", "table", rows, cols, chunks=chunks
+                ),
+            )
     finally:
         torch.set_num_threads(before)
 
 
 def test_copies_differ() -> None:
-    one, two = (encode_case("stochastic", 4, 1, "squared_error", "uniform", 200, 9, copy=c) for c in (0, 1))
+    one, two = (
+        encode_case("stochastic", 4, 1, "squared_error", "uniform", 200, 9, copy=c) for c in (0, 1)
+    )
     assert not torch.equal(one["codes"], two["codes"])
 
 
@@ -331,7 +368,9 @@ def test_stats(isa: str, dtype: torch.dtype) -> None:
             assert enc.update_stats(x, enc.new_stats(7)) == 1060 * 7 + 4
 
 
-def model_place(layout: str, row: int, col: int, cols: int, bits: int) -> list[tuple[int, int, int, int]]:
+def model_place(
+    layout: str, row: int, col: int, cols: int, bits: int
+) -> list[tuple[int, int, int, int]]:
     """(byte, bit, width, shift of the field in the code) of every plane, from the text of the format."""
     out, shift = [], 0
     for p in enc.planes(bits):
@@ -394,7 +433,8 @@ def test_layout_vectors() -> None:
     assert enc.pack_codes(wide % 16, 4).tolist() == (line * 17).repeat(2).tolist()
     assert enc.pack_codes(wide % 4, 2).tolist() == (line % 4 * 0x55).tolist()
     assert (
-        enc.pack_codes(torch.arange(4, dtype=torch.uint8).expand(64, 4), 4).tolist() == [0, 17, 34, 51] * 32
+        enc.pack_codes(torch.arange(4, dtype=torch.uint8).expand(64, 4), 4).tolist()
+        == [0, 17, 34, 51] * 32
     )
     rows = torch.arange(128, dtype=torch.uint8)[:, None]
     i = torch.arange(64)
@@ -434,7 +474,9 @@ def test_lloyd_levels_are_centroids(name: str, bits: int) -> None:
         plain = np.quantile(v, (np.arange(2**bits) + 0.5) / 2**bits)
         for _ in range(60):
             cut = np.searchsorted(v, (plain[1:] + plain[:-1]) / 2)
-            plain = np.array([c.mean() if c.size else plain[i] for i, c in enumerate(np.split(v, cut))])
+            plain = np.array(
+                [c.mean() if c.size else plain[i] for i, c in enumerate(np.split(v, cut))]
+            )
         best = lloyd_error(v, plain)
         assert lloyd_error(v, levels[j]) <= 1.01 * best + 1e-15
         if bits > 4:
@@ -457,7 +499,8 @@ def test_lloyd_few_values() -> None:
         distinct = torch.unique(a[:, j])
         np.testing.assert_allclose(levels[j, : distinct.numel()], distinct, atol=1e-7)
         assert torch.equal(
-            levels[j, distinct.numel() :], levels[j, distinct.numel() - 1].expand(8 - distinct.numel())
+            levels[j, distinct.numel() :],
+            levels[j, distinct.numel() - 1].expand(8 - distinct.numel()),
         )
     rows = torch.arange(0, 500, 7)
     assert torch.equal(
@@ -478,7 +521,9 @@ def test_grids() -> None:
     _, _, values, kind = lev.to_grid(levels)
     assert kind == "int16"  # two levels of the second column would merge on 256 points
     assert float((values - levels).abs().max()) < 2e-5
-    assert bool((values[:, 0] <= levels[:, 0]).all()) and bool((values[:, -1] >= levels[:, -1]).all())
+    assert bool((values[:, 0] <= levels[:, 0]).all()) and bool(
+        (values[:, -1] >= levels[:, -1]).all()
+    )
     book = lev.codebook(2, "nearest", levels=levels)
     assert book.table.shape == (2, 1, 3, 4)
     assert lev.to_grid(levels[[0, 2]])[3] == "int8"

@@ -1,5 +1,6 @@
-// Column statistics with AVX-512: 16 columns a step, four rows at a time so that the running sums, which
-// live in memory, are loaded and stored once per four rows. The order of additions is the row order.
+// Column statistics with AVX-512: 16 columns a step, four rows at a time so that the running sums,
+// which live in memory, are loaded and stored once per four rows. The order of additions is the row
+// order.
 #include <immintrin.h>
 
 #include "kernels/column_stats.h"
@@ -19,13 +20,14 @@ inline Pair load(const void* base, int64_t at, __mmask16 mask) {
             _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask >> 8), x + 8)};
   } else {
     const __m512 x = _mm512_maskz_loadu_ps(mask, static_cast<const float*>(base) + at);
-    return {_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))};
+    return {_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+            _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))};
   }
 }
 
 template <bool kF64, int kRows>
-inline void add_rows(const ColumnBlock& b, int64_t row, int64_t begin, int64_t end, double* sum, double* lo,
-                     double* hi) {
+inline void add_rows(const ColumnBlock& b, int64_t row, int64_t begin, int64_t end, double* sum,
+                     double* lo, double* hi) {
   for (int64_t j = begin; j < end; j += 16) {
     const int64_t left = end - j;
     const auto mask = static_cast<__mmask16>(left >= 16 ? 0xFFFF : (1 << left) - 1);
@@ -53,8 +55,8 @@ inline void add_rows(const ColumnBlock& b, int64_t row, int64_t begin, int64_t e
 }
 
 template <bool kF64>
-void run(const ColumnBlock& b, int64_t row, int64_t rows, int64_t begin, int64_t end, double* sum, double* lo,
-         double* hi) noexcept {
+void run(const ColumnBlock& b, int64_t row, int64_t rows, int64_t begin, int64_t end, double* sum,
+         double* lo, double* hi) noexcept {
   constexpr int kRows = 8;
   int64_t r = row;
   for (; r + kRows <= row + rows; r += kRows) add_rows<kF64, kRows>(b, r, begin, end, sum, lo, hi);
@@ -63,8 +65,8 @@ void run(const ColumnBlock& b, int64_t row, int64_t rows, int64_t begin, int64_t
 
 }  // namespace
 
-void column_stats_avx512(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end,
-                         double* sum, double* lo, double* hi) noexcept {
+void column_stats_avx512(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin,
+                         int64_t end, double* sum, double* lo, double* hi) noexcept {
   (block.f64 ? run<true> : run<false>)(block, row, rows, begin, end, sum, lo, hi);
 }
 

@@ -4,8 +4,8 @@ namespace torchext::cpu {
 namespace {
 
 template <class T>
-void run(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end, double* sum,
-         double* lo, double* hi) noexcept {
+void run(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end,
+         double* sum, double* lo, double* hi) noexcept {
   for (int64_t r = row; r < row + rows; ++r) {
     const T* x = static_cast<const T*>(block.x) + r * block.row_stride;
     for (int64_t j = begin; j < end; ++j) {
@@ -19,8 +19,8 @@ void run(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int
 
 }  // namespace
 
-void column_stats_ref(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int64_t end,
-                      double* sum, double* lo, double* hi) noexcept {
+void column_stats_ref(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin,
+                      int64_t end, double* sum, double* lo, double* hi) noexcept {
   (block.f64 ? run<double> : run<float>)(block, row, rows, begin, end, sum, lo, hi);
 }
 

@@ -3,7 +3,8 @@
 
 namespace torchext::cpu {
 
-/// Levels are cumulative; a level includes its extensions where present (VNNI and VBMI under avx512).
+/// Levels are cumulative; a level includes its extensions where present (VNNI and VBMI under
+/// avx512).
 enum class Isa : int { ref = 0, avx2 = 1, avx512 = 2 };
 
 /// What this processor offers: avx2 needs avx2+fma+bmi2+f16c, avx512 needs f+bw+dq+vl on top.

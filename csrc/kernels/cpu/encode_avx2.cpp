@@ -78,7 +78,7 @@ inline void count_clipped(const EncodePlan& p, const EncodeTile& t, int64_t col,
 }
 
 /// Adds 4 rows of a column to one half (lo or hi) of its sums.
-template <EncodeMode kMode, bool kWeighted, __m256d Lanes::*kHalf>
+template <EncodeMode kMode, bool kWeighted, __m256d Lanes::* kHalf>
 inline void add_moments(Lanes* sum, const double* weight, __m256d a, __m256d q, __m256d q2,
                         __m256d lower, __m256d upper) {
   const auto add = [sum](Moment m, __m256d x, __m256d y) {

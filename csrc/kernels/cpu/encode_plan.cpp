@@ -14,9 +14,10 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 float before(float x) { return std::nextafterf(x, -kInf); }
 
-/// Thresholds of one column, ascending: the code (nearest) or the lower level (otherwise) of `a` is the
-/// number of thresholds below a. "a >= L" is written as "a > the float before L".
-void column_thresholds(const float* level, int64_t last, EncodeMode mode, int64_t leaves, float* out) {
+/// Thresholds of one column, ascending: the code (nearest) or the lower level (otherwise) of `a` is
+/// the number of thresholds below a. "a >= L" is written as "a > the float before L".
+void column_thresholds(const float* level, int64_t last, EncodeMode mode, int64_t leaves,
+                       float* out) {
   std::fill(out, out + leaves, kInf);
   if (mode == EncodeMode::nearest) {
     for (int64_t i = 0; i < last; ++i) {
@@ -28,7 +29,8 @@ void column_thresholds(const float* level, int64_t last, EncodeMode mode, int64_
   }
 }
 
-/// Sorted -> Eytzinger (breadth first) order from index 1, so that a search step is node = 2*node + bit.
+/// Sorted -> Eytzinger (breadth first) order from index 1, so that a search step is node = 2*node +
+/// bit.
 void eytzinger(const float* sorted, int64_t leaves, float* out) {
   for (int64_t node = 1, level = 1; node < leaves; ++node) {
     if (node == 2 * level) level *= 2;
@@ -43,7 +45,8 @@ void setup_tables(const EncodeOptions& o, EncodeSetup* s) {
   while ((int64_t{1} << p.steps) < o.count) ++p.steps;
   const int64_t leaves = int64_t{1} << p.steps;
   p.width = std::max<int64_t>(leaves, 16);
-  for (auto* table : {&s->thresholds, &s->levels, &s->upper}) table->assign(p.padded * p.width, 0.0f);
+  for (auto* table : {&s->thresholds, &s->levels, &s->upper})
+    table->assign(p.padded * p.width, 0.0f);
   std::vector<float> level(o.count), sorted(leaves);
   for (int64_t j = 0; j < o.cols; ++j) {
     for (int64_t c = 0; c < o.count; ++c) {
@@ -146,8 +149,8 @@ int64_t encode_scratch_size(const EncodePlan& p) noexcept {
          p.padded * kMomentSlots + p.outputs * p.cols * kOutputSums + 5 * kEncodeTile + 16;
 }
 
-void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, double* scratch, double* sums,
-                  int64_t* clipped) noexcept {
+void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, double* scratch,
+                  double* sums, int64_t* clipped) noexcept {
   const EncodePlan& p = s.plan;
   const EncodeKernels kernels = encode_kernels();
   const int64_t m = p.outputs, values = p.padded * kEncodeTile / 2;
@@ -159,8 +162,8 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
   auto* q2 = twice ? reinterpret_cast<float*>(take(values)) : nullptr;
   double* z = take(3 * m * kEncodeTile);
   double* moments = take(p.padded * kMomentSlots);
-  double *weight = take(kEncodeTile), *y = take(kEncodeTile), *e = take(kEncodeTile), *eq = take(kEncodeTile),
-         *eq2 = take(kEncodeTile);
+  double *weight = take(kEncodeTile), *y = take(kEncodeTile), *e = take(kEncodeTile),
+         *eq = take(kEncodeTile), *eq2 = take(kEncodeTile);
   double* gradients = take(m * p.cols * kOutputSums);
   std::fill(moments, moments + p.padded * kMomentSlots, 0.0);
   std::fill(gradients, gradients + m * p.cols * kOutputSums, 0.0);
@@ -168,7 +171,8 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
   std::fill(totals, totals + 4 * (m + 1), 0.0);
 
   const int64_t begin = chunk * kEncodeChunk, end = std::min(begin + kEncodeChunk, rows.rows);
-  const int64_t tile_bytes = layout_unit_bytes(Layout::tile4, p.cols, p.bits), item = rows.f64 ? 8 : 4;
+  const int64_t tile_bytes = layout_unit_bytes(Layout::tile4, p.cols, p.bits),
+                item = rows.f64 ? 8 : 4;
   for (int64_t row = begin; row < end; row += kEncodeTile) {
     const int64_t count = std::min(kEncodeTile, end - row);
     const bool weighted = rows.weight != nullptr || count < kEncodeTile;
@@ -179,8 +183,9 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
     if (anchor) std::fill(z, z + 3 * m * kEncodeTile, 0.0);
     const char* x = static_cast<const char*>(rows.x) + row * rows.row_stride * item;
     kernels.encode_tile(
-        p, EncodeTile{x, rows.f64, rows.row_stride, rows.row0 + row, count, weighted ? weight : nullptr,
-                      rows.codes + row / kEncodeTile * tile_bytes, a, q, q2, z, moments, clipped});
+        p, EncodeTile{x, rows.f64, rows.row_stride, rows.row0 + row, count,
+                      weighted ? weight : nullptr, rows.codes + row / kEncodeTile * tile_bytes, a,
+                      q, q2, z, moments, clipped});
     for (int64_t o = 0; o < m; ++o) {
       for (int64_t r = 0; r < kEncodeTile; ++r) {
         const double w = weight[r], label = r < count ? rows.y[(row + r) * m + o] : 0.0;
@@ -203,16 +208,17 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
         totals[2 * (m + 1) + o] += e[r];
         totals[3 * (m + 1) + o] += eq[r] + eq2[r];
       }
-      kernels.gradient_tile(
-          GradientTile{a, q, q2, y, anchor ? e : nullptr, eq, eq2, gradients + o * p.cols * kOutputSums},
-          p.cols);
+      kernels.gradient_tile(GradientTile{a, q, q2, y, anchor ? e : nullptr, eq, eq2,
+                                         gradients + o * p.cols * kOutputSums},
+                            p.cols);
     }
   }
   for (int64_t j = 0; j < p.cols; ++j) {
     for (int64_t k = 0; k < kMoments; ++k) sums[k * p.cols + j] = moments[j * kMomentSlots + k];
     for (int64_t o = 0; o < m; ++o) {
       for (int64_t k = 0; k < kOutputSums; ++k) {
-        sums[(kMoments + kOutputSums * o + k) * p.cols + j] = gradients[(o * p.cols + j) * kOutputSums + k];
+        sums[(kMoments + kOutputSums * o + k) * p.cols + j] =
+            gradients[(o * p.cols + j) * kOutputSums + k];
       }
     }
   }

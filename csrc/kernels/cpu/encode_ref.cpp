@@ -1,4 +1,5 @@
-// The definition of the encoding pass, by value. See encode.h for the rules and the order of the sums.
+// The definition of the encoding pass, by value. See encode.h for the rules and the order of the
+// sums.
 #include <cmath>
 
 #include "kernels/encode.h"
@@ -34,11 +35,14 @@ float affine_level(const EncodePlan& p, int64_t col, int32_t index) {
 Cell find(const EncodePlan& p, int64_t col, float a) {
   if (p.levels != nullptr) {
     int64_t node = 1;
-    for (int s = 0; s < p.steps; ++s) node = 2 * node + (a > p.thresholds[col * p.width + node] ? 1 : 0);
+    for (int s = 0; s < p.steps; ++s)
+      node = 2 * node + (a > p.thresholds[col * p.width + node] ? 1 : 0);
     const int64_t index = node - (int64_t{1} << p.steps);
-    return {p.levels[col * p.width + index], p.upper[col * p.width + index], static_cast<int32_t>(index)};
+    return {p.levels[col * p.width + index], p.upper[col * p.width + index],
+            static_cast<int32_t>(index)};
   }
-  int32_t low = 0, high = p.last[col] > 0 ? p.last[col] - 1 : 0;  // the last index whose level is <= a
+  int32_t low = 0,
+          high = p.last[col] > 0 ? p.last[col] - 1 : 0;  // the last index whose level is <= a
   while (low < high) {
     const int32_t middle = (low + high + 1) / 2;
     if (affine_level(p, col, middle) <= a) {
@@ -74,7 +78,8 @@ void encode_tile_ref(const EncodePlan& p, const EncodeTile& t) noexcept {
       if (p.mode == EncodeMode::twice) t.q2[i] = 0.0f;
       if (r >= t.rows) continue;
       const int64_t at = r * t.row_stride + j;
-      const double x = t.f64 ? static_cast<const double*>(t.x)[at] : static_cast<const float*>(t.x)[at];
+      const double x =
+          t.f64 ? static_cast<const double*>(t.x)[at] : static_cast<const float*>(t.x)[at];
       const auto a = static_cast<float>((x - p.mean[j]) / p.scale[j]);
       if (p.bounds != nullptr && (a < p.bounds[2 * j] || a > p.bounds[2 * j + 1])) ++t.clipped[j];
       const Cell cell = find(p, j, a);
@@ -82,14 +87,16 @@ void encode_tile_ref(const EncodePlan& p, const EncodeTile& t) noexcept {
       uint32_t code = static_cast<uint32_t>(cell.index);
       double v = 0.0;
       if (p.mode == EncodeMode::nearest) {
-        if (p.levels == nullptr && cell.upper > cell.lower && a > (cell.lower + cell.upper) / 2.0f) {
+        if (p.levels == nullptr && cell.upper > cell.lower &&
+            a > (cell.lower + cell.upper) / 2.0f) {
           q = cell.upper;
           ++code;
         }
       } else {
         const float rise = a - cell.lower, width = cell.upper - cell.lower;
         const float f = rise / width;
-        const uint64_t element = static_cast<uint64_t>(t.row + r) * p.pitch + static_cast<uint64_t>(j);
+        const uint64_t element =
+            static_cast<uint64_t>(t.row + r) * p.pitch + static_cast<uint64_t>(j);
         const bool two = width > 0.0f;  // a column of one level keeps code 0
         const bool up = two && unit(draw1(p.key, element, 0, 0)) < f;
         q = up ? cell.upper : cell.lower;

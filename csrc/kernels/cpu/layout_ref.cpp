@@ -1,4 +1,5 @@
-// Packing of codes into the layouts of a store, by field: the definition, and fast enough for tools.
+// Packing of codes into the layouts of a store, by field: the definition, and fast enough for
+// tools.
 #include <cstring>
 
 #include "kernels/layout.h"
@@ -8,12 +9,14 @@ namespace {
 
 /// Calls body(row, col, base, place, shift, mask) for every field of the units [begin, end).
 template <class Body>
-inline void each_field(Layout layout, int64_t rows, int64_t cols, int bits, int64_t begin, int64_t end,
-                       const Body& body) {
-  const int64_t unit_rows = layout_unit_rows(layout), unit_bytes = layout_unit_bytes(layout, cols, bits);
+inline void each_field(Layout layout, int64_t rows, int64_t cols, int bits, int64_t begin,
+                       int64_t end, const Body& body) {
+  const int64_t unit_rows = layout_unit_rows(layout),
+                unit_bytes = layout_unit_bytes(layout, cols, bits);
   const Planes planes = planes_of(bits);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t first = unit * unit_rows, rest = rows - first, count = rest < unit_rows ? rest : unit_rows;
+    const int64_t first = unit * unit_rows, rest = rows - first,
+                  count = rest < unit_rows ? rest : unit_rows;
     for (int k = 0; k < planes.count; ++k) {
       const int width = planes.width[k], shift = planes.shift[k];
       const int64_t before = layout == Layout::row ? 0 : shift;
@@ -30,8 +33,8 @@ inline void each_field(Layout layout, int64_t rows, int64_t cols, int bits, int6
 
 }  // namespace
 
-void pack_codes_ref(Layout layout, const void* codes, int64_t rows, int64_t cols, int bits, uint8_t* out,
-                    int64_t begin, int64_t end) noexcept {
+void pack_codes_ref(Layout layout, const void* codes, int64_t rows, int64_t cols, int bits,
+                    uint8_t* out, int64_t begin, int64_t end) noexcept {
   const int64_t unit_bytes = layout_unit_bytes(layout, cols, bits);
   std::memset(out + begin * unit_bytes, 0, static_cast<size_t>((end - begin) * unit_bytes));
   const auto* narrow = static_cast<const uint8_t*>(codes);
@@ -43,14 +46,17 @@ void pack_codes_ref(Layout layout, const void* codes, int64_t rows, int64_t cols
              });
 }
 
-void unpack_codes_ref(Layout layout, const uint8_t* packed, int64_t rows, int64_t cols, int bits, void* codes,
-                      int64_t begin, int64_t end) noexcept {
+void unpack_codes_ref(Layout layout, const uint8_t* packed, int64_t rows, int64_t cols, int bits,
+                      void* codes, int64_t begin, int64_t end) noexcept {
   auto* narrow = static_cast<uint8_t*>(codes);
   auto* wide = static_cast<uint16_t*>(codes);
   each_field(layout, rows, cols, bits, begin, end,
              [&](int64_t i, int64_t byte, int place, int shift, uint32_t mask) {
-               const uint32_t field = (static_cast<uint32_t>(packed[byte]) >> place & mask) << shift;
-               const uint32_t old = shift == 0 ? 0 : bits > 8 ? wide[i] : narrow[i];  // plane 0 comes first
+               const uint32_t field = (static_cast<uint32_t>(packed[byte]) >> place & mask)
+                                      << shift;
+               const uint32_t old = shift == 0 ? 0
+                                    : bits > 8 ? wide[i]
+                                               : narrow[i];  // plane 0 comes first
                if (bits > 8) {
                  wide[i] = static_cast<uint16_t>(old | field);
                } else {

@@ -193,8 +193,7 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
       // power 5/16, which IEEE square roots give exactly alike everywhere). The better result
       // counts.
       int64_t *a = cut.data(), *b = a + levels + 1;
-      start_cuts(
-          *s, levels, [](double n, double) { return n; }, a);
+      start_cuts(*s, levels, [](double n, double) { return n; }, a);
       start_cuts(
           *s, levels,
           [](double n, double w) {

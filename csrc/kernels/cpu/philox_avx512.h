@@ -13,13 +13,14 @@ namespace torchext::cpu {
 /// is garbage, which saves the shuffles between the even and odd 32-bit products. Lanes hold the
 /// blocks 0 4 1 5 2 6 3 7, so that one unpack per result restores element order. Two chains run
 /// side by side because one is bound by the latency of its multiplications.
-static inline void philox_64(Key key, uint64_t block, uint32_t stream, uint32_t draw, __m512i* words) {
+static inline void philox_64(Key key, uint64_t block, uint32_t stream, uint32_t draw,
+                             __m512i* words) {
   __m512i c0[2], c1[2], c2[2], c3[2];
   const __m512i m0 = _mm512_set1_epi64(0xD2511F53u), m1 = _mm512_set1_epi64(0xCD9E8D57u);
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    const __m512i first =
-        _mm512_set1_epi64(static_cast<long long>(key.offset + block + 8u * static_cast<unsigned>(h)));
+    const __m512i first = _mm512_set1_epi64(
+        static_cast<long long>(key.offset + block + 8u * static_cast<unsigned>(h)));
     c0[h] = _mm512_add_epi64(first, _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
     c1[h] = _mm512_srli_epi64(c0[h], 32);
     c2[h] = _mm512_set1_epi64(stream);

@@ -39,7 +39,8 @@ struct Coder {
     const __m256 t = _mm256_mul_ps(x, _mm256_load_ps(u.inverse + k));
     const __m256 nan = _mm256_cmp_ps(t, t, _CMP_UNORD_Q);
     const __m256 n = _mm256_max_ps(_mm256_min_ps(round_8<kStochastic>(t, random), highest), lowest);
-    *code = _mm256_blendv_epi8(_mm256_add_epi32(_mm256_cvttps_epi32(n), zero), reserved, as_int(nan));
+    *code =
+        _mm256_blendv_epi8(_mm256_add_epi32(_mm256_cvttps_epi32(n), zero), reserved, as_int(nan));
     return kScheme == Scheme::symmetric ? 0u : static_cast<unsigned>(_mm256_movemask_ps(nan));
   }
 };
@@ -65,7 +66,8 @@ struct Coder<Scheme::levels, kStochastic> {
   }
 
   static __m256 look_up(const __m256* table, __m256i i) {
-    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table[0], i), _mm256_permutevar8x32_ps(table[1], i),
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table[0], i),
+                            _mm256_permutevar8x32_ps(table[1], i),
                             _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));  // bit 3 to the sign
   }
 
@@ -76,16 +78,19 @@ struct Coder<Scheme::levels, kStochastic> {
 #pragma GCC unroll 4
     for (int half = 8; half > 0; half /= 2) {
       const __m256i probe = _mm256_add_epi32(i, _mm256_set1_epi32(half));
-      i = _mm256_blendv_epi8(i, probe, as_int(_mm256_cmp_ps(look_up(bounds, probe), a, _CMP_LE_OQ)));
+      i = _mm256_blendv_epi8(i, probe,
+                             as_int(_mm256_cmp_ps(look_up(bounds, probe), a, _CMP_LE_OQ)));
     }
     i = _mm256_min_epi32(i, last_interval);
     const __m256 low = look_up(values, i);
     const __m256 high = look_up(values, _mm256_add_epi32(i, _mm256_set1_epi32(1)));
     __m256 up;
     if constexpr (kStochastic) {
-      up = _mm256_cmp_ps(random, _mm256_div_ps(_mm256_sub_ps(a, low), _mm256_sub_ps(high, low)), _CMP_LT_OQ);
+      up = _mm256_cmp_ps(random, _mm256_div_ps(_mm256_sub_ps(a, low), _mm256_sub_ps(high, low)),
+                         _CMP_LT_OQ);
     } else {
-      up = _mm256_cmp_ps(a, _mm256_mul_ps(_mm256_add_ps(low, high), _mm256_set1_ps(0.5f)), _CMP_GT_OQ);
+      up = _mm256_cmp_ps(a, _mm256_mul_ps(_mm256_add_ps(low, high), _mm256_set1_ps(0.5f)),
+                         _CMP_GT_OQ);
     }
     i = _mm256_sub_epi32(i, as_int(up));  // true is -1
     const __m256 coded = _mm256_cmp_ps(inverse, _mm256_setzero_ps(), _CMP_NEQ_OQ);
@@ -96,7 +101,8 @@ struct Coder<Scheme::levels, kStochastic> {
 
 /// 32 codes of 32 bits to bytes, in order.
 static inline __m256i to_bytes(const __m256i* code) {
-  const __m256i low = _mm256_packus_epi32(code[0], code[1]), high = _mm256_packus_epi32(code[2], code[3]);
+  const __m256i low = _mm256_packus_epi32(code[0], code[1]),
+                high = _mm256_packus_epi32(code[2], code[3]);
   return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high),
                                      _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
@@ -115,7 +121,9 @@ static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const 
 #pragma GCC unroll 4
     for (int part = 0; part < 4; ++part) {
       const int k = 32 * half + 8 * part;
-      nan |= uint64_t{coder(_mm256_loadu_ps(p.x + first + k), u, k, unit_8(words[part]), &code[part])} << k;
+      nan |=
+          uint64_t{coder(_mm256_loadu_ps(p.x + first + k), u, k, unit_8(words[part]), &code[part])}
+          << k;
     }
     _mm256_store_si256(reinterpret_cast<__m256i*>(codes + 32 * half), to_bytes(code));
   }
@@ -136,12 +144,15 @@ static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const U
   const int64_t table = tables.stride == 0 ? 0 : u.single;
   if (table < 0 || tables.count > 16 || tables.last[table] == 0)
     return round_unit_ref(p, first, kUnit, u, codes);
-  return round_unit<kStochastic>(p, first, u, Coder<Scheme::levels, kStochastic>(tables, table), codes);
+  return round_unit<kStochastic>(p, first, u, Coder<Scheme::levels, kStochastic>(tables, table),
+                                 codes);
 }
 
 struct Avx2 {
-  static uint64_t round(const QuantizeParams& p, int64_t first, const UnitScales& u, uint8_t* codes) {
-    return p.stochastic ? round_any<true>(p, first, u, codes) : round_any<false>(p, first, u, codes);
+  static uint64_t round(const QuantizeParams& p, int64_t first, const UnitScales& u,
+                        uint8_t* codes) {
+    return p.stochastic ? round_any<true>(p, first, u, codes)
+                        : round_any<false>(p, first, u, codes);
   }
 
   static void decode(const Format& f, const uint8_t* codes, const UnitScales& u, float* y) {
@@ -153,7 +164,8 @@ struct Avx2 {
     const __m256i valid = _mm256_set1_epi32(symmetric ? 2 * q + 1 : levels ? f.levels.count : 256);
     const __m256i origin = _mm256_set1_epi32(symmetric ? q : 0);
     for (int k = 0; k < kUnit; k += 8) {
-      const __m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + k)));
+      const __m256i code =
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + k)));
       const __m256 ok = _mm256_castsi256_ps(_mm256_cmpgt_epi32(valid, code));
       const __m256 v = levels ? _mm256_mask_i32gather_ps(_mm256_setzero_ps(), values, code, ok, 4)
                               : _mm256_cvtepi32_ps(_mm256_sub_epi32(code, origin));
@@ -164,7 +176,9 @@ struct Avx2 {
   }
 
   static void pack(const uint8_t* codes, int bits, uint8_t* out) { pack_64(codes, bits, out); }
-  static void unpack(const uint8_t* packed, int bits, uint8_t* codes) { unpack_64(packed, bits, codes); }
+  static void unpack(const uint8_t* packed, int bits, uint8_t* codes) {
+    unpack_64(packed, bits, codes);
+  }
 };
 
 }  // namespace

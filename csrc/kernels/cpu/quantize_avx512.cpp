@@ -36,7 +36,8 @@ struct Coder {
     if constexpr (kScheme == Scheme::affine) x = _mm512_sub_ps(x, _mm512_load_ps(u.lo + k));
     const __m512 t = _mm512_mul_ps(x, _mm512_load_ps(u.inverse + k));
     const __mmask16 nan = _mm512_cmp_ps_mask(t, t, _CMP_UNORD_Q);
-    const __m512 n = _mm512_max_ps(_mm512_min_ps(round_16<kStochastic>(t, random), highest), lowest);
+    const __m512 n =
+        _mm512_max_ps(_mm512_min_ps(round_16<kStochastic>(t, random), highest), lowest);
     *code = _mm512_mask_mov_epi32(_mm512_add_epi32(_mm512_cvttps_epi32(n), zero), nan, reserved);
     return kScheme == Scheme::symmetric ? __mmask16{0} : nan;
   }
@@ -64,8 +65,8 @@ struct Coder<Scheme::levels, kStochastic> {
 #pragma GCC unroll 4
     for (int half = 8; half > 0; half /= 2) {
       const __m512i probe = _mm512_add_epi32(i, _mm512_set1_epi32(half));
-      i = _mm512_mask_mov_epi32(i, _mm512_cmp_ps_mask(_mm512_permutexvar_ps(probe, bounds), a, _CMP_LE_OQ),
-                                probe);
+      i = _mm512_mask_mov_epi32(
+          i, _mm512_cmp_ps_mask(_mm512_permutexvar_ps(probe, bounds), a, _CMP_LE_OQ), probe);
     }
     i = _mm512_min_epi32(i, last_interval);
     const __m512i one = _mm512_set1_epi32(1);
@@ -73,10 +74,11 @@ struct Coder<Scheme::levels, kStochastic> {
     const __m512 high = _mm512_permutexvar_ps(_mm512_add_epi32(i, one), values);
     __mmask16 up;
     if constexpr (kStochastic) {
-      up = _mm512_cmp_ps_mask(random, _mm512_div_ps(_mm512_sub_ps(a, low), _mm512_sub_ps(high, low)),
-                              _CMP_LT_OQ);
+      up = _mm512_cmp_ps_mask(
+          random, _mm512_div_ps(_mm512_sub_ps(a, low), _mm512_sub_ps(high, low)), _CMP_LT_OQ);
     } else {
-      up = _mm512_cmp_ps_mask(a, _mm512_mul_ps(_mm512_add_ps(low, high), _mm512_set1_ps(0.5f)), _CMP_GT_OQ);
+      up = _mm512_cmp_ps_mask(a, _mm512_mul_ps(_mm512_add_ps(low, high), _mm512_set1_ps(0.5f)),
+                              _CMP_GT_OQ);
     }
     i = _mm512_mask_add_epi32(i, up, i, one);
     const __mmask16 coded = _mm512_cmp_ps_mask(inverse, _mm512_setzero_ps(), _CMP_NEQ_OQ) & ~nan;
@@ -94,8 +96,9 @@ static inline uint64_t round_unit(const QuantizeParams& p, int64_t first, const 
 #pragma GCC unroll 4
   for (int g = 0; g < 4; ++g) {
     __m512i code;
-    nan |= uint64_t{coder(_mm512_loadu_ps(p.x + first + 16 * g), u, 16 * g, unit_16(words[g]), &code)}
-           << 16 * g;
+    nan |=
+        uint64_t{coder(_mm512_loadu_ps(p.x + first + 16 * g), u, 16 * g, unit_16(words[g]), &code)}
+        << 16 * g;
     _mm_store_si128(reinterpret_cast<__m128i*>(codes + 16 * g), _mm512_cvtepi32_epi8(code));
   }
   return nan;
@@ -115,12 +118,15 @@ static inline uint64_t round_any(const QuantizeParams& p, int64_t first, const U
   const int64_t table = tables.stride == 0 ? 0 : u.single;
   if (table < 0 || tables.count > 16 || tables.last[table] == 0)
     return round_unit_ref(p, first, kUnit, u, codes);
-  return round_unit<kStochastic>(p, first, u, Coder<Scheme::levels, kStochastic>(tables, table), codes);
+  return round_unit<kStochastic>(p, first, u, Coder<Scheme::levels, kStochastic>(tables, table),
+                                 codes);
 }
 
 struct Avx512 {
-  static uint64_t round(const QuantizeParams& p, int64_t first, const UnitScales& u, uint8_t* codes) {
-    return p.stochastic ? round_any<true>(p, first, u, codes) : round_any<false>(p, first, u, codes);
+  static uint64_t round(const QuantizeParams& p, int64_t first, const UnitScales& u,
+                        uint8_t* codes) {
+    return p.stochastic ? round_any<true>(p, first, u, codes)
+                        : round_any<false>(p, first, u, codes);
   }
 
   static void decode(const Format& f, const uint8_t* codes, const UnitScales& u, float* y) {
@@ -137,7 +143,8 @@ struct Avx512 {
             : _mm512_setzero_ps();
 #pragma GCC unroll 4
     for (int k = 0; k < kUnit; k += 16) {
-      const __m512i code = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(codes + k)));
+      const __m512i code =
+          _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(codes + k)));
       const __mmask16 ok = _mm512_cmplt_epi32_mask(code, valid);
       __m512 v;
       if (!levels) {
@@ -154,7 +161,9 @@ struct Avx512 {
   }
 
   static void pack(const uint8_t* codes, int bits, uint8_t* out) { pack_64(codes, bits, out); }
-  static void unpack(const uint8_t* packed, int bits, uint8_t* codes) { unpack_64(packed, bits, codes); }
+  static void unpack(const uint8_t* packed, int bits, uint8_t* codes) {
+    unpack_64(packed, bits, codes);
+  }
 };
 
 }  // namespace

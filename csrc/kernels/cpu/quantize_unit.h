@@ -1,5 +1,6 @@
 // What every instruction set shares: the loop over units of 64 elements, and one unit by the scalar
-// rules. An instruction set supplies a struct with round(), decode(), pack() and unpack() of a unit.
+// rules. An instruction set supplies a struct with round(), decode(), pack() and unpack() of a
+// unit.
 #pragma once
 
 #include <cstring>
@@ -48,19 +49,20 @@ static inline void spread_scales(const Scales& s, int64_t first, UnitScales& u) 
 }
 
 /// Rounds `count` elements from `first` by the scalar rules; bit k of the result: element k is NaN.
-static inline uint64_t round_unit_ref(const QuantizeParams& p, int64_t first, int count, const UnitScales& u,
-                                      uint8_t* codes) {
+static inline uint64_t round_unit_ref(const QuantizeParams& p, int64_t first, int count,
+                                      const UnitScales& u, uint8_t* codes) {
   const Format& f = p.format;
   const int32_t top = f.scheme == Scheme::symmetric ? symmetric_max(f.bits) : (1 << f.bits) - 1;
   uint64_t nan = 0;
   Words r{};
   for (int k = 0; k < count; ++k) {
-    if (p.stochastic && k % 4 == 0) r = draw4(p.key, static_cast<uint64_t>(first + k) / 4, p.stream, 0);
+    if (p.stochastic && k % 4 == 0)
+      r = draw4(p.key, static_cast<uint64_t>(first + k) / 4, p.stream, 0);
     const float x = p.x[first + k], inverse = u.inverse[k], random = unit(r.w[k % 4]);
     int32_t code;
     if (f.scheme == Scheme::symmetric) {
-      code =
-          p.stochastic ? symmetric_stochastic(x, inverse, top, random) : symmetric_nearest(x, inverse, top);
+      code = p.stochastic ? symmetric_stochastic(x, inverse, top, random)
+                          : symmetric_nearest(x, inverse, top);
     } else if (f.scheme == Scheme::affine) {
       code = p.stochastic ? affine_stochastic(x, u.lo[k], inverse, top, random)
                           : affine_nearest(x, u.lo[k], inverse, top);
@@ -69,7 +71,8 @@ static inline uint64_t round_unit_ref(const QuantizeParams& p, int64_t first, in
       const float* levels = f.levels.values + table * f.levels.stride;
       const int32_t last = inverse == 0.0f ? 0 : f.levels.last[table];  // a zero scale has code 0
       const float a = x * inverse;
-      code = p.stochastic ? level_stochastic(a, levels, last, random) : level_nearest(a, levels, last);
+      code =
+          p.stochastic ? level_stochastic(a, levels, last, random) : level_nearest(a, levels, last);
     }
     if (code < 0) {
       nan |= uint64_t{1} << k;
@@ -81,8 +84,8 @@ static inline uint64_t round_unit_ref(const QuantizeParams& p, int64_t first, in
 }
 
 /// Decodes `count` codes by the scalar rules.
-static inline void decode_unit_ref(const Format& f, const uint8_t* codes, int count, const UnitScales& u,
-                                   float* y) {
+static inline void decode_unit_ref(const Format& f, const uint8_t* codes, int count,
+                                   const UnitScales& u, float* y) {
   for (int k = 0; k < count; ++k) {
     if (f.scheme == Scheme::symmetric) {
       y[k] = decode_symmetric(codes[k], u.step[k], symmetric_max(f.bits));
@@ -90,7 +93,8 @@ static inline void decode_unit_ref(const Format& f, const uint8_t* codes, int co
       y[k] = decode_affine(codes[k], u.lo[k], u.step[k]);
     } else {
       const int64_t table = f.levels.stride == 0 ? 0 : u.single >= 0 ? u.single : u.channel[k];
-      y[k] = decode_level(codes[k], f.levels.values + table * f.levels.stride, f.levels.count, u.step[k]);
+      y[k] = decode_level(codes[k], f.levels.values + table * f.levels.stride, f.levels.count,
+                          u.step[k]);
     }
   }
 }
@@ -150,7 +154,8 @@ static void round_trip_range(const QuantizeParams& p, int64_t begin, int64_t end
 }
 
 template <class Isa>
-static void pack_range(const uint8_t* codes, int bits, uint8_t* packed, int64_t begin, int64_t end) noexcept {
+static void pack_range(const uint8_t* codes, int bits, uint8_t* packed, int64_t begin,
+                       int64_t end) noexcept {
   for (int64_t i = begin; i < end; i += kUnit) {
     uint8_t* out = packed + i / kUnit * 8 * bits;
     if (end - i >= kUnit) {

@@ -1,5 +1,5 @@
-// Building blocks of the AVX-512 encoder: transposition, table search, sums and packing of one tile.
-// Include from *_avx512.cpp only. A register holds 16 rows of one column.
+// Building blocks of the AVX-512 encoder: transposition, table search, sums and packing of one
+// tile. Include from *_avx512.cpp only. A register holds 16 rows of one column.
 #pragma once
 
 #include <immintrin.h>
@@ -27,7 +27,8 @@ inline void transpose_16x16(__m512* r) {
     r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
   }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {  // r[4k + i] has columns i, 4+i, 8+i, 12+i of rows 4k .. 4k+3 in its lanes
+  for (int i = 0; i < 4;
+       ++i) {  // r[4k + i] has columns i, 4+i, 8+i, 12+i of rows 4k .. 4k+3 in its lanes
     const __m512 lo = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88),
                  hi = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
     const __m512 lo2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
@@ -75,11 +76,13 @@ inline __m512 lookup(const float* table, __m512i index) {
   } else {
     constexpr int kHalf = 1 << (kLog - 1);
     const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(kHalf));
-    return _mm512_mask_mov_ps(lookup<kLog - 1>(table, index), upper, lookup<kLog - 1>(table + kHalf, index));
+    return _mm512_mask_mov_ps(lookup<kLog - 1>(table, index), upper,
+                              lookup<kLog - 1>(table + kHalf, index));
   }
 }
 
-/// One level of the search: node = 2*node + (a > thresholds[node]), nodes 2^kDepth .. 2^(kDepth+1)-1.
+/// One level of the search: node = 2*node + (a > thresholds[node]), nodes 2^kDepth ..
+/// 2^(kDepth+1)-1.
 template <int kDepth>
 inline __m512i descend(__m512 a, const float* thresholds, __m512i node) {
   __m512 t;
@@ -143,10 +146,12 @@ inline uint8_t* pack_group(const __m512i* word, int bits, uint8_t* out) {
   return out;
 }
 
-/// The four words of the Philox blocks (row*pitch + 4*group)/4 of 16 rows: words[c][row], c = column mod 4.
-/// 64-bit lanes carry one row each, even rows in one chain and odd rows in the other; the low half of a lane
-/// is the state word and the high half is garbage, so that products need no shuffles.
-inline void philox_rows(Key key, uint64_t first_block, uint64_t row_blocks, uint32_t draw, __m512i* words) {
+/// The four words of the Philox blocks (row*pitch + 4*group)/4 of 16 rows: words[c][row], c =
+/// column mod 4. 64-bit lanes carry one row each, even rows in one chain and odd rows in the other;
+/// the low half of a lane is the state word and the high half is garbage, so that products need no
+/// shuffles.
+inline void philox_rows(Key key, uint64_t first_block, uint64_t row_blocks, uint32_t draw,
+                        __m512i* words) {
   __m512i c0[2], c1[2], c2[2], c3[2];
   const __m512i m0 = _mm512_set1_epi64(0xD2511F53u), m1 = _mm512_set1_epi64(0xCD9E8D57u);
   const __m512i stride = _mm512_set1_epi64(static_cast<long long>(row_blocks));

@@ -21,7 +21,8 @@ struct CodeLayout {
   int64_t cols;
 };
 
-constexpr int kTileRows = 64;    // rows of a tile4 tile; mini-batches of whole tiles need no repacking
+constexpr int kTileRows =
+    64;  // rows of a tile4 tile; mini-batches of whole tiles need no repacking
 constexpr int kBlockRows = 128;  // rows of a block-layout block
 
 /// Width of the plane that starts at bit `low` of a `bits`-wide code.
@@ -44,7 +45,8 @@ TX_HD int64_t row_bytes(int bits, int64_t cols) {
 /// Bytes of one copy.
 TX_HD int64_t code_bytes(const CodeLayout& l) {
   switch (l.kind) {
-    case Layout::tile4: return (l.rows + kTileRows - 1) / kTileRows * tile_groups(l.cols) * 32 * l.bits;
+    case Layout::tile4:
+      return (l.rows + kTileRows - 1) / kTileRows * tile_groups(l.cols) * 32 * l.bits;
     case Layout::block: return (l.rows + kBlockRows - 1) / kBlockRows * l.cols * 16 * l.bits;
     default: return l.rows * row_bytes(l.bits, l.cols);
   }
@@ -56,7 +58,8 @@ struct Field {
   int shift;
 };
 
-/// The field of plane [low, low + p) of tile4's (row r of the tile, column c of the group), from the group's start.
+/// The field of plane [low, low + p) of tile4's (row r of the tile, column c of the group), from
+/// the group's start.
 TX_HD Field tile_field(int low, int p, int r, int c) {
   const int64_t base = 32 * int64_t{low};
   if (p == 1) return {base + 4 * (r % 8) + c, r / 8};
@@ -73,7 +76,8 @@ TX_HD Field code_field(const CodeLayout& l, int low, int p, int64_t row, int64_t
     return f;
   }
   if (l.kind == Layout::block) {
-    const int64_t r = row % kBlockRows, start = (row / kBlockRows * l.cols + col) * 16 * l.bits + 16 * low;
+    const int64_t r = row % kBlockRows,
+                  start = (row / kBlockRows * l.cols + col) * 16 * l.bits + 16 * low;
     return {start + r % (16 * p), static_cast<int>(r / (16 * p)) * p};
   }
   int64_t start = row * row_bytes(l.bits, l.cols);

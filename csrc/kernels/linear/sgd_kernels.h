@@ -11,8 +11,8 @@
 namespace torchext::cpu {
 
 /// Where the next batches lie: each call of a tile kernel touches the streams in turn, two lines at
-/// a time, half of them in the forward and half in the backward pass. One core reads a single stream
-/// at about 11 GB/s, but 16-18 GB/s from 4 to 16 streams.
+/// a time, half of them in the forward and half in the backward pass. One core reads a single
+/// stream at about 11 GB/s, but 16-18 GB/s from 4 to 16 streams.
 struct Prefetch {
   const uint8_t* stream[16];
   int log2_streams;
@@ -23,23 +23,26 @@ struct Prefetch {
 struct TileArgs {
   const uint8_t* codes;  // first tile
   int64_t tile_bytes;
-  int tiles;        // 1..4
-  int64_t g0, g1;   // groups; g0 is a multiple of 16
+  int tiles;       // 1..4
+  int64_t g0, g1;  // groups; g0 is a multiple of 16
   int bits;
-  const uint8_t* table;  // [planes*books][padded groups][4][2^bits], 64-byte aligned, or null: affine
-  int64_t set_bytes;     // distance of the sets of `table`
+  const uint8_t*
+      table;          // [planes*books][padded groups][4][2^bits], 64-byte aligned, or null: affine
+  int64_t set_bytes;  // distance of the sets of `table`
   int planes, books;
   int outputs;
-  int64_t cols;         // padded columns: stride of wq and of column sums
-  int64_t rows;         // padded rows of the batch: stride of dots and of eq
+  int64_t cols;  // padded columns: stride of wq and of column sums
+  int64_t rows;  // padded rows of the batch: stride of dots and of eq
 };
 
 /// dots[output][plane*books + book][row] = sum over the columns of [g0, g1) of T * wq[output][col].
-using ForwardFn = void(const TileArgs& a, const int8_t* wq, int32_t* dots, const Prefetch& ahead) noexcept;
+using ForwardFn = void(const TileArgs& a, const int8_t* wq, int32_t* dots,
+                       const Prefetch& ahead) noexcept;
 
-/// sums[output][plane][col] (+)= sum over the rows of T * eq[output][book][row]; with two books each
-/// T meets the residual of the other book. `add` false overwrites.
-using BackwardFn = void(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& ahead) noexcept;
+/// sums[output][plane][col] (+)= sum over the rows of T * eq[output][book][row]; with two books
+/// each T meets the residual of the other book. `add` false overwrites.
+using BackwardFn = void(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
+                        const Prefetch& ahead) noexcept;
 
 /// Running sums of one output over the rows of an epoch; lane = row mod 16 of the batch.
 struct LossLanes {
@@ -62,10 +65,10 @@ struct ResidualArgs {
 
 /// Gradient, update and the next model copy of one output.
 struct UpdateArgs {
-  const int32_t* sums;    // integer column sums [planes][cols], or null: `gradient` holds g
+  const int32_t* sums;  // integer column sums [planes][cols], or null: `gradient` holds g
   int planes;
   int64_t cols;
-  float scale, sum;       // sigma_e/B and the sum of eq
+  float scale, sum;                                            // sigma_e/B and the sum of eq
   const float *gradient, *lo, *step, *x0, *constant, *shrink;  // the last three may be null
   float gamma, l1, l2;
   bool variance_reduced;
@@ -77,20 +80,23 @@ struct SgdKernels {
   ForwardFn* forward;
   BackwardFn* backward;
   /// u16 draws of elements [begin, end), multiples of 64: half i mod 8 of block i/8.
-  void (*draws)(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t end, uint16_t* out) noexcept;
+  void (*draws)(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t end,
+                uint16_t* out) noexcept;
   /// q = clamp(floor(t) + [u < t - floor(t)], +-qmax) with t = v*inv; returns the sum of q.
-  int32_t (*round)(const float* v, const uint16_t* u, float inv, float qmax, int64_t n, int8_t* q) noexcept;
+  int32_t (*round)(const float* v, const uint16_t* u, float inv, float qmax, int64_t n,
+                   int8_t* q) noexcept;
   void (*residual)(const ResidualArgs& a, LossLanes& lanes) noexcept;
   /// g into `out` for columns [begin, end), multiples of 64; returns max|g|.
   float (*gradient)(const UpdateArgs& a, int64_t begin, int64_t end, float* out) noexcept;
   /// Updates x (if gamma is not 0 or step is wanted) and prepares w, beta_lanes; returns max|w|.
   float (*update)(const UpdateArgs& a, bool move, int64_t begin, int64_t end) noexcept;
-  /// z[r] = dot(rows r, w), lanes j mod 16 with fused multiply-add, then a fixed tree. n a multiple of 16.
-  void (*dense_forward)(const float* rows, int64_t pitch, int count, const float* w, int64_t n, float* z,
-                        const Prefetch& ahead) noexcept;
+  /// z[r] = dot(rows r, w), lanes j mod 16 with fused multiply-add, then a fixed tree. n a multiple
+  /// of 16.
+  void (*dense_forward)(const float* rows, int64_t pitch, int count, const float* w, int64_t n,
+                        float* z, const Prefetch& ahead) noexcept;
   /// g[j] = fma(e[r], row r [j], g[j]) for r in order.
-  void (*dense_backward)(const float* rows, int64_t pitch, int count, const float* e, int64_t n, float* g,
-                         const Prefetch& ahead) noexcept;
+  void (*dense_backward)(const float* rows, int64_t pitch, int count, const float* e, int64_t n,
+                         float* g, const Prefetch& ahead) noexcept;
 };
 
 /// The table of the instruction set in use.

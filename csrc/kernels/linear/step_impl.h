@@ -18,7 +18,8 @@ TX_INL void philox8(Key key, uint64_t first, uint32_t stream, uint32_t draw, uin
   const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
   const __m512i c = _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(key.offset + first)),
                                      _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
-  __m512i c0 = c, c1 = _mm512_srli_epi64(c, 32), c2 = _mm512_set1_epi64(stream), c3 = _mm512_set1_epi64(draw);
+  __m512i c0 = c, c1 = _mm512_srli_epi64(c, 32), c2 = _mm512_set1_epi64(stream),
+          c3 = _mm512_set1_epi64(draw);
   uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
   for (int round = 0; round < 10; ++round) {
     const __m512i p0 = _mm512_mul_epu32(c0, m0), p1 = _mm512_mul_epu32(c2, m1);
@@ -39,7 +40,8 @@ TX_INL void philox4(Key key, uint64_t first, uint32_t stream, uint32_t draw, uin
   const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
   const __m256i c = _mm256_add_epi64(_mm256_set1_epi64x(static_cast<long long>(key.offset + first)),
                                      _mm256_setr_epi64x(0, 2, 1, 3));
-  __m256i c0 = c, c1 = _mm256_srli_epi64(c, 32), c2 = _mm256_set1_epi64x(stream), c3 = _mm256_set1_epi64x(draw);
+  __m256i c0 = c, c1 = _mm256_srli_epi64(c, 32), c2 = _mm256_set1_epi64x(stream),
+          c3 = _mm256_set1_epi64x(draw);
   uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
   for (int round = 0; round < 10; ++round) {
     const __m256i p0 = _mm256_mul_epu32(c0, m0), p1 = _mm256_mul_epu32(c2, m1);
@@ -57,11 +59,14 @@ TX_INL void philox4(Key key, uint64_t first, uint32_t stream, uint32_t draw, uin
 }
 #endif
 
-void step_draws(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t end, uint16_t* out) noexcept {
+void step_draws(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t end,
+                uint16_t* out) noexcept {
 #if defined(__AVX512F__)
-  for (int64_t i = begin; i < end; i += 64, out += 64) philox8(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
+  for (int64_t i = begin; i < end; i += 64, out += 64)
+    philox8(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
 #elif defined(__AVX2__)
-  for (int64_t i = begin; i < end; i += 32, out += 32) philox4(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
+  for (int64_t i = begin; i < end; i += 32, out += 32)
+    philox4(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
 #else
   for (int64_t i = begin; i < end; i += 8) {
     const Words r = draw4(key, static_cast<uint64_t>(i) / 8, stream, draw);
@@ -70,7 +75,8 @@ void step_draws(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t 
 #endif
 }
 
-int32_t step_round(const float* v, const uint16_t* u, float inv, float qmax, int64_t n, int8_t* q) noexcept {
+int32_t step_round(const float* v, const uint16_t* u, float inv, float qmax, int64_t n,
+                   int8_t* q) noexcept {
   const VI top = VI{} + static_cast<int32_t>(qmax);
   VI sum = {};
   for (int64_t i = 0; i < n; i += TX_LANES) {

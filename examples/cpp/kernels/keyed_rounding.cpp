@@ -9,7 +9,8 @@
 int main() {
   const torchext::Key key{0x0123456789ABCDEFull, 0};
   const float scale = 0.25f, inverse = 1.0f / scale;
-  std::printf("torchext %s on %s\n", TX_VERSION, torchext::cpu::isa_name(torchext::cpu::best_isa()));
+  std::printf("torchext %s on %s\n", TX_VERSION,
+              torchext::cpu::isa_name(torchext::cpu::best_isa()));
   for (int i = 0; i < 20; ++i) {
     const float x = static_cast<float>(37 * i % 64 - 32) / 16.0f;
     const float t = x * inverse, low = std::floor(t);

@@ -3,8 +3,8 @@
 
 namespace torchext::cpu {
 
-void sgd_decode(const Epoch& p, const int64_t* index, int64_t row0, int64_t count, int book, float* out,
-                int64_t pitch) {
+void sgd_decode(const Epoch& p, const int64_t* index, int64_t row0, int64_t count, int book,
+                float* out, int64_t pitch) {
   const int64_t n = p.data.cols, entries = int64_t{1} << p.data.bits, plane = p.books * n * entries;
   const uint8_t* table = p.table != nullptr ? p.table + book * n * entries : nullptr;
   for (int64_t i = 0; i < count; ++i) {

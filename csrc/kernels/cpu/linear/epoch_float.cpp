@@ -20,9 +20,11 @@ class FloatEpoch {
         kernels_(sgd_kernels()),
         pitch_((p.data.cols + 15) / 16 * 16),
         batch_(std::min(p.batch, p.data.rows)),
-        segment_rows_((((batch_ + kSegments - 1) / kSegments) + kChunkRows - 1) / kChunkRows * kChunkRows),
+        segment_rows_((((batch_ + kSegments - 1) / kSegments) + kChunkRows - 1) / kChunkRows *
+                      kChunkRows),
         rows_((batch_ + 63) / 64 * 64),
-        team_(static_cast<int>(std::clamp<int64_t>(p.threads, 1, (batch_ + segment_rows_ - 1) / segment_rows_))),
+        team_(static_cast<int>(
+            std::clamp<int64_t>(p.threads, 1, (batch_ + segment_rows_ - 1) / segment_rows_))),
         state_(p, team_.size(), true),
         rounded_(p.model_bits <= 8 ? p.outputs * state_.np : 0),
         partial_(kSegments * p.outputs * state_.np),
@@ -62,11 +64,12 @@ class FloatEpoch {
     const int team = team_.size();
     const int64_t m = p_.outputs, np = state_.np, begin = 64 * team_part(np / 64, rank, team),
                   end = 64 * team_part(np / 64, rank + 1, team);
-    const Key model_key = fold_in(p_.key, Purpose::kModel), act_key = fold_in(p_.key, Purpose::kAct),
-              grad_key = fold_in(p_.key, Purpose::kGrad);
+    const Key model_key = fold_in(p_.key, Purpose::kModel),
+              act_key = fold_in(p_.key, Purpose::kAct), grad_key = fold_in(p_.key, Purpose::kGrad);
     Local local(*this);
     for (int64_t o = 0; o < m; ++o) {
-      state_.peaks[rank * state_.stride() + o] = kernels_.update(state_.update_args(o, 0.0), false, begin, end);
+      state_.peaks[rank * state_.stride() + o] =
+          kernels_.update(state_.update_args(o, 0.0), false, begin, end);
     }
     team_.barrier();
     for (int64_t i = 0; i < p_.steps; ++i) {
@@ -90,7 +93,8 @@ class FloatEpoch {
         for (int s = first; s < last; ++s) segment(s, i, row0, rows, rank, false, true, local);
       }
       team_.barrier();
-      for (int64_t o = 0; o < m; ++o) update(rank, o, begin, end, p_.gamma[i], rows, fold_in(grad_key, step));
+      for (int64_t o = 0; o < m; ++o)
+        update(rank, o, begin, end, p_.gamma[i], rows, fold_in(grad_key, step));
       if (rank == 0) {
         for (int64_t o = 0; o < m; ++o) p_.sums[2 * m + o] += static_cast<double>(rows);
       }
@@ -104,29 +108,35 @@ class FloatEpoch {
 
   void round_model(Key key, int64_t begin, int64_t end, Local& local) {
     for (int64_t o = 0; o < p_.outputs; ++o) {
-      const float scale = state_.peak(team_.size(), o) / top_of(p_.model_bits), inv = inverse_of(scale);
+      const float scale = state_.peak(team_.size(), o) / top_of(p_.model_bits),
+                  inv = inverse_of(scale);
       const float* w = state_.w.data() + o * state_.np;
       kernels_.draws(key, static_cast<uint32_t>(o), 0, begin, end, local.draws.data());
-      kernels_.round(w + begin, local.draws.data(), inv, top_of(p_.model_bits), end - begin, local.q.data());
+      kernels_.round(w + begin, local.draws.data(), inv, top_of(p_.model_bits), end - begin,
+                     local.q.data());
       for (int64_t j = begin; j < end; ++j) {
-        rounded_[o * state_.np + j] = static_cast<float>(local.q[j - begin]) * (inv != 0.0f ? scale : 0.0f);
+        rounded_[o * state_.np + j] =
+            static_cast<float>(local.q[j - begin]) * (inv != 0.0f ? scale : 0.0f);
       }
     }
   }
 
   /// Both products of one segment, chunk by chunk: a chunk's rows are still cached for the second.
-  void segment(int s, int64_t i, int64_t row0, int64_t rows, int rank, bool forward, bool backward, Local& local) {
+  void segment(int s, int64_t i, int64_t row0, int64_t rows, int rank, bool forward, bool backward,
+               Local& local) {
     const int64_t m = p_.outputs, np = state_.np, last = std::min(rows, (s + 1) * segment_rows_);
     for (int64_t o = 0; forward && o < m; ++o) stats_[s * m + o] = LossLanes{};
     for (int64_t r = s * segment_rows_; r < last; r += kChunkRows) {
       const int count = static_cast<int>(std::min<int64_t>(kChunkRows, last - r));
       const Prefetch ahead = streams(s, i, r, row0 + r);
       const float* values[2];
-      for (int book = 0; book < p_.books; ++book) values[book] = chunk(row0 + r, count, book, local);
+      for (int book = 0; book < p_.books; ++book)
+        values[book] = chunk(row0 + r, count, book, local);
       for (int64_t o = 0; o < m; ++o) {
         if (forward) predict(s, o, r, count, row0 + r, rank, values, ahead, local);
         for (int book = 0; backward && book < p_.books; ++book) {
-          kernels_.dense_backward(values[book], pitch_, count, e_.data() + (o * p_.books + p_.books - 1 - book) * rows_ + r,
+          kernels_.dense_backward(values[book], pitch_, count,
+                                  e_.data() + (o * p_.books + p_.books - 1 - book) * rows_ + r,
                                   pitch_, partial_.data() + (s * m + o) * np, ahead);
         }
       }
@@ -138,8 +148,8 @@ class FloatEpoch {
     flush_lanes(stats_[s * p_.outputs + o], totals_.data() + (s * p_.outputs + o) * 32);
   }
 
-  void predict(int s, int64_t o, int64_t r, int count, int64_t row, int rank, const float* const* values,
-               const Prefetch& ahead, Local& local) {
+  void predict(int s, int64_t o, int64_t r, int count, int64_t row, int rank,
+               const float* const* values, const Prefetch& ahead, Local& local) {
     LossLanes& lanes = stats_[s * p_.outputs + o];
     for (int book = 0; book < p_.books; ++book) {
       alignas(64) float z[kChunkRows] = {};
@@ -173,11 +183,13 @@ class FloatEpoch {
     const int streams = 1 << f.log2_streams;
     const int64_t part = bytes / streams & ~int64_t{63}, per_segment = segment_rows_ / kChunkRows;
     f.half = (part / 2 + 127) & ~int64_t{127};
-    const int64_t now = (r - s * segment_rows_) / kChunkRows + std::max<int64_t>(1, kAheadBytes / bytes);
+    const int64_t now =
+        (r - s * segment_rows_) / kChunkRows + std::max<int64_t>(1, kAheadBytes / bytes);
     for (int k = 0; k < streams; ++k) {
       // This thread's chunks in order: the rest of its segments, then the next batch's.
       int64_t later = now + (diagonal ? k : 0), to = row;
-      const int team = team_.size(), rank = owner(s), mine = static_cast<int>(team_part(kSegments, rank + 1, team)),
+      const int team = team_.size(), rank = owner(s),
+                mine = static_cast<int>(team_part(kSegments, rank + 1, team)),
                 start = static_cast<int>(team_part(kSegments, rank, team));
       later += (s - start) * per_segment;
       const int64_t per_batch = (mine - start) * per_segment, step = i + later / per_batch;
@@ -185,8 +197,9 @@ class FloatEpoch {
         to = p_.order[step] * p_.batch + start * segment_rows_ + later % per_batch * kChunkRows;
         to = std::min(to, std::max<int64_t>(0, p_.data.rows - kChunkRows));
       }
-      f.stream[k] = p_.codes == nullptr ? reinterpret_cast<const uint8_t*>(p_.dense + to * pitch_) + k * part
-                                        : reinterpret_cast<const uint8_t*>(state_.w.data());
+      f.stream[k] = p_.codes == nullptr
+                        ? reinterpret_cast<const uint8_t*>(p_.dense + to * pitch_) + k * part
+                        : reinterpret_cast<const uint8_t*>(state_.w.data());
     }
     return f;
   }
@@ -208,9 +221,12 @@ class FloatEpoch {
       int32_t sum = 0;
       for (int book = 0; book < p_.books; ++book) {
         float* e = e_.data() + (o * p_.books + book) * rows_;
-        kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, rows_, local.draws.data());
-        sum += kernels_.round(e, local.draws.data(), inv, top_of(p_.residual_bits), rows_, local.eq.data());
-        for (int64_t k = 0; k < rows_; ++k) e[k] = static_cast<float>(local.eq[k]) * (inv != 0.0f ? scale : 0.0f);
+        kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, rows_,
+                       local.draws.data());
+        sum += kernels_.round(e, local.draws.data(), inv, top_of(p_.residual_bits), rows_,
+                              local.eq.data());
+        for (int64_t k = 0; k < rows_; ++k)
+          e[k] = static_cast<float>(local.eq[k]) * (inv != 0.0f ? scale : 0.0f);
       }
       // The intercept's gradient, where the float sums of e were.
       for (int s = 0; s < kSegments; ++s) std::fill_n(stats_[s * p_.outputs + o].sum, 16, 0.0f);
@@ -218,7 +234,8 @@ class FloatEpoch {
     }
   }
 
-  void update(int rank, int64_t o, int64_t begin, int64_t end, double gamma, int64_t rows, Key key) {
+  void update(int rank, int64_t o, int64_t begin, int64_t end, double gamma, int64_t rows,
+              Key key) {
     const int64_t m = p_.outputs, np = state_.np;
     const float k = 1.0f / static_cast<float>(rows * p_.books);
     float* g = gradient_.data() + o * np;
@@ -230,7 +247,8 @@ class FloatEpoch {
     }
     UpdateArgs a = state_.update_args(o, gamma);
     a.gradient = g;
-    if (p_.gradient_bits != 0) round_gradient(state_, kernels_, team_, a, rank, o, begin, end, key, g);
+    if (p_.gradient_bits != 0)
+      round_gradient(state_, kernels_, team_, a, rank, o, begin, end, key, g);
     float sum = 0.0f;
     for (int s = 0; s < used; ++s) {
       for (const float l : stats_[s * m + o].sum) sum += l;

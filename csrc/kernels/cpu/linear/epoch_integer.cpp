@@ -1,7 +1,7 @@
 // The integer epoch: two integer products per mini-batch and a handful of short float loops.
 //
-// Threads share a mini-batch by columns: a thread reads its part of every tile in both passes, so the
-// second pass finds it in the thread's own cache, and the integer partial sums add up exactly.
+// Threads share a mini-batch by columns: a thread reads its part of every tile in both passes, so
+// the second pass finds it in the thread's own cache, and the integer partial sums add up exactly.
 #include <algorithm>
 
 #include "../../team.h"
@@ -10,9 +10,9 @@
 namespace torchext::cpu {
 namespace {
 
-constexpr int kChunkTiles = 4;                 // one call of a tile kernel
-constexpr int64_t kAheadBytes = 96 << 10;      // prefetch distance
-constexpr int64_t kSmallChunk = 16 << 10;      // below it the streams lie in different chunks
+constexpr int kChunkTiles = 4;             // one call of a tile kernel
+constexpr int64_t kAheadBytes = 96 << 10;  // prefetch distance
+constexpr int64_t kSmallChunk = 16 << 10;  // below it the streams lie in different chunks
 
 class IntegerEpoch {
  public:
@@ -37,7 +37,8 @@ class IntegerEpoch {
       table_ = Scratch<uint8_t>(sets_ * set_bytes_ + 64);
       const int64_t bytes = p.data.cols << p.data.bits;
       for (int s = 0; s < sets_; ++s) {
-        std::memcpy(table_.data() + s * set_bytes_, p.table + s * bytes, static_cast<size_t>(bytes));
+        std::memcpy(table_.data() + s * set_bytes_, p.table + s * bytes,
+                    static_cast<size_t>(bytes));
       }
     }
     if (!direct_) repacked_ = Scratch<uint8_t>(max_tiles_ * tile_bytes_);
@@ -76,8 +77,8 @@ class IntegerEpoch {
     const int team = team_.size();
     const int64_t blocks = state_.np / 64, begin = 64 * team_part(blocks, rank, team),
                   end = 64 * team_part(blocks, rank + 1, team);
-    const Key model_key = fold_in(p_.key, Purpose::kModel), act_key = fold_in(p_.key, Purpose::kAct),
-              grad_key = fold_in(p_.key, Purpose::kGrad);
+    const Key model_key = fold_in(p_.key, Purpose::kModel),
+              act_key = fold_in(p_.key, Purpose::kAct), grad_key = fold_in(p_.key, Purpose::kGrad);
     Local local(*this);
     for (int64_t o = 0; o < p_.outputs; ++o) {
       state_.peaks[rank * state_.stride() + o] =
@@ -98,13 +99,15 @@ class IntegerEpoch {
       quantize_model(fold_in(model_key, step), begin, end, local);
       for (int64_t t = 0; t < count; t += kChunkTiles) {
         chunk(tiles, codes, t, count);
-        kernels_.forward(tiles, wq_.data(), dots_.data() + rank * dot_stride() + 64 * t, ahead(i, t, count, tiles));
+        kernels_.forward(tiles, wq_.data(), dots_.data() + rank * dot_stride() + 64 * t,
+                         ahead(i, t, count, tiles));
       }
       team_.barrier();
       residuals(rank, row0, rows, 64 * count, fold_in(act_key, step), local);
       for (int64_t t = 0; t < count; t += kChunkTiles) {
         chunk(tiles, codes, t, count);
-        kernels_.backward(tiles, local.eq.data() + 64 * t, sums_.data(), t > 0, ahead(i, t, count, tiles));
+        kernels_.backward(tiles, local.eq.data() + 64 * t, sums_.data(), t > 0,
+                          ahead(i, t, count, tiles));
       }
       update(rank, begin, end, p_.gamma[i], rows, fold_in(grad_key, step), local);
       team_.barrier();
@@ -146,13 +149,17 @@ class IntegerEpoch {
     const int64_t part = segment / per_tile & ~int64_t{63};
     f.half = (part / 2 + 127) & ~int64_t{127};
     const int64_t per_batch = (count + kChunkTiles - 1) / kChunkTiles;
-    const int64_t now = t / kChunkTiles + std::max<int64_t>(1, kAheadBytes / std::max<int64_t>(bytes, 1));
+    const int64_t now =
+        t / kChunkTiles + std::max<int64_t>(1, kAheadBytes / std::max<int64_t>(bytes, 1));
     for (int s = 0; s < streams; ++s) {
-      const int64_t later = now + (diagonal ? s : 0), step = i + (per_batch == 1 ? later : later / per_batch);
+      const int64_t later = now + (diagonal ? s : 0),
+                    step = i + (per_batch == 1 ? later : later / per_batch);
       const int64_t tile = std::min<int64_t>(s / per_tile, a.tiles - 1);
       const uint8_t* base = a.codes;  // past the end of the epoch: what is cached anyway
       if (direct_ && step < p_.steps) {
-        base = p_.codes + (p_.order[step] * p_.batch / kTileRows + (per_batch == 1 ? 0 : later % per_batch) * kChunkTiles) * tile_bytes_;
+        base = p_.codes + (p_.order[step] * p_.batch / kTileRows +
+                           (per_batch == 1 ? 0 : later % per_batch) * kChunkTiles) *
+                              tile_bytes_;
       }
       f.stream[s] = base + tile * tile_bytes_ + a.g0 * group_bytes_ + s % per_tile * part;
     }
@@ -163,11 +170,12 @@ class IntegerEpoch {
   void repack(int64_t row0, int64_t rows, int64_t g0, int64_t g1) {
     for (int64_t t = 0; t < (rows + 63) / 64; ++t) {
       uint8_t* tile = repacked_.data() + t * tile_bytes_;
-      std::memset(tile + g0 * group_bytes_, 0, static_cast<size_t>(std::max<int64_t>(0, g1 - g0) * group_bytes_));
+      std::memset(tile + g0 * group_bytes_, 0,
+                  static_cast<size_t>(std::max<int64_t>(0, g1 - g0) * group_bytes_));
       for (int64_t j = 4 * g0; j < std::min(4 * g1, p_.data.cols); ++j) {
         for (int64_t r = 64 * t; r < std::min(rows, 64 * t + 64); ++r) {
-          put_tile_code(tile + j / 4 * group_bytes_, p_.data.bits, static_cast<int>(r % 64), static_cast<int>(j % 4),
-                        code_at(p_.data, p_.codes, row0 + r, j));
+          put_tile_code(tile + j / 4 * group_bytes_, p_.data.bits, static_cast<int>(r % 64),
+                        static_cast<int>(j % 4), code_at(p_.data, p_.codes, row0 + r, j));
         }
       }
     }
@@ -176,7 +184,8 @@ class IntegerEpoch {
   void quantize_model(Key key, int64_t begin, int64_t end, Local& local) {
     for (int64_t o = 0; o < p_.outputs; ++o) {
       // Read before the next barrier: after it a faster thread's update may replace them.
-      const float scale = state_.peak(team_.size(), o) / top_of(p_.model_bits), inv = inverse_of(scale);
+      const float scale = state_.peak(team_.size(), o) / top_of(p_.model_bits),
+                  inv = inverse_of(scale);
       local.model[o] = inv != 0.0f ? scale : 0.0f;
       local.beta[o] = state_.beta(o);
       kernels_.draws(key, static_cast<uint32_t>(o), 0, begin, end, local.draws.data());
@@ -185,7 +194,8 @@ class IntegerEpoch {
     }
   }
 
-  /// Residuals of the batch and their integers: every thread computes them all, which saves a barrier.
+  /// Residuals of the batch and their integers: every thread computes them all, which saves a
+  /// barrier.
   void residuals(int rank, int64_t row0, int64_t rows, int64_t padded, Key key, Local& local) {
     const int64_t m = p_.outputs;
     for (int64_t o = 0; o < m; ++o) {
@@ -217,15 +227,18 @@ class IntegerEpoch {
       local.scale[o] = inv != 0.0f ? scale : 0.0f;
       for (int book = 0; book < p_.books; ++book) {
         const int64_t at = (o * p_.books + book) * rows_;
-        kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, padded, local.draws.data());
-        local.sum[o * p_.books + book] = kernels_.round(local.e.data() + at, local.draws.data(), inv,
-                                                        top_of(p_.residual_bits), padded, local.eq.data() + at);
+        kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, padded,
+                       local.draws.data());
+        local.sum[o * p_.books + book] =
+            kernels_.round(local.e.data() + at, local.draws.data(), inv, top_of(p_.residual_bits),
+                           padded, local.eq.data() + at);
       }
       if (rank == 0) p_.sums[2 * m + o] += static_cast<double>(rows);
     }
   }
 
-  void update(int rank, int64_t begin, int64_t end, double gamma, int64_t rows, Key key, Local& local) {
+  void update(int rank, int64_t begin, int64_t end, double gamma, int64_t rows, Key key,
+              Local& local) {
     const int64_t m = p_.outputs;
     for (int64_t o = 0; o < m; ++o) {
       UpdateArgs a = state_.update_args(o, gamma);
@@ -236,7 +249,8 @@ class IntegerEpoch {
       for (int book = 0; book < p_.books; ++book) sum += local.sum[o * p_.books + book];
       a.sum = static_cast<float>(sum);
       if (p_.gradient_bits != 0) {
-        round_gradient(state_, kernels_, team_, a, rank, o, begin, end, key, gradient_.data() + o * state_.np);
+        round_gradient(state_, kernels_, team_, a, rank, o, begin, end, key,
+                       gradient_.data() + o * state_.np);
       }
       const float peak = kernels_.update(a, true, begin, end);
       state_.move_intercept(rank, o, a.scale * a.sum, gamma);

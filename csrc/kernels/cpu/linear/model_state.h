@@ -84,7 +84,8 @@ struct ModelState {
   void move_intercept(int rank, int64_t o, float gradient, double gamma) {
     float& b = intercept[rank * p.outputs + o];
     if (p.fit_intercept) {
-      const float h = p.constant != nullptr && p.constant_cols > n ? p.constant[o * p.constant_cols + n] : 0.0f;
+      const float h =
+          p.constant != nullptr && p.constant_cols > n ? p.constant[o * p.constant_cols + n] : 0.0f;
       b -= static_cast<float>(gamma) * (gradient + h);
     }
     if (rank == 0 && p.average != nullptr) p.average[o * (n + 1) + n] += static_cast<double>(b);
@@ -103,7 +104,8 @@ struct ModelState {
     for (int64_t o = 0; o < p.outputs; ++o) {
       std::memcpy(p.x + o * n, x.data() + o * np, static_cast<size_t>(n) * sizeof(float));
       p.intercept[o] = intercept[o];
-      for (int64_t j = 0; p.average != nullptr && j < n; ++j) p.average[o * (n + 1) + j] += average[o * np + j];
+      for (int64_t j = 0; p.average != nullptr && j < n; ++j)
+        p.average[o * (n + 1) + j] += average[o * np + j];
     }
   }
 
@@ -129,8 +131,8 @@ class BatchTargets {
   }
 
  private:
-  const float* column(const float* from, int64_t width, int64_t row0, const ResidualArgs& a, int64_t o,
-                      Scratch<float>& to) {
+  const float* column(const float* from, int64_t width, int64_t row0, const ResidualArgs& a,
+                      int64_t o, Scratch<float>& to) {
     if (from == nullptr) return nullptr;
     if (width == 1 && a.rows == a.padded) return from + row0;
     for (int64_t k = 0; k < a.rows; ++k) to[k] = from[(row0 + k) * width + o];
@@ -142,7 +144,8 @@ class BatchTargets {
   Scratch<float> y_, weight_, z0_;
 };
 
-/// Moves the float lanes of at most 256 rows into the doubles total[0, 16) (loss) and total[16, 32) (e^2).
+/// Moves the float lanes of at most 256 rows into the doubles total[0, 16) (loss) and total[16, 32)
+/// (e^2).
 inline void flush_lanes(LossLanes& lanes, double* total) {
   for (int l = 0; l < 16; ++l) {
     total[l] += static_cast<double>(lanes.loss[l]);
@@ -158,19 +161,24 @@ inline double sum_lanes(const double* lanes) {
 }
 
 /// The next batch's y and weights: a few lines, but far away when batches come in random order.
-inline __attribute__((always_inline)) void prefetch_targets(const Epoch& p, int64_t row0, int64_t rows) {
+inline __attribute__((always_inline)) void prefetch_targets(const Epoch& p, int64_t row0,
+                                                            int64_t rows) {
   if (rows > 4096) return;
-  for (int64_t k = 0; p.y != nullptr && k < rows * p.outputs; k += 16) __builtin_prefetch(p.y + row0 * p.outputs + k);
-  for (int64_t k = 0; p.weight != nullptr && k < rows; k += 16) __builtin_prefetch(p.weight + row0 + k);
-  for (int64_t k = 0; p.z0 != nullptr && k < rows * p.outputs; k += 16) __builtin_prefetch(p.z0 + row0 * p.outputs + k);
+  for (int64_t k = 0; p.y != nullptr && k < rows * p.outputs; k += 16)
+    __builtin_prefetch(p.y + row0 * p.outputs + k);
+  for (int64_t k = 0; p.weight != nullptr && k < rows; k += 16)
+    __builtin_prefetch(p.weight + row0 + k);
+  for (int64_t k = 0; p.z0 != nullptr && k < rows * p.outputs; k += 16)
+    __builtin_prefetch(p.z0 + row0 * p.outputs + k);
 }
 
 /// Rounds g itself to gradient_bits (what would cross a link to the master) and lets `a` use it.
-inline void round_gradient(ModelState& state, const SgdKernels& kernels, Team& team, UpdateArgs& a, int rank, int64_t o,
-                           int64_t begin, int64_t end, Key key, float* g) {
+inline void round_gradient(ModelState& state, const SgdKernels& kernels, Team& team, UpdateArgs& a,
+                           int rank, int64_t o, int64_t begin, int64_t end, Key key, float* g) {
   state.peaks[rank * state.stride() + o] = kernels.gradient(a, begin, end, g);
   team.barrier();
-  const float top = top_of(state.p.gradient_bits), scale = state.peak(team.size(), o) / top, inv = inverse_of(scale);
+  const float top = top_of(state.p.gradient_bits), scale = state.peak(team.size(), o) / top,
+              inv = inverse_of(scale);
   team.barrier();  // the update overwrites the maxima
   for (int64_t j = begin; j < end; j += 4) {
     const Words words = draw4(key, static_cast<uint64_t>(j) / 4, static_cast<uint32_t>(o), 0);

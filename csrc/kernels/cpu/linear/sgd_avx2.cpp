@@ -5,8 +5,9 @@
 namespace torchext::cpu {
 
 const SgdKernels& sgd_step_avx2() noexcept {
-  static const SgdKernels table = {tile_forward_avx2, tile_backward_avx2, step_draws,  step_round,
-                                   step_residual, step_gradient, step_update, dense_forward_impl, dense_backward_impl};
+  static const SgdKernels table = {tile_forward_avx2, tile_backward_avx2, step_draws,
+                                   step_round,        step_residual,      step_gradient,
+                                   step_update,       dense_forward_impl, dense_backward_impl};
   return table;
 }
 

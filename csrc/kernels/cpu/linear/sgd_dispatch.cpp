@@ -13,7 +13,8 @@ const SgdKernels& sgd_kernels() noexcept {
     return k;
   }();
   switch (active_isa()) {
-    case Isa::avx512: return vnni ? fast : sgd_step_avx512();  // without VNNI the integer loops are the AVX2 ones
+    case Isa::avx512:
+      return vnni ? fast : sgd_step_avx512();  // without VNNI the integer loops are the AVX2 ones
     case Isa::avx2: return sgd_step_avx2();
     default: break;
   }

@@ -1,10 +1,10 @@
 // Integer products with tile4 codes, AVX-512 VBMI + VNNI.
 //
 // A 64-byte line holds 16 rows x 4 columns per field. Forward: a table look-up turns the bytes of a
-// field into T, and one vpdpbusd with the group's four model bytes adds the four columns of each row:
-// accumulators are rows, nothing is summed across lanes. Backward: one in-lane byte shuffle of the
-// packed line turns dwords from (4 columns of a row) into (4 rows of a column), then the same look-up
-// meets the residuals of the four rows. vpdpbusd does not saturate: the sums are exact.
+// field into T, and one vpdpbusd with the group's four model bytes adds the four columns of each
+// row: accumulators are rows, nothing is summed across lanes. Backward: one in-lane byte shuffle of
+// the packed line turns dwords from (4 columns of a row) into (4 rows of a column), then the same
+// look-up meets the residuals of the four rows. vpdpbusd does not saturate: the sums are exact.
 #include <immintrin.h>
 
 #include <cstring>
@@ -36,12 +36,13 @@ TX_INL void repeat(const F& f) {
 constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
 
 // A macro: g++ 12 drops calls of a function that only prefetches.
-#define TX_PREFETCH_PAIR(ahead, h, offset)                                                                         \
-  do {                                                                                                             \
-    const uint8_t* tx_p = (ahead).stream[(h) & mask] + (offset) + ((h) >> (ahead).log2_streams) * 128;             \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                                                \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);                                           \
-    ++(h);                                                                                                         \
+#define TX_PREFETCH_PAIR(ahead, h, offset)                                           \
+  do {                                                                               \
+    const uint8_t* tx_p =                                                            \
+        (ahead).stream[(h) & mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                  \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);             \
+    ++(h);                                                                           \
   } while (false)
 
 TX_INL V line(const uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -117,15 +118,18 @@ struct Packed {
   template <int Q>
   TX_INL V codes(const Packed& k, V id) {
     if constexpr (B == 8) return k.l[Q];
-    if constexpr (B == 1) return _mm512_ternarylogic_epi32(shift<-2 * Q>(k.l[0]), bytes(1), id, kOr);
+    if constexpr (B == 1)
+      return _mm512_ternarylogic_epi32(shift<-2 * Q>(k.l[0]), bytes(1), id, kOr);
     if constexpr (B == 2 || B == 3) {
       const V c = _mm512_ternarylogic_epi32(shift<-2 * Q>(k.l[0]), bytes(3), id, kOr);
       if constexpr (B == 2) return c;
       return _mm512_ternarylogic_epi32(shift<2 - 2 * Q>(k.l[1]), bytes(4), c, kOr);
     }
     const V c = _mm512_ternarylogic_epi32(shift<-4 * (Q % 2)>(k.l[Q / 2]), bytes(15), id, kOr);
-    if constexpr (B == 5) return _mm512_ternarylogic_epi32(shift<4 - 2 * Q>(k.l[2]), bytes(16), c, kOr);
-    if constexpr (B == 6) return _mm512_ternarylogic_epi32(shift<4 - 2 * Q>(k.l[2]), bytes(48), c, kOr);
+    if constexpr (B == 5)
+      return _mm512_ternarylogic_epi32(shift<4 - 2 * Q>(k.l[2]), bytes(16), c, kOr);
+    if constexpr (B == 6)
+      return _mm512_ternarylogic_epi32(shift<4 - 2 * Q>(k.l[2]), bytes(48), c, kOr);
     if constexpr (B == 7) {
       const V d = _mm512_ternarylogic_epi32(shift<4 - 2 * Q>(k.l[2]), bytes(48), c, kOr);
       return _mm512_ternarylogic_epi32(shift<6 - 2 * Q>(k.l[3]), bytes(64), d, kOr);
@@ -152,41 +156,47 @@ struct Lookup {
     return k;
   }
 
-  TX_INL V pair(const uint8_t* t, V index) { return _mm512_permutex2var_epi8(line(t), index, line(t + 64)); }
+  TX_INL V pair(const uint8_t* t, V index) {
+    return _mm512_permutex2var_epi8(line(t), index, line(t + 64));
+  }
 
   TX_INL V find(const Lookup& k, V index, const __mmask64* at) {
     if constexpr (!Table) return index;
     if constexpr (B <= 2) return _mm512_shuffle_epi8(k.first, index);
     if constexpr (B == 3 || B == 4) return _mm512_permutexvar_epi8(index, k.first);
     if constexpr (B == 5) return _mm512_permutex2var_epi8(k.first, index, k.second);
-    if constexpr (B == 6) return _mm512_mask_blend_epi8(at[2] | at[3], pair(k.t, index), pair(k.t + 128, index));
+    if constexpr (B == 6)
+      return _mm512_mask_blend_epi8(at[2] | at[3], pair(k.t, index), pair(k.t + 128, index));
     V found = index;
     for (int c = 0; c < 4 && B >= 7; ++c) {
       const uint8_t* t = k.t + (c << B);
       found = _mm512_mask_blend_epi8(at[c], found, pair(t, index));
       if constexpr (B == 8) {
-        found = _mm512_mask_blend_epi8(at[c] & _mm512_movepi8_mask(index), found, pair(t + 128, index));
+        found =
+            _mm512_mask_blend_epi8(at[c] & _mm512_movepi8_mask(index), found, pair(t + 128, index));
       }
     }
     return found;
   }
 };
 
-/// Widths that get every unrolled form; the others are instantiated once, which keeps this file quick to compile.
+/// Widths that get every unrolled form; the others are instantiated once, which keeps this file
+/// quick to compile.
 template <int B>
 constexpr bool kHot = B == 2 || B == 4 || B == 8;
 
 /// NT tiles at once for MO outputs: 4*NT*MO*SETS accumulators of 16 rows.
 template <int B, bool Table, int NT, int MO, int SETS>
-void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots, int64_t first, const Prefetch& pf) {
+void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots, int64_t first,
+                   const Prefetch& pf) {
   V acc[NT * 4 * SETS * MO];
   repeat<NT * 4 * SETS * MO>([&](auto i) TX_LAMBDA { acc[i.value] = _mm512_setzero_si512(); });
   const auto columns = Columns<B, false>::template make<Table>();
   const uint8_t* codes = a.codes + tile * a.tile_bytes + a.g0 * 32 * B;
   const uint8_t* entries = Table ? a.table + ((4 * a.g0) << B) : nullptr;
   const Prefetch ahead = pf;
-  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1, tile_bytes = a.tile_bytes, set_bytes = a.set_bytes,
-                cols = a.cols;
+  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1, tile_bytes = a.tile_bytes,
+                set_bytes = a.set_bytes, cols = a.cols;
   int64_t h = first, due = 0;
   for (int64_t g = a.g0, end = a.g1; g < end; ++g, codes += 32 * B, entries += 4 << B) {
     V w[MO];
@@ -196,7 +206,9 @@ void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots,
       std::memcpy(&four, wq + o.value * cols + 4 * g, 4);
       w[o.value] = _mm512_set1_epi32(four);
     });
-    repeat<SETS>([&](auto s) TX_LAMBDA { table[s.value] = Lookup<B, Table>::load(entries + s.value * set_bytes); });
+    repeat<SETS>([&](auto s) TX_LAMBDA {
+      table[s.value] = Lookup<B, Table>::load(entries + s.value * set_bytes);
+    });
     repeat<NT>([&](auto t) TX_LAMBDA {
       // Half of what is read is fetched ahead here, half in the backward pass: two lines per four.
       if constexpr (NT * B % 8 == 0) {
@@ -204,7 +216,8 @@ void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots,
       } else {
         for (due += B; due >= 8; due -= 8) TX_PREFETCH_PAIR(ahead, h, 0);
       }
-      const Packed<B> packed = Packed<B>::template load<false>(codes + t.value * tile_bytes, columns.order);
+      const Packed<B> packed =
+          Packed<B>::template load<false>(codes + t.value * tile_bytes, columns.order);
       repeat<4>([&](auto q) TX_LAMBDA {
         const V index = Packed<B>::template codes<q.value>(packed, columns.id);
         repeat<SETS>([&](auto s) TX_LAMBDA {
@@ -218,7 +231,8 @@ void forward_tiles(const TileArgs& a, int tile, const int8_t* wq, int32_t* dots,
     });
   }
   repeat<NT * 4 * SETS * MO>([&](auto i) TX_LAMBDA {
-    constexpr int o = i.value % MO, s = i.value / MO % SETS, q = i.value / (MO * SETS) % 4, t = i.value / (MO * SETS * 4);
+    constexpr int o = i.value % MO, s = i.value / MO % SETS, q = i.value / (MO * SETS) % 4,
+                  t = i.value / (MO * SETS * 4);
     _mm512_storeu_si512(dots + (o * SETS + s) * a.rows + 64 * (tile + t) + 16 * q, acc[i.value]);
   });
 }
@@ -229,10 +243,12 @@ void forward_outputs(const TileArgs& a, const int8_t* wq, int32_t* dots, const P
   const int64_t pairs = (a.g1 - a.g0) * B / 8;  // prefetched per tile
   int t = 0;
   if constexpr (most >= 4) {
-    for (; t + 4 <= a.tiles; t += 4) forward_tiles<B, Table, 4, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
+    for (; t + 4 <= a.tiles; t += 4)
+      forward_tiles<B, Table, 4, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
   }
   if constexpr (most >= 2) {
-    for (; t + 2 <= a.tiles; t += 2) forward_tiles<B, Table, 2, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
+    for (; t + 2 <= a.tiles; t += 2)
+      forward_tiles<B, Table, 2, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
   }
   for (; t < a.tiles; ++t) forward_tiles<B, Table, 1, MO, SETS>(a, t, wq, dots, t * pairs, ahead);
 }
@@ -259,20 +275,23 @@ TX_INL V add_lanes(V a, V b, V c, V d) {
 
 /// Column sums for MO outputs; NT tiles, or a.tiles of them if NT is 0.
 template <int B, bool Table, int NT, int MO, int P, int BOOKS>
-void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& pf) {
+void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
+                      const Prefetch& pf) {
   const int tiles = NT != 0 ? NT : a.tiles;
-  V e[MO * BOOKS * 16];  // lane l of vector 4t + q: the residuals of rows 64t + 16q + 4l .. +3 in every dword
+  V e[MO * BOOKS *
+      16];  // lane l of vector 4t + q: the residuals of rows 64t + 16q + 4l .. +3 in every dword
   const V spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
   for (int k = 0; k < MO * BOOKS; ++k) {
     for (int i = 0; i < 4 * tiles; ++i) {
       const auto* from = reinterpret_cast<const __m128i*>(eq + k * a.rows + 16 * i);
-      e[16 * k + i] = _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(_mm_loadu_si128(from)));
+      e[16 * k + i] =
+          _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(_mm_loadu_si128(from)));
     }
   }
   const auto columns = Columns<B, true>::template make<Table>();
   const Prefetch ahead = pf;
-  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1, tile_bytes = a.tile_bytes, set_bytes = a.set_bytes,
-                end = a.g1, cols = a.cols;
+  const int64_t mask = (int64_t{1} << ahead.log2_streams) - 1, tile_bytes = a.tile_bytes,
+                set_bytes = a.set_bytes, end = a.g1, cols = a.cols;
   const uint8_t* const base = a.codes;
   const uint8_t* const entries = a.table;
   int64_t h = 0, due = 0;
@@ -285,17 +304,20 @@ void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool a
       if (g < end) {
         Lookup<B, Table> table[P * BOOKS];
         repeat<P * BOOKS>([&](auto s) TX_LAMBDA {
-          table[s.value] = Lookup<B, Table>::load(Table ? entries + s.value * set_bytes + ((4 * g) << B) : nullptr);
+          table[s.value] = Lookup<B, Table>::load(
+              Table ? entries + s.value * set_bytes + ((4 * g) << B) : nullptr);
         });
         const uint8_t* codes = base + g * 32 * B;
         auto one = [&](auto fixed, int t) TX_LAMBDA {
           if constexpr (NT != 0 && NT * B % 8 == 0) {
             constexpr int T = fixed.value;
-            for (int i = T * B / 8; i < (T + 1) * B / 8; ++i) TX_PREFETCH_PAIR(ahead, h, ahead.half);
+            for (int i = T * B / 8; i < (T + 1) * B / 8; ++i)
+              TX_PREFETCH_PAIR(ahead, h, ahead.half);
           } else {
             for (due += B; due >= 8; due -= 8) TX_PREFETCH_PAIR(ahead, h, ahead.half);
           }
-          const Packed<B> packed = Packed<B>::template load<true>(codes + t * tile_bytes, columns.order);
+          const Packed<B> packed =
+              Packed<B>::template load<true>(codes + t * tile_bytes, columns.order);
           repeat<4>([&](auto q) TX_LAMBDA {
             const V index = Packed<B>::template codes<q.value>(packed, columns.id);
             repeat<P * BOOKS>([&](auto s) TX_LAMBDA {
@@ -303,7 +325,8 @@ void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool a
               const V value = Lookup<B, Table>::find(table[s.value], index, columns.at);
               repeat<MO>([&](auto o) TX_LAMBDA {
                 V& sum = acc[(plane * MO + o.value) * 2 + (q.value + book) % 2];
-                sum = _mm512_dpbusd_epi32(sum, value, e[16 * (o.value * BOOKS + BOOKS - 1 - book) + 4 * t + q.value]);
+                sum = _mm512_dpbusd_epi32(
+                    sum, value, e[16 * (o.value * BOOKS + BOOKS - 1 - book) + 4 * t + q.value]);
               });
             });
           });
@@ -329,11 +352,13 @@ void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool a
 }
 
 template <int B, bool Table, int P, int BOOKS>
-void backward_all(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& ahead) {
+void backward_all(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
+                  const Prefetch& ahead) {
   int o = 0;
   if constexpr (P * BOOKS == 1 && B <= 4) {
     for (; o + 4 <= a.outputs; o += 4) {
-      backward_outputs<B, Table, 0, 4, P, BOOKS>(a, eq + o * BOOKS * a.rows, sums + o * P * a.cols, add, ahead);
+      backward_outputs<B, Table, 0, 4, P, BOOKS>(a, eq + o * BOOKS * a.rows, sums + o * P * a.cols,
+                                                 add, ahead);
     }
   }
   for (; o < a.outputs; ++o) {
@@ -358,7 +383,8 @@ void forward_bits(const TileArgs& a, const int8_t* wq, int32_t* dots, const Pref
 }
 
 template <int B>
-void backward_bits(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch& ahead) {
+void backward_bits(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
+                   const Prefetch& ahead) {
   if (a.table == nullptr) return backward_all<B, false, 1, 1>(a, eq, sums, add, ahead);
   if (a.books == 1) {
     return a.planes == 1 ? backward_all<B, true, 1, 1>(a, eq, sums, add, ahead)
@@ -370,7 +396,8 @@ void backward_bits(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
 
 }  // namespace
 
-void tile_forward_avx512vnni(const TileArgs& a, const int8_t* wq, int32_t* dots, const Prefetch& ahead) noexcept {
+void tile_forward_avx512vnni(const TileArgs& a, const int8_t* wq, int32_t* dots,
+                             const Prefetch& ahead) noexcept {
   switch (a.bits) {
     case 1: return forward_bits<1>(a, wq, dots, ahead);
     case 2: return forward_bits<2>(a, wq, dots, ahead);

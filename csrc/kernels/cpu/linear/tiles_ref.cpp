@@ -22,7 +22,8 @@ int32_t tile_value(const TileArgs& a, int set, int64_t g, int col, int code) {
 
 }  // namespace
 
-void tile_forward_ref(const TileArgs& a, const int8_t* wq, int32_t* dots, const Prefetch&) noexcept {
+void tile_forward_ref(const TileArgs& a, const int8_t* wq, int32_t* dots,
+                      const Prefetch&) noexcept {
   const int sets = a.planes * a.books, rows = 64 * a.tiles;
   for (int i = 0; i < a.outputs * sets; ++i) {
     for (int r = 0; r < rows; ++r) dots[i * a.rows + r] = 0;
@@ -34,14 +35,16 @@ void tile_forward_ref(const TileArgs& a, const int8_t* wq, int32_t* dots, const 
         const int code = tile_code(a, group, r % 64, c);
         for (int set = 0; set < sets; ++set) {
           const int32_t t = tile_value(a, set, g, c, code);
-          for (int o = 0; o < a.outputs; ++o) dots[(o * sets + set) * a.rows + r] += t * wq[o * a.cols + 4 * g + c];
+          for (int o = 0; o < a.outputs; ++o)
+            dots[(o * sets + set) * a.rows + r] += t * wq[o * a.cols + 4 * g + c];
         }
       }
     }
   }
 }
 
-void tile_backward_ref(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add, const Prefetch&) noexcept {
+void tile_backward_ref(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
+                       const Prefetch&) noexcept {
   const int rows = 64 * a.tiles;
   for (int64_t g = a.g0; g < a.g1; ++g) {
     for (int c = 0; c < 4; ++c) {
@@ -56,7 +59,8 @@ void tile_backward_ref(const TileArgs& a, const int8_t* eq, int32_t* sums, bool 
             const int32_t t = tile_value(a, plane * a.books + book, g, c, code);
             const int other = a.books - 1 - book;  // each draw meets the residual of the other one
             for (int o = 0; o < a.outputs; ++o) {
-              sums[(o * a.planes + plane) * a.cols + j] += t * eq[(o * a.books + other) * a.rows + r];
+              sums[(o * a.planes + plane) * a.cols + j] +=
+                  t * eq[(o * a.books + other) * a.rows + r];
             }
           }
         }
