@@ -30,6 +30,28 @@ def _(key: Tensor, blocks: int, stream: int, draw: int) -> Tensor:
     return key.new_empty((4 * blocks,), dtype=torch.int64)
 
 
+@library.register_fake("torchext::_code_dot")
+def _(
+    codes: Tensor, rows: int, cols: int, bits: int, grid: Tensor, table: Tensor, x: Tensor, digits: int
+) -> Tensor:  # fmt: skip
+    return x.new_empty((x.shape[0], rows), dtype=torch.float32)
+
+
+@library.register_fake("torchext::_code_sum")
+def _(
+    codes: Tensor, rows: int, cols: int, bits: int, grid: Tensor, table: Tensor, e: Tensor, digits: int
+) -> Tensor:  # fmt: skip
+    return e.new_empty((e.shape[0], cols), dtype=torch.float64)
+
+
+@library.register_fake("torchext::_exact_pass")
+def _(
+    x: Tensor, w: Tensor, offset: Tensor, y: Tensor, weight: Tensor | None, loss: str, z: Tensor,
+    gradient: Tensor, total: Tensor,
+) -> None:  # fmt: skip
+    return None
+
+
 @library.register_fake("torchext::_column_stats")
 def _(x: Tensor, state: Tensor) -> int:
     return -1  # what finite data gives; a data-dependent result has no meaning without data

@@ -3,6 +3,12 @@
 #include "stable.h"
 
 STABLE_TORCH_LIBRARY(torchext, m) {
+  m.def(
+      "_code_dot(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, "
+      "Tensor(a!) x, int digits) -> Tensor");  // codes times vectors, which are rounded in place
+  m.def(
+      "_code_sum(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, Tensor e, "
+      "int digits) -> Tensor");                               // transposed codes times vectors
   m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");  // pass 1 of a store; index of a
                                                               // NaN/Inf or -1
   m.def("_cpu_isa() -> str");                                 // instruction set in use
@@ -14,6 +20,10 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "Tensor? bounds, Tensor(b!) sums, Tensor(c!) totals, Tensor(d!) clipped) -> ()");  // pass 2
                                                                                          // of a
                                                                                          // store
+  m.def(
+      "_exact_pass(Tensor x, Tensor w, Tensor offset, Tensor y, Tensor? weight, str loss, "
+      "Tensor(a!) z, Tensor(b!) gradient, Tensor(c!) total) -> ()");  // loss and gradient on full
+                                                                      // rows
   m.def("_force_isa(str isa) -> bool");  // switches it in this process, for tests
   m.def(
       "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "

@@ -1,32 +1,10 @@
 // Mini-batch SGD over the codes of a data set, and their decoding.
-#include <algorithm>
-
-#include "kernels/linear/epoch.h"
-#include "stable.h"
+#include "codes.h"
 
 namespace torchext::ops {
-namespace {
 
-const float* optional_floats(const char* op, const char* name, const std::optional<Tensor>& t,
-                             std::initializer_list<int64_t> shape) {
-  if (!t.has_value()) return nullptr;
-  check_dtype(op, name, *t, ScalarType::Float);
-  check_shape(op, name, *t, shape);
-  check_contiguous(op, name, *t);
-  return t->const_data_ptr<float>();
-}
-
-/// Per-output terms may have one more column, the intercept's.
-const float* optional_model(const char* op, const char* name, const std::optional<Tensor>& t,
-                            int64_t outputs, int64_t cols, int64_t* width) {
-  if (!t.has_value()) return nullptr;
-  *width = t->dim() == 2 && t->sizes()[1] == cols + 1 ? cols + 1 : cols;
-  return optional_floats(op, name, t, {outputs, *width});
-}
-
-/// Fills in the data part of an epoch from the store's tensors.
-void read_data(const char* op, cpu::Epoch& p, const Tensor& codes, int64_t rows, int64_t cols,
-               int64_t bits, const std::string& layout, const Tensor& grid, const Tensor& table) {
+void read_codes(const char* op, cpu::Epoch& p, const Tensor& codes, int64_t rows, int64_t cols,
+                int64_t bits, const std::string& layout, const Tensor& grid, const Tensor& table) {
   check_range(op, "rows", rows, 1, int64_t{1} << 40);
   check_range(op, "cols", cols, 1, cpu::kMaxCols);
   TX_CHECK(bits == 32 || (bits >= 1 && bits <= 8), op, "bits must be in [1, 8] or 32, got ", bits);
@@ -63,6 +41,25 @@ void read_data(const char* op, cpu::Epoch& p, const Tensor& codes, int64_t rows,
   p.books = static_cast<int>(table.sizes()[1]);
 }
 
+namespace {
+
+const float* optional_floats(const char* op, const char* name, const std::optional<Tensor>& t,
+                             std::initializer_list<int64_t> shape) {
+  if (!t.has_value()) return nullptr;
+  check_dtype(op, name, *t, ScalarType::Float);
+  check_shape(op, name, *t, shape);
+  check_contiguous(op, name, *t);
+  return t->const_data_ptr<float>();
+}
+
+/// Per-output terms may have one more column, the intercept's.
+const float* optional_model(const char* op, const char* name, const std::optional<Tensor>& t,
+                            int64_t outputs, int64_t cols, int64_t* width) {
+  if (!t.has_value()) return nullptr;
+  *width = t->dim() == 2 && t->sizes()[1] == cols + 1 ? cols + 1 : cols;
+  return optional_floats(op, name, t, {outputs, *width});
+}
+
 int read_bits(const char* op, const char* name, int64_t bits, int64_t none) {
   TX_CHECK(bits == none || (bits >= 2 && bits <= 8), op, name, " must be in [2, 8] or ", none,
            ", got ", bits);
@@ -88,7 +85,7 @@ Tensor sgd_epoch(const Tensor& codes, int64_t rows, int64_t cols, int64_t bits, 
                  int64_t first_step, int64_t threads) {
   constexpr const char* op = "_sgd_epoch";
   cpu::Epoch p{};
-  read_data(op, p, codes, rows, cols, bits, layout, grid, table);
+  read_codes(op, p, codes, rows, cols, bits, layout, grid, table);
   TX_CHECK(x.dim() == 2 && x.sizes()[0] >= 1, op, "x must have shape (outputs, ", cols, "), got ",
            shape_text(x));
   const int64_t m = check_range(op, "outputs", x.sizes()[0], 1, 65536);
@@ -148,7 +145,7 @@ Tensor sgd_decode(const Tensor& codes, int64_t rows, int64_t cols, int64_t bits,
                   const Tensor& grid, const Tensor& table, const Tensor& row_index, int64_t draw) {
   constexpr const char* op = "_sgd_decode";
   cpu::Epoch p{};
-  read_data(op, p, codes, rows, cols, bits, layout, grid, table);
+  read_codes(op, p, codes, rows, cols, bits, layout, grid, table);
   check_range(op, "draw", draw, 0, p.books - 1);
   check_dtype(op, "row_index", row_index, ScalarType::Long);
   TX_CHECK(row_index.dim() == 1, op, "row_index must have one dimension, got ",

@@ -1,0 +1,126 @@
+// The exact pass, written once for every vector width; included by each per-ISA source.
+#pragma once
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "exact_pass.h"
+#include "vec_math.h"
+
+namespace torchext::cpu {
+namespace {
+
+// A dot product has eight lanes on every instruction set: column j goes to lane j mod 8.
+constexpr int kWide = TX_LANES / 2, kSets = 8 / kWide;
+typedef double VD __attribute__((vector_size(kWide * 8)));
+typedef float VN __attribute__((vector_size(kWide * 4)));
+
+TX_INL VD wide(const double* p) {
+  VD v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+TX_INL VD wide(const float* p) {
+  VN v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, VD);
+}
+TX_INL void put(double* p, VD v) { std::memcpy(p, &v, sizeof v); }
+TX_INL VD fused(VD a, VD b, VD c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_pd(a, b, c);
+#else
+  for (int l = 0; l < kWide; ++l) c[l] = __builtin_fma(a[l], b[l], c[l]);
+  return c;
+#endif
+}
+
+/// Dot products of R rows with w. The rows one block ahead are fetched on the way.
+template <class T, int R>
+TX_INL void dot_rows64(const T* x, int64_t stride, const double* w, int64_t n, double offset,
+                       double* z, int64_t z_step, bool fetch) {
+  VD acc[R][kSets] = {};
+  int64_t j = 0;
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (; j + 8 <= n; j += 8) {
+    if (fetch && j % kLine == 0) {
+      for (int r = 0; r < R; ++r) __builtin_prefetch(x + (kExactRows + r) * stride + j, 0, 2);
+    }
+    for (int s = 0; s < kSets; ++s) {
+      const VD wj = wide(w + j + s * kWide);
+      for (int r = 0; r < R; ++r)
+        acc[r][s] = fused(wide(x + r * stride + j + s * kWide), wj, acc[r][s]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    double lanes[8];
+    for (int s = 0; s < kSets; ++s) put(lanes + s * kWide, acc[r][s]);
+    for (int64_t k = j; k < n; ++k)
+      lanes[k - j] = __builtin_fma(static_cast<double>(x[r * stride + k]), w[k], lanes[k - j]);
+    for (int half = 4; half > 0; half /= 2) {
+      for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    }
+    z[r * z_step] = lanes[0] + offset;
+  }
+}
+
+/// g[j] = fma(e[r], x[r][j], g[j]) for r in order.
+template <class T, int R>
+TX_INL void add_rows64(const T* x, int64_t stride, const double* e, int64_t e_step, int64_t n,
+                       double* g) {
+  int64_t j = 0;
+  for (; j + kWide <= n; j += kWide) {
+    VD sum = wide(g + j);
+    for (int r = 0; r < R; ++r) sum = fused(VD{} + e[r * e_step], wide(x + r * stride + j), sum);
+    put(g + j, sum);
+  }
+  for (; j < n; ++j) {
+    for (int r = 0; r < R; ++r)
+      g[j] = __builtin_fma(e[r * e_step], static_cast<double>(x[r * stride + j]), g[j]);
+  }
+}
+
+template <class T>
+TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
+                       double* gradient, double* loss) {
+  const int m = p.outputs;
+  const int64_t n = p.cols;
+  for (int64_t first = begin; first < end; first += kExactRows) {
+    const T* x = static_cast<const T*>(p.x) + first * p.stride;
+    const int64_t count = end - first < kExactRows ? end - first : kExactRows;
+    double* const e = scratch;  // [count, outputs]: predictions, then slopes
+    for (int o = 0; o < m; ++o) {
+      const double* w = p.w + o * n;
+      int64_t r = 0;
+      for (; r + 4 <= count; r += 4)
+        dot_rows64<T, 4>(x + r * p.stride, p.stride, w, n, p.offset[o], e + r * m + o, m, o == 0);
+      for (; r < count; ++r)
+        dot_rows64<T, 1>(x + r * p.stride, p.stride, w, n, p.offset[o], e + r * m + o, m, o == 0);
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      for (int o = 0; o < m; ++o)
+        p.z[o * p.z_stride + first + r] = static_cast<float>(e[r * m + o]);
+      *loss += row_loss(p, first + r, e + r * m);
+    }
+    for (int o = 0; o < m; ++o) {
+      double* g = gradient + o * (n + 1);
+      int64_t r = 0;
+      for (; r + 8 <= count; r += 8)
+        add_rows64<T, 8>(x + r * p.stride, p.stride, e + r * m + o, m, n, g);
+      for (; r < count; ++r) add_rows64<T, 1>(x + r * p.stride, p.stride, e + r * m + o, m, n, g);
+      for (r = 0; r < count; ++r) g[n] += e[r * m + o];
+    }
+  }
+}
+
+void exact_pass_impl(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
+                     double* gradient, double* loss) noexcept {
+  p.f64 ? exact_rows<double>(p, begin, end, scratch, gradient, loss)
+        : exact_rows<float>(p, begin, end, scratch, gradient, loss);
+}
+
+}  // namespace
+}  // namespace torchext::cpu
