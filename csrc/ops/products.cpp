@@ -83,21 +83,22 @@ Tensor code_sum(const Tensor& codes, int64_t rows, int64_t cols, int64_t bits, c
   const float* from = e.const_data_ptr<float>();
   Tensor g = torch::stable::new_empty(e, {m, cols}, ScalarType::Double);
   double* out = g.mutable_data_ptr<double>();
-  const int64_t stride = (rows + 255) / 256 * 256, slabs = (rows + cpu::kSlabRows - 1) / cpu::kSlabRows;
+  const int64_t stride = (rows + 255) / 256 * 256,
+                slabs = (rows + cpu::kSlabRows - 1) / cpu::kSlabRows;
   Scratch<int8_t> planes(m * count * stride);
   std::vector<double> scale(static_cast<size_t>(slabs * m)), total(static_cast<size_t>(slabs * m));
   parallel_for(slabs, 1, [&](int64_t b, int64_t end) {
     for (int64_t s = b; s < end; ++s) {
-      cpu::round_slab(data.matrix, from, rows, m, count, s, stride, planes.data(), scale.data() + s * m,
-                      total.data() + s * m);
+      cpu::round_slab(data.matrix, from, rows, m, count, s, stride, planes.data(),
+                      scale.data() + s * m, total.data() + s * m);
     }
   });
   const int64_t parts = (tile_groups(cols) + 15) / 16;
   std::atomic<bool> done{true};
   parallel_for(parts, 1, [&](int64_t b, int64_t end) {
     try {
-      cpu::code_backward(data.matrix, planes.data(), stride, m, count, scale.data(), total.data(), 16 * b,
-                         std::min(16 * end, tile_groups(cols)), out, cols);
+      cpu::code_backward(data.matrix, planes.data(), stride, m, count, scale.data(), total.data(),
+                         16 * b, std::min(16 * end, tile_groups(cols)), out, cols);
     } catch (...) {
       done = false;
     }
@@ -144,8 +145,8 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
   check_contiguous(op, "y", y);
   p.y = y.const_data_ptr<double>();
   for (int64_t k = 0; p.loss == cpu::RowLoss::softmax && k < rows; ++k) {
-    TX_CHECK(p.y[k] >= 0 && p.y[k] < static_cast<double>(m), op, "y must be class numbers in [0, ", m - 1,
-             "], got ", p.y[k]);
+    TX_CHECK(p.y[k] >= 0 && p.y[k] < static_cast<double>(m), op, "y must be class numbers in [0, ",
+             m - 1, "], got ", p.y[k]);
   }
   if (weight.has_value()) {
     check_dtype(op, "weight", *weight, ScalarType::Double);
@@ -170,7 +171,8 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
   const int64_t size = m * (cols + 1) + 1, chunks = (rows + kExactChunk - 1) / kExactChunk;
   const int64_t round = std::clamp<int64_t>((int64_t{1} << 21) / size, 2, 16);
   std::vector<double> work(static_cast<size_t>(std::min(round, chunks) * size));
-  std::vector<double> scratch(static_cast<size_t>(std::min(round, chunks) * 2 * cpu::kExactRows * m));
+  std::vector<double> scratch(
+      static_cast<size_t>(std::min(round, chunks) * 2 * cpu::kExactRows * m));
   auto* const kernel = cpu::exact_pass_kernel();
   for (int64_t first = 0; first < chunks; first += round) {
     const int64_t count = std::min(round, chunks - first);
@@ -179,8 +181,8 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
       for (int64_t c = b; c < e; ++c) {
         const int64_t row = (first + c) * kExactChunk;
         double* part = work.data() + c * size;
-        kernel(p, row, std::min(row + kExactChunk, rows), scratch.data() + c * 2 * cpu::kExactRows * m, part,
-               part + size - 1);
+        kernel(p, row, std::min(row + kExactChunk, rows),
+               scratch.data() + c * 2 * cpu::kExactRows * m, part, part + size - 1);
       }
     });
     for (int64_t c = 0; c < count; ++c) {

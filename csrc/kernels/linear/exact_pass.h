@@ -2,8 +2,8 @@
 //
 // For output o and row k with a weight v_k (1 if none is given)
 //   z_k[o] = offset[o] + sum_j w[o][j] x_k[j]
-//   gradient[o][j] += sum_k v_k l'_o(z_k, y_k) x_k[j],   gradient[o][cols] += sum_k v_k l'_o(z_k, y_k)
-//   loss += sum_k v_k l(z_k, y_k)
+//   gradient[o][j] += sum_k v_k l'_o(z_k, y_k) x_k[j],   gradient[o][cols] += sum_k v_k l'_o(z_k,
+//   y_k) loss += sum_k v_k l(z_k, y_k)
 // Both products of a block of rows are formed while it is in the cache: the rows are read once.
 #pragma once
 
@@ -11,7 +11,8 @@
 
 namespace torchext::cpu {
 
-/// squared: (z - y)^2 / 2; logistic: log(1 + exp(-y z)), y = +-1; softmax: log sum_o exp(z[o]) - z[y].
+/// squared: (z - y)^2 / 2; logistic: log(1 + exp(-y z)), y = +-1; softmax: log sum_o exp(z[o]) -
+/// z[y].
 enum class RowLoss : int { squared = 0, logistic = 1, softmax = 2 };
 
 struct ExactPass {
@@ -24,7 +25,7 @@ struct ExactPass {
   const double* y;       // [rows, outputs], or class numbers [rows] for softmax
   const double* weight;  // [rows] or null
   RowLoss loss;
-  float* z;           // [outputs, z_stride], column k belongs to row k
+  float* z;  // [outputs, z_stride], column k belongs to row k
   int64_t z_stride;
 };
 

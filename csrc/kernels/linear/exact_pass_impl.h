@@ -14,7 +14,6 @@ namespace {
 // A dot product has eight lanes on every instruction set: column j goes to lane j mod 8.
 constexpr int kWide = TX_LANES / 2, kSets = 8 / kWide;
 typedef double VD __attribute__((vector_size(kWide * 8)));
-typedef float VN __attribute__((vector_size(kWide * 4)));
 
 TX_INL VD wide(const double* p) {
   VD v;
@@ -22,9 +21,15 @@ TX_INL VD wide(const double* p) {
   return v;
 }
 TX_INL VD wide(const float* p) {
-  VN v;
-  std::memcpy(&v, p, sizeof v);
-  return __builtin_convertvector(v, VD);
+#if defined(__AVX512F__)  // g++ 12 converts in halves if it is not told
+  return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+  return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+  VD v;
+  for (int l = 0; l < kWide; ++l) v[l] = static_cast<double>(p[l]);
+  return v;
+#endif
 }
 TX_INL void put(double* p, VD v) { std::memcpy(p, &v, sizeof v); }
 TX_INL VD fused(VD a, VD b, VD c) {
@@ -46,7 +51,7 @@ TX_INL void dot_rows64(const T* x, int64_t stride, const double* w, int64_t n, d
   int64_t j = 0;
   constexpr int64_t kLine = 64 / sizeof(T);
   for (; j + 8 <= n; j += 8) {
-    if (fetch && j % kLine == 0) {
+    if (fetch && j % (2 * kLine) == 0) {
       for (int r = 0; r < R; ++r) __builtin_prefetch(x + (kExactRows + r) * stride + j, 0, 2);
     }
     for (int s = 0; s < kSets; ++s) {
@@ -70,9 +75,13 @@ TX_INL void dot_rows64(const T* x, int64_t stride, const double* w, int64_t n, d
 /// g[j] = fma(e[r], x[r][j], g[j]) for r in order.
 template <class T, int R>
 TX_INL void add_rows64(const T* x, int64_t stride, const double* e, int64_t e_step, int64_t n,
-                       double* g) {
+                       double* g, bool fetch) {
   int64_t j = 0;
+  constexpr int64_t kLine = 64 / sizeof(T);
   for (; j + kWide <= n; j += kWide) {
+    if (fetch && j % (2 * kLine) == kLine) {
+      for (int r = 0; r < R; ++r) __builtin_prefetch(x + (kExactRows + r) * stride + j, 0, 2);
+    }
     VD sum = wide(g + j);
     for (int r = 0; r < R; ++r) sum = fused(VD{} + e[r * e_step], wide(x + r * stride + j), sum);
     put(g + j, sum);
@@ -109,8 +118,9 @@ TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* s
       double* g = gradient + o * (n + 1);
       int64_t r = 0;
       for (; r + 8 <= count; r += 8)
-        add_rows64<T, 8>(x + r * p.stride, p.stride, e + r * m + o, m, n, g);
-      for (; r < count; ++r) add_rows64<T, 1>(x + r * p.stride, p.stride, e + r * m + o, m, n, g);
+        add_rows64<T, 8>(x + r * p.stride, p.stride, e + r * m + o, m, n, g, o == 0);
+      for (; r < count; ++r)
+        add_rows64<T, 1>(x + r * p.stride, p.stride, e + r * m + o, m, n, g, o == 0);
       for (r = 0; r < count; ++r) g[n] += e[r * m + o];
     }
   }

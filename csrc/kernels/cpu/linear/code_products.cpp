@@ -42,8 +42,8 @@ int64_t tiles_of(const CodeMatrix& a) { return (a.data.rows + kTileRows - 1) / k
 
 }  // namespace
 
-void round_model(const CodeMatrix& a, double* x, int outputs, int count, int64_t stride, int8_t* digits,
-                 double* sigma, double* beta) {
+void round_model(const CodeMatrix& a, double* x, int outputs, int count, int64_t stride,
+                 int8_t* digits, double* sigma, double* beta) {
   const int64_t n = a.data.cols;
   for (int o = 0; o < outputs; ++o, x += n) {
     double peak = 0.0;
@@ -62,8 +62,8 @@ void round_model(const CodeMatrix& a, double* x, int outputs, int count, int64_t
   }
 }
 
-void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int64_t end, float* z,
-                  int64_t z_stride) {
+void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int64_t end,
+                  float* z, int64_t z_stride) {
   const SgdKernels& kernels = sgd_kernels();
   TileArgs t = tile_args(a, model.outputs * model.count);
   t.g1 = tile_groups(a.data.cols);
@@ -74,7 +74,8 @@ void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin,
     t.tiles = static_cast<int>(std::min(kChunkTiles, end - first));
     t.codes = a.codes + first * t.tile_bytes;
     kernels.forward(t, model.digits, dots.data(), next_chunk(t, codes_end(a)));
-    const int64_t row0 = first * kTileRows, rows = std::min(t.tiles * kTileRows + row0, a.data.rows) - row0;
+    const int64_t row0 = first * kTileRows,
+                  rows = std::min(t.tiles * kTileRows + row0, a.data.rows) - row0;
     for (int o = 0; o < model.outputs; ++o) {
       const int32_t* d = dots.data() + static_cast<int64_t>(o) * model.count * t.planes * t.rows;
       float* to = z + o * z_stride + row0;
@@ -92,8 +93,8 @@ void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin,
   }
 }
 
-void round_slab(const CodeMatrix& a, const float* e, int64_t e_stride, int outputs, int count, int64_t slab,
-                int64_t stride, int8_t* digits, double* scale, double* total) {
+void round_slab(const CodeMatrix& a, const float* e, int64_t e_stride, int outputs, int count,
+                int64_t slab, int64_t stride, int8_t* digits, double* scale, double* total) {
   const int64_t row0 = slab * kSlabRows, rows = std::min(kSlabRows, a.data.rows - row0);
   for (int o = 0; o < outputs; ++o) {
     const float* from = e + o * e_stride + row0;
@@ -114,9 +115,9 @@ void round_slab(const CodeMatrix& a, const float* e, int64_t e_stride, int outpu
   }
 }
 
-void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, int outputs, int count,
-                   const double* scale, const double* total, int64_t begin, int64_t end, double* g,
-                   int64_t g_stride) {
+void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, int outputs,
+                   int count, const double* scale, const double* total, int64_t begin, int64_t end,
+                   double* g, int64_t g_stride) {
   const SgdKernels& kernels = sgd_kernels();
   TileArgs t = tile_args(a, outputs * count);
   t.g0 = begin;
@@ -126,13 +127,15 @@ void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, in
   // The kernels address columns from the matrix' first; only this range is touched.
   Scratch<int32_t> sums(static_cast<int64_t>(t.outputs) * t.planes * t.cols);
   const int64_t last = std::min(4 * end, a.data.cols);
-  for (int o = 0; o < outputs; ++o) std::fill(g + o * g_stride + 4 * begin, g + o * g_stride + last, 0.0);
+  for (int o = 0; o < outputs; ++o)
+    std::fill(g + o * g_stride + 4 * begin, g + o * g_stride + last, 0.0);
   for (int64_t first = 0, slab = 0; first < tiles; first += slab_tiles, ++slab) {
     const int64_t stop = std::min(first + slab_tiles, tiles);
     for (int64_t c = first; c < stop; c += kChunkTiles) {
       t.tiles = static_cast<int>(std::min(kChunkTiles, stop - c));
       t.codes = a.codes + c * t.tile_bytes;
-      kernels.backward(t, digits + c * kTileRows, sums.data(), c > first, next_chunk(t, codes_end(a)));
+      kernels.backward(t, digits + c * kTileRows, sums.data(), c > first,
+                       next_chunk(t, codes_end(a)));
     }
     for (int o = 0; o < outputs; ++o) {
       const double unit = scale[slab * outputs + o], sum = total[slab * outputs + o];

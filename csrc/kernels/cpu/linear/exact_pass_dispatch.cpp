@@ -24,8 +24,7 @@ double softmax_row(double* z, int outputs, int label, double weight) noexcept {
   for (int o = 1; o < outputs; ++o) top = z[o] > top ? z[o] : top;
   const double own = z[label] - top;
   for (int o = 0; o < outputs; ++o) total += z[o] = std::exp(z[o] - top);
-  for (int o = 0; o < outputs; ++o)
-    z[o] = weight * (z[o] / total - (o == label ? 1.0 : 0.0));
+  for (int o = 0; o < outputs; ++o) z[o] = weight * (z[o] / total - (o == label ? 1.0 : 0.0));
   return weight * (std::log(total) - own);
 }
 

@@ -4,7 +4,7 @@
 namespace torchext::cpu {
 
 void exact_pass_ref(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
-                     double* gradient, double* loss) noexcept {
+                    double* gradient, double* loss) noexcept {
   exact_pass_impl(p, begin, end, scratch, gradient, loss);
 }
 

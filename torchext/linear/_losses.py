@@ -1,0 +1,101 @@
+"""Losses of a linear predictor, elementwise over all rows: what a full-batch solver evaluates.
+
+Scores z are float32 (m, K), one row an output; weights float32 (K,) or None. Sums are float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+def _sum(values: Tensor, separable: bool) -> Tensor:
+    """Float64 sums over the rows: (m, 1) of every output, or (1, 1) of all."""
+    total = values.sum(dim=1, keepdim=True, dtype=torch.float64)
+    return total if separable else total.sum(dim=0, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Squared:
+    """(z - y)^2 / 2 of every output; y float32 (m, K). Outputs do not interact."""
+
+    y: Tensor
+    weight: Tensor | None
+    name: ClassVar[str] = "squared"
+    separable: ClassVar[bool] = True
+    quadratic: ClassVar[bool] = True
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Weighted derivative in z, (m, K)."""
+        return _weighted(z - self.y, self.weight)
+
+    def slope_change(self, z: Tensor, base: Tensor, moved: Tensor) -> Tensor:
+        """slope(z) - base, where base is the slope at z - moved."""
+        return _weighted(moved, self.weight)
+
+    def along(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second derivative of the weighted sum of losses along p at z."""
+        return _sum(self.slope(z) * p, True), _sum(_weighted(p * p, self.weight), True)
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """log(1 + exp(z)) - y z with y in {0, 1}, float32 (1, K)."""
+
+    y: Tensor
+    weight: Tensor | None
+    name: ClassVar[str] = "logistic"
+    separable: ClassVar[bool] = False
+    quadratic: ClassVar[bool] = False
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Weighted derivative in z, (1, K)."""
+        return _weighted(torch.sigmoid(z).sub_(self.y), self.weight)
+
+    def slope_change(self, z: Tensor, base: Tensor, moved: Tensor) -> Tensor:
+        """slope(z) - base, where base is the slope at z - moved."""
+        return self.slope(z).sub_(base)
+
+    def along(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second derivative of the weighted sum of losses along p at z."""
+        chance = torch.sigmoid(z)
+        curvature = _weighted((1 - chance).mul_(chance), self.weight)
+        slope = _weighted(chance.sub_(self.y), self.weight)
+        return _sum(slope.mul_(p), False), _sum(curvature.mul_(p).mul_(p), False)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """log sum_c exp(z_c) - z_y; y one-hot float32 (C, K)."""
+
+    y: Tensor
+    weight: Tensor | None
+    name: ClassVar[str] = "softmax"
+    separable: ClassVar[bool] = False
+    quadratic: ClassVar[bool] = False
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Weighted derivative in z, (C, K)."""
+        return _weighted(torch.softmax(z, dim=0).sub_(self.y), self.weight)
+
+    def slope_change(self, z: Tensor, base: Tensor, moved: Tensor) -> Tensor:
+        """slope(z) - base, where base is the slope at z - moved."""
+        return self.slope(z).sub_(base)
+
+    def along(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second derivative of the weighted sum of losses along p at z."""
+        chance = torch.softmax(z, dim=0)
+        mean = (chance * p).sum(0)
+        curvature = _weighted(((chance * p * p).sum(0) - mean * mean)[None], self.weight)
+        slope = _weighted(chance.sub_(self.y), self.weight)
+        return _sum(slope.mul_(p), False), _sum(curvature, False)
+
+
+GlmLoss = Squared | Logistic | Softmax
+
+
+def _weighted(values: Tensor, weight: Tensor | None) -> Tensor:
+    return values if weight is None else values * weight

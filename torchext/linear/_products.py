@@ -1,0 +1,122 @@
+"""The two matrices a solver multiplies with: the codes of a store, and the full-precision rows.
+
+Both act on x float64 (m, n + 1) in scaled units, column n being the intercept: the score of row k is
+z_k = sum_j a_kj x_j + x_n, with a_kj = (X_kj - mean_j)/scale_j, or without an intercept
+z_k = sum_j (a_kj + mean_j/scale_j) x_j, so that no centring enters the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from torchext.data import QuantizedDataset
+from torchext.data.sources import Source
+
+#: Values handed to one op call at least, where the source is not one tensor.
+_BLOCK = 1 << 22
+
+
+@dataclass
+class CodeProducts:
+    """Products with the decoded rows of a tile4 store, in the order of the source.
+
+    Attributes:
+        digits: 1 or 2 signed digits (7 bits each) for the vectors.
+        passes: reads of the codes so far.
+    """
+
+    store: QuantizedDataset
+    intercept: bool
+    digits: int = 1
+    passes: int = 0
+    shift: Tensor = field(init=False)
+    order: Tensor | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        store = self.store
+        self.shift = store.mean / store.scale
+        self.order = store.row_id() if store.shuffled else None
+        place = None
+        if self.order is not None:
+            place = torch.empty_like(self.order)
+            place[self.order] = torch.arange(store.rows)
+        self._place = place
+
+    def dot(self, x: Tensor) -> Tensor:
+        """float32 (m, K): scores of x, which is first rounded in place to what was multiplied."""
+        store, self.passes = self.store, self.passes + 1
+        inner = x[:, :-1].contiguous()
+        z: Tensor = torch.ops.torchext._code_dot(
+            store.codes[0], store.rows, store.cols, store.bits, store.grid, store.table, inner, self.digits
+        )  # fmt: skip
+        x[:, :-1] = inner
+        offset = x[:, -1:] if self.intercept else inner @ self.shift[:, None]
+        if bool((offset != 0).any()):
+            z += offset.float()
+        return z if self._place is None else z[:, self._place]
+
+    def sum(self, e: Tensor) -> Tensor:
+        """float64 (m, n + 1): sum_k e_k q_k, and in the last column sum_k e_k."""
+        store, self.passes = self.store, self.passes + 1
+        mass = e.sum(dim=1, keepdim=True, dtype=torch.float64)
+        ordered = e if self.order is None else e[:, self.order]
+        total: Tensor = torch.ops.torchext._code_sum(
+            store.codes[0], store.rows, store.cols, store.bits, store.grid, store.table,
+            ordered.contiguous(), self.digits,
+        )  # fmt: skip
+        if not self.intercept:
+            total += mass * self.shift
+            mass = torch.zeros_like(mass)
+        return torch.cat([total, mass], dim=1)
+
+
+@dataclass
+class ExactRows:
+    """Passes over the full-precision rows.
+
+    Attributes:
+        y: float64 (K, m) targets, signs +-1, or (K, 1) class numbers.
+        weight: float64 (K,) or None.
+        passes: reads of the rows so far.
+    """
+
+    source: Source
+    mean: Tensor
+    scale: Tensor
+    intercept: bool
+    loss: str
+    y: Tensor
+    weight: Tensor | None
+    passes: int = 0
+
+    def gradient(self, x: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Sum of losses, its gradient float64 (m, n + 1) and the scores float32 (m, K) at x."""
+        self.passes += 1
+        source, outputs = self.source, len(x)
+        w = (x[:, :-1] / self.scale).contiguous()
+        offset = torch.zeros(outputs, dtype=torch.float64)
+        if self.intercept:
+            offset = x[:, -1] - w @ self.mean
+        z = torch.empty(outputs, source.rows, dtype=torch.float32)
+        raw = torch.zeros(outputs, source.cols + 1, dtype=torch.float64)
+        total = torch.zeros(1, dtype=torch.float64)
+        whole = source.whole()
+        step = source.rows if whole is not None else 1024 * max(1, _BLOCK // (1024 * source.cols))
+        for first in range(0, source.rows, step):
+            part = slice(first, min(source.rows, first + step))
+            rows = whole if whole is not None else source.block(part.start, part.stop)
+            torch.ops.torchext._exact_pass(
+                rows, w, offset, self.y[part], None if self.weight is None else self.weight[part],
+                self.loss, z[:, part], raw, total,
+            )  # fmt: skip
+        gradient = raw.clone()
+        mass = raw[:, -1:]
+        if self.intercept:
+            gradient[:, :-1] -= mass * self.mean
+        else:
+            gradient[:, -1] = 0.0
+        gradient[:, :-1] /= self.scale
+        return float(total), gradient, z
