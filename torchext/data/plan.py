@@ -66,7 +66,8 @@ def measure(source: Source, targets: Targets | None, scale: str, progress: Progr
         if bad >= 0:
             row, col = divmod(bad, source.cols)
             raise DataError(
-                f"{source.where(first + row, col)}: the value is {float(x[row, col])}, not a finite number"
+                f"{source.where(first + row, col)}: the value is {_named(float(x[row, col]))}, not a finite "
+                "number"
             )
         for at in range(0, len(x) if weight is not None else 0, 1024):
             assert weight is not None
@@ -88,6 +89,10 @@ def measure(source: Source, targets: Targets | None, scale: str, progress: Progr
             f"{source.label}: {source.column(col)} spans more than float64 (or float32 once scaled) can hold"
         )
     return Columns(mean, width, bounds)
+
+
+def _named(value: float) -> str:
+    return "NaN" if value != value else str(value)
 
 
 class Books:

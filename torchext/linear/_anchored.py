@@ -157,17 +157,21 @@ class Anchored:
             return None
         return length.clamp_min(0.0)
 
-    def solve(self, x: Tensor, tol: float, most: int) -> Solution:
-        """From x to ``tol`` times the norm of the gradient on the codes at x.
+    def solve(self, zero: Tensor, start: Tensor | None, tol: float, most: int) -> Solution:
+        """From ``start`` (None: from ``zero``) to ``tol`` times the gradient norm on the codes at ``zero``.
 
         Near the solution, pairs of past anchors correct the Hessian of the codes. An anchor that does not
         halve the norm turns on two digits a vector. Full precision finishes what ``most`` exact passes
         have not solved.
         """
-        out = Solution(x)
+        out, x = Solution(zero), zero
         z = self.codes.dot(x)
         gradient = self.on_codes(z, x)
         first = self.norm(gradient) or 1.0
+        if start is not None:
+            x = start.clone()
+            z = self.codes.dot(x)
+            gradient = self.on_codes(z, x)
         out.x = x + self._move(out, z, gradient)
         if self.exact is None:
             return out

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchext.data import QuantizedDataset
+from torchext.data._encode import pack_codes, unpack_codes
 from torchext.data.sources import Source
 
 #: Values handed to one op call at least, where the source is not one tensor.
@@ -21,7 +22,7 @@ _BLOCK = 1 << 22
 
 @dataclass
 class CodeProducts:
-    """Products with the decoded rows of a tile4 store, in the order of the source.
+    """Products with the decoded rows of a store, in the order of the source.
 
     Attributes:
         digits: 1 or 2 signed digits (7 bits each) for the vectors.
@@ -44,13 +45,17 @@ class CodeProducts:
             place = torch.empty_like(self.order)
             place[self.order] = torch.arange(store.rows)
         self._place = place
+        self._codes = store.codes[0]
+        if store.layout != "tile4":  # the kernels read tiles
+            plain = unpack_codes(self._codes, store.rows, store.cols, store.bits, store.layout)
+            self._codes = pack_codes(plain, store.bits)
 
     def dot(self, x: Tensor) -> Tensor:
         """float32 (m, K): scores of x, which is first rounded in place to what was multiplied."""
         store, self.passes = self.store, self.passes + 1
         inner = x[:, :-1].contiguous()
         z: Tensor = torch.ops.torchext._code_dot(
-            store.codes[0], store.rows, store.cols, store.bits, store.grid, store.table, inner, self.digits
+            self._codes, store.rows, store.cols, store.bits, store.grid, store.table, inner, self.digits
         )  # fmt: skip
         x[:, :-1] = inner
         offset = x[:, -1:] if self.intercept else inner @ self.shift[:, None]
@@ -64,7 +69,7 @@ class CodeProducts:
         mass = e.sum(dim=1, keepdim=True, dtype=torch.float64)
         ordered = e if self.order is None else e[:, self.order]
         total: Tensor = torch.ops.torchext._code_sum(
-            store.codes[0], store.rows, store.cols, store.bits, store.grid, store.table,
+            self._codes, store.rows, store.cols, store.bits, store.grid, store.table,
             ordered.contiguous(), self.digits,
         )  # fmt: skip
         if not self.intercept:
