@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torchext.linear._lbfgs import Memory
-from torchext.linear._losses import GlmLoss
+from torchext.linear._losses import GlmLoss, total
 from torchext.linear._products import CodeProducts, ExactRows
 
 _PAIRS = 20  # of L-BFGS
@@ -105,6 +105,7 @@ class Anchored:
         """The move d that reduces the norm of the model's gradient to ``tol`` times that at d = 0.
 
         Every step costs two reads of the codes: along the direction everything follows from the scores.
+        Stops where the scores have moved by more than ``radius`` (root mean square).
         """
         loss, memory = self.loss, Memory(_PAIRS, self.loss.separable)
         base = loss.slope(z)
@@ -113,44 +114,44 @@ class Anchored:
         while count < steps and self.norm(now) > goal:
             direction = memory.direction(now, memory.scaled(self.diagonal))
             score = self.codes.dot(direction)
-            length = self._search(z + moved, base, score, direction, d, gradient, now)
+            length = self._search(z, base, moved, score, direction, gradient + self.penalty * d)
             if length is None:
                 break
             step = length * direction
             d, moved = d + step, moved.add_(length.float() * score)
+            count += 1
             if float(moved.square().mean().sqrt()) > radius:
-                return d, count + 1
-            change = loss.slope_change(z + moved, base, moved)
+                break
+            change = loss.slope_change(z, base, moved)
             fresh = self.codes.sum(change) / self.mass + gradient + self.penalty * d
             memory.add(step, fresh - now)
-            now, count = fresh, count + 1
+            now = fresh
         return d, count
 
     def _search(
         self,
         z: Tensor,
         base: Tensor,
+        moved: Tensor,
         score: Tensor,
         direction: Tensor,
-        d: Tensor,
-        gradient: Tensor,
-        now: Tensor,
+        linear: Tensor,
     ) -> Tensor | None:
-        """Step length by Newton's method on the scores, (m, 1) or (1, 1); None if none goes down."""
-        dot = Memory(0, self.loss.separable).dot
-        linear = dot(gradient + self.penalty * d, direction)
-        bent = dot(self.penalty * direction, direction)
-        start = _total(base, score, self.loss.separable) / self.mass
-        downhill = -dot(now, direction)
-        length = torch.zeros_like(linear) if self.loss.quadratic else torch.ones_like(linear)
-        for _ in range(1 if self.loss.quadratic else 10):
-            first, second = self.loss.along(z + length.float() * score, score)
-            slope = first / self.mass - start + linear + length * bent
-            if not self.loss.quadratic and float(slope.abs().max()) <= 0.1 * float(
-                downhill.abs().max()
-            ):
+        """Step length by Newton's method on the scores, (m, 1) or (1, 1); None if none goes down.
+
+        ``linear`` is the part of the gradient that is not a sum over the rows.
+        """
+        loss, dot = self.loss, Memory(0, self.loss.separable).dot
+        flat, bent = dot(linear, direction), dot(self.penalty * direction, direction)
+        length, steepest = torch.zeros_like(flat), 0.0
+        for _ in range(1 if loss.quadratic else 12):
+            ahead = moved + length.float() * score
+            change = loss.slope_change(z, base, ahead)
+            slope = total(change, score, loss.separable) / self.mass + flat + length * bent
+            steepest = max(steepest, float(slope.abs().max()))
+            if float(slope.abs().max()) <= 0.1 * steepest:
                 break
-            curvature = second / self.mass + bent
+            curvature = loss.curvature_along(z + ahead, score) / self.mass + bent
             move = torch.where(curvature > 0, slope / curvature.clamp_min(1e-300), 0.0)
             length = torch.maximum(length - move, 0.1 * length)
         if not bool((length > 0).any()) or not bool(torch.isfinite(length).all()):
@@ -270,8 +271,3 @@ class Anchored:
                 out.converged = True
                 break
         return out
-
-
-def _total(a: Tensor, b: Tensor, separable: bool) -> Tensor:
-    each = (a * b).sum(dim=1, keepdim=True, dtype=torch.float64)
-    return each if separable else each.sum(dim=0, keepdim=True)

@@ -12,10 +12,20 @@ import torch
 from torch import Tensor
 
 
+def total(a: Tensor, b: Tensor, separable: bool) -> Tensor:
+    """Sum of a * b over the rows: float64 (m, 1) of every output, or (1, 1) of all."""
+    return _sum(a * b, separable)
+
+
+def _small(moved: Tensor) -> bool:
+    """Whether a change of slope is better formed by the midpoint rule than as a float32 difference."""
+    return float(moved.abs().max()) < 0.01
+
+
 def _sum(values: Tensor, separable: bool) -> Tensor:
     """Float64 sums over the rows: (m, 1) of every output, or (1, 1) of all."""
-    total = values.sum(dim=1, keepdim=True, dtype=torch.float64)
-    return total if separable else total.sum(dim=0, keepdim=True)
+    each = values.sum(dim=1, keepdim=True, dtype=torch.float64)
+    return each if separable else each.sum(dim=0, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,12 @@ class Squared:
         return _weighted(z - self.y, self.weight)
 
     def slope_change(self, z: Tensor, base: Tensor, moved: Tensor) -> Tensor:
-        """slope(z) - base, where base is the slope at z - moved."""
+        """slope(z + moved) - base, where base is slope(z)."""
         return _weighted(moved, self.weight)
 
-    def along(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second derivative of the weighted sum of losses along p at z."""
-        return _sum(self.slope(z) * p, True), _sum(_weighted(p * p, self.weight), True)
+    def curvature_along(self, z: Tensor, p: Tensor) -> Tensor:
+        """Second derivative of the weighted sum of losses along p at z."""
+        return _sum(_weighted(p * p, self.weight), True)
 
 
 @dataclass(frozen=True)
@@ -56,15 +66,16 @@ class Logistic:
         return _weighted(torch.sigmoid(z).sub_(self.y), self.weight)
 
     def slope_change(self, z: Tensor, base: Tensor, moved: Tensor) -> Tensor:
-        """slope(z) - base, where base is the slope at z - moved."""
-        return self.slope(z).sub_(base)
+        """slope(z + moved) - base, where base is slope(z)."""
+        if not _small(moved):
+            return self.slope(z + moved).sub_(base)
+        chance = torch.sigmoid(z + 0.5 * moved)
+        return _weighted((1 - chance).mul_(chance).mul_(moved), self.weight)
 
-    def along(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second derivative of the weighted sum of losses along p at z."""
+    def curvature_along(self, z: Tensor, p: Tensor) -> Tensor:
+        """Second derivative of the weighted sum of losses along p at z."""
         chance = torch.sigmoid(z)
-        curvature = _weighted((1 - chance).mul_(chance), self.weight)
-        slope = _weighted(chance.sub_(self.y), self.weight)
-        return _sum(slope.mul_(p), False), _sum(curvature.mul_(p).mul_(p), False)
+        return _sum(_weighted((1 - chance).mul_(chance).mul_(p).mul_(p), self.weight), False)
 
 
 @dataclass(frozen=True)
@@ -82,16 +93,17 @@ class Softmax:
         return _weighted(torch.softmax(z, dim=0).sub_(self.y), self.weight)
 
     def slope_change(self, z: Tensor, base: Tensor, moved: Tensor) -> Tensor:
-        """slope(z) - base, where base is the slope at z - moved."""
-        return self.slope(z).sub_(base)
+        """slope(z + moved) - base, where base is slope(z)."""
+        if not _small(moved):
+            return self.slope(z + moved).sub_(base)
+        chance = torch.softmax(z + 0.5 * moved, dim=0)
+        return _weighted(chance * (moved - (chance * moved).sum(0)), self.weight)
 
-    def along(self, z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second derivative of the weighted sum of losses along p at z."""
+    def curvature_along(self, z: Tensor, p: Tensor) -> Tensor:
+        """Second derivative of the weighted sum of losses along p at z."""
         chance = torch.softmax(z, dim=0)
         mean = (chance * p).sum(0)
-        curvature = _weighted(((chance * p * p).sum(0) - mean * mean)[None], self.weight)
-        slope = _weighted(chance.sub_(self.y), self.weight)
-        return _sum(slope.mul_(p), False), _sum(curvature, False)
+        return _sum(_weighted(((chance * p * p).sum(0) - mean * mean)[None], self.weight), False)
 
 
 GlmLoss = Squared | Logistic | Softmax

@@ -100,7 +100,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
 
         Args:
             X: (K, n) dense numbers; the path of a ``.npy`` file, which is mapped; or a function that returns
-                an iterable of blocks ``X``, ``(X, y)`` or ``(X, y, weight)``, which are spilled to a temporary
+                an iterable of blocks ``(X, y)`` or ``(X, y, weight)``, which are spilled to a temporary
                 file. A :class:`torchext.QuantizedDataset` alone gives the solution of its codes, with a
                 warning.
             y: (K,) or (K, m) targets.
