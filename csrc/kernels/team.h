@@ -1,11 +1,15 @@
 // A team of threads that walks through one long kernel in lock step.
 //
-// A mini-batch step takes microseconds, so its phases are separated by a spinning barrier, not by a
-// task queue. Made per call: an epoch is long against thread creation.
+// A mini-batch step takes microseconds, so its phases are separated by a barrier that spins, not by
+// a task queue. Made per call: an epoch is long against thread creation. A team may be larger than
+// the machine (members then sleep and take turns), but that is never faster.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -17,12 +21,34 @@ class Team {
 
   int size() const { return size_; }
 
-  /// Runs body(rank) on every member, rank 0 on the caller's thread; body must not throw.
+  /// Runs body(rank) on every member, rank 0 on the caller's thread; body must not throw. Throws
+  /// std::system_error, without having run anything, if the system refuses a thread.
   template <class Body>
   void run(const Body& body) {
     std::vector<std::thread> others;
     others.reserve(static_cast<size_t>(size_) - 1);
-    for (int rank = 1; rank < size_; ++rank) others.emplace_back([&body, rank] { body(rank); });
+    std::mutex gate;  // held until all members exist: a body alone at a barrier would never return
+    bool complete = false;
+    const auto member = [&](int rank) {
+      {
+        const std::lock_guard<std::mutex> open(gate);
+        if (!complete) return;
+      }
+      body(rank);
+    };
+    std::unique_lock<std::mutex> closed(gate);
+    const auto join = [&] {
+      closed.unlock();
+      for (std::thread& t : others) t.join();
+    };
+    try {
+      for (int rank = 1; rank < size_; ++rank) others.emplace_back(member, rank);
+    } catch (const std::system_error&) {
+      join();
+      throw;
+    }
+    complete = true;
+    closed.unlock();
     body(0);
     for (std::thread& t : others) t.join();
   }
@@ -33,25 +59,44 @@ class Team {
     const uint32_t phase = phase_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
       arrived_.store(0, std::memory_order_relaxed);
-      phase_.store(phase + 1, std::memory_order_release);
+      phase_.store(phase + 1);
+      if (sleepers_.load() != 0) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_all();
+      }
       return;
     }
-    // Spin for some microseconds; past that a member lost its core, and yielding lets it run.
-    for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
-      if (spins < 4096) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-      } else {
-        std::this_thread::yield();
+    const int patience = patience_.load(std::memory_order_relaxed);
+    const int most = phase % 16 == 0 ? kPatient : patience;  // now and then: is it quiet again?
+    for (int spins = 0; spins < most; ++spins) {
+      if (phase_.load(std::memory_order_acquire) != phase) {
+        if (patience != kPatient) patience_.store(kPatient, std::memory_order_relaxed);
+        return;
       }
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
     }
+    // Somebody lost its processor. Asleep, this member leaves its own to it; spinning or yielding
+    // would hold the whole team up until the end of a stranger's time slice.
+    patience_.store(kHasty, std::memory_order_relaxed);
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);  // before the phase is read again: the last to arrive sees one of both
+    wake_.wait(lock, [&] { return phase_.load() != phase; });
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
   }
 
  private:
+  static constexpr int kPatient = 1024;  // spins: 20 to 50 microseconds, about what a sleep costs
+  static constexpr int kHasty = 32;      // while members lose their processors
+
   const int size_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
+  std::atomic<int> patience_{kPatient};
+  std::atomic<int> sleepers_{0};  // read only beside a store to phase_
+  std::mutex mutex_;
+  std::condition_variable wake_;
 };
 
 /// Part `rank` of `size` near-equal parts of [0, count).

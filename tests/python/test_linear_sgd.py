@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 
@@ -26,6 +27,7 @@ from torchext.linear import (
 )
 from torchext.linear._schedule import Schedule, automatic_step
 from torchext.linear._state import State
+from torchext.linear._validate import threads_of
 from torchext.random import key_from_seed
 
 
@@ -165,6 +167,17 @@ def test_rounding_to_8_bits_changes_little(case):
 
 
 # -- reproducibility ---------------------------------------------------------------------------------
+
+
+def test_threads_stay_within_the_processors_of_the_process():
+    allowed = os.sched_getaffinity(0)
+    count = len(allowed)
+    assert [threads_of(n) for n in (None, 1, 1000, -1, -1000)] == [1, 1, count, count, 1]
+    os.sched_setaffinity(0, [min(allowed)])
+    try:
+        assert [threads_of(n) for n in (2, 7, -1)] == [1, 1, 1]
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

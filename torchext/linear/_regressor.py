@@ -65,7 +65,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         checkpoint_every: see ``checkpoint``.
         resume: go on from ``checkpoint`` if it exists; the result has the same bits as an uninterrupted run.
         device: ``"cpu"``.
-        n_jobs: threads; None is 1, -1 all. The result does not depend on it.
+        n_jobs: threads, at most one a processor; None is 1, -1 all. The result does not depend on it.
         random_state: seed of every random bit.
         verbose: print a line per epoch.
         callbacks: callables that receive a :class:`Progress` after every epoch; True stops.

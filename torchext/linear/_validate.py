@@ -72,11 +72,15 @@ def _integer(estimator: Any, name: str, least: int) -> None:
 
 
 def threads_of(n_jobs: int | None) -> int:
-    """Threads for ``n_jobs``: None is 1, -1 all processors of this process, -2 all but one, and so on."""
+    """Threads for ``n_jobs``: None is 1, -1 all processors of this process, -2 all but one, and so on.
+
+    Never more than the process may run on: threads without a processor only make the others wait.
+    """
     if n_jobs is None:
         return 1
     if n_jobs == 0:
         raise ValueError("n_jobs must not be 0; use None for one thread, -1 for all")
+    processors = len(os.sched_getaffinity(0))
     if n_jobs > 0:
-        return int(n_jobs)
-    return max(1, len(os.sched_getaffinity(0)) + 1 + int(n_jobs))
+        return min(int(n_jobs), processors)
+    return max(1, processors + 1 + int(n_jobs))
