@@ -56,18 +56,27 @@ static inline int64_t layout_unit_bytes(Layout layout, int64_t cols, int bits) {
   return bytes;
 }
 
-static inline int64_t layout_bytes(Layout layout, int64_t rows, int64_t cols, int bits) {
-  const int64_t unit = layout_unit_rows(layout);
-  return (rows + unit - 1) / unit * layout_unit_bytes(layout, cols, bits);
+/// Geometry of one copy of the codes.
+struct CodeLayout {
+  Layout kind;
+  int bits;
+  int64_t rows;
+  int64_t cols;
+};
+
+static inline int64_t layout_bytes(const CodeLayout& l) {
+  const int64_t unit = layout_unit_rows(l.kind);
+  return (l.rows + unit - 1) / unit * layout_unit_bytes(l.kind, l.cols, l.bits);
 }
 
-/// Byte and bit position of one field inside its unit.
+/// Byte and bit position of one field, from the start of its column (tile4: group) or row.
 struct FieldPlace {
   int64_t byte;
   int shift;
 };
 
-/// `row` counts inside the unit; `width` and `before` are the plane's width and the bits before it.
+/// Where row `row` of a unit and column `col` lie in a plane of `width` bits that starts at bit
+/// `before` of the code.
 static inline FieldPlace field_place(Layout layout, int64_t row, int64_t col, int width,
                                      int before) {
   if (layout == Layout::tile4) {
@@ -94,6 +103,32 @@ static inline int64_t field_base(Layout layout, int64_t col, int64_t cols, int b
   int64_t base = 0;
   for (int k = 0; k < plane; ++k) base += layout_row_plane_bytes(cols, p.width[k]);
   return base;
+}
+
+/// The code of (row, col).
+static inline int code_at(const CodeLayout& l, const uint8_t* codes, int64_t row, int64_t col) {
+  const int64_t unit_rows = layout_unit_rows(l.kind);
+  codes += row / unit_rows * layout_unit_bytes(l.kind, l.cols, l.bits);
+  const Planes planes = planes_of(l.bits);
+  int code = 0;
+  for (int k = 0; k < planes.count; ++k) {
+    const int width = planes.width[k];
+    const FieldPlace at = field_place(l.kind, row % unit_rows, col, width, planes.shift[k]);
+    const uint8_t byte = codes[field_base(l.kind, col, l.cols, l.bits, k) + at.byte];
+    code |= (byte >> at.shift & ((1 << width) - 1)) << planes.shift[k];
+  }
+  return code;
+}
+
+/// Sets the code of a row of a tile and one of the four columns of a tile4 group, whose bits were
+/// zero.
+static inline void put_tile_code(uint8_t* group, int bits, int64_t row, int64_t col, int code) {
+  const Planes planes = planes_of(bits);
+  for (int k = 0; k < planes.count; ++k) {
+    const FieldPlace at = field_place(Layout::tile4, row, col, planes.width[k], planes.shift[k]);
+    const int field = code >> planes.shift[k] & ((1 << planes.width[k]) - 1);
+    group[at.byte] = static_cast<uint8_t>(group[at.byte] | field << at.shift);
+  }
 }
 
 namespace cpu {

@@ -185,7 +185,7 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
            "loss must be squared_error or log_loss, got ", loss);
   o.loss = loss == "log_loss" ? cpu::AnchorLoss::log_loss : cpu::AnchorLoss::squared_error;
   rows.codes = write_array<uint8_t>(op, "codes", codes, ScalarType::Byte,
-                                    {layout_bytes(Layout::tile4, m.rows, m.cols, o.bits)});
+                                    {layout_bytes({Layout::tile4, o.bits, m.rows, m.cols})});
   double* out = write_array<double>(op, "sums", sums, ScalarType::Double,
                                     {cpu::kMoments + cpu::kOutputSums * o.outputs, m.cols});
   double* total = write_array<double>(op, "totals", totals, ScalarType::Double, {4, o.outputs + 1});
@@ -243,7 +243,7 @@ Tensor pack_codes(const Tensor& codes, int64_t bits, std::string layout_name) {
   const int64_t rows = in.size(0), cols = in.size(1), unit = layout_unit_rows(layout);
   const int b = static_cast<int>(bits);
   Tensor out =
-      torch::stable::new_empty(in, {layout_bytes(layout, rows, cols, b)}, ScalarType::Byte);
+      torch::stable::new_empty(in, {layout_bytes({layout, b, rows, cols})}, ScalarType::Byte);
   auto* bytes = static_cast<uint8_t*>(out.mutable_data_ptr());
   parallel_for(
       (rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
@@ -265,7 +265,7 @@ Tensor unpack_codes(const Tensor& packed, int64_t rows, int64_t cols, int64_t bi
   const Layout layout = read_layout(op, layout_name);
   const int b = static_cast<int>(bits);
   const auto* bytes = read_array<uint8_t>(op, "packed", packed, ScalarType::Byte,
-                                          {layout_bytes(layout, rows, cols, b)});
+                                          {layout_bytes({layout, b, rows, cols})});
   Tensor out = torch::stable::new_empty(packed, {rows, cols},
                                         bits > 8 ? ScalarType::UInt16 : ScalarType::Byte);
   void* codes = out.mutable_data_ptr();
@@ -287,7 +287,7 @@ void permute_tiles(const Tensor& packed, const Tensor& order, int64_t cols, int6
   TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
   check_range(op, "cols", cols, 0, int64_t{1} << 31);
   const int64_t rows = order.numel(),
-                size = layout_bytes(Layout::tile4, rows, cols, static_cast<int>(bits));
+                size = layout_bytes({Layout::tile4, static_cast<int>(bits), rows, cols});
   const int64_t* index = read_array<int64_t>(op, "order", order, ScalarType::Long, {rows});
   for (int64_t i = 0; i < rows; ++i) {
     TX_CHECK(index[i] >= 0 && index[i] < rows, op, "order must be in [0, ", rows - 1, "], got ",

@@ -21,8 +21,8 @@ void read_codes(const char* op, cpu::Epoch& p, const Tensor& codes, int64_t rows
            "layout must be tile4, block or row, got ", layout);
   p.data.kind = layout == "tile4" ? Layout::tile4 : layout == "block" ? Layout::block : Layout::row;
   check_dtype(op, "codes", codes, ScalarType::Byte);
-  TX_CHECK(codes.dim() == 1 && codes.numel() >= code_bytes(p.data), op, "codes must hold ",
-           code_bytes(p.data), " bytes in one dimension, got shape ", shape_text(codes));
+  TX_CHECK(codes.dim() == 1 && codes.numel() >= layout_bytes(p.data), op, "codes must hold ",
+           layout_bytes(p.data), " bytes in one dimension, got shape ", shape_text(codes));
   p.codes = codes.const_data_ptr<uint8_t>();
   check_dtype(op, "grid", grid, ScalarType::Float);
   check_shape(op, "grid", grid, {cols, 2});

@@ -45,7 +45,7 @@ Result encode_all(const EncodeOptions& options, const std::vector<float>& x, int
   encode_setup(options, &setup);
   Result r;
   r.codes.resize(
-      static_cast<size_t>(layout_bytes(Layout::tile4, rows, options.cols, options.bits)));
+      static_cast<size_t>(layout_bytes({Layout::tile4, options.bits, rows, options.cols})));
   r.sums.resize(static_cast<size_t>(encode_sums_size(setup.plan)));
   r.clipped.resize(static_cast<size_t>(options.cols));
   std::vector<double> scratch(static_cast<size_t>(encode_scratch_size(setup.plan)));
@@ -168,7 +168,7 @@ TEST(Layout, WordsEqualFields) {
     std::vector<uint8_t> codes(kRows * kCols), back(codes.size());
     for (size_t i = 0; i < codes.size(); ++i)
       codes[i] = static_cast<uint8_t>((i * 37) & ((1u << bits) - 1));
-    std::vector<uint8_t> one(static_cast<size_t>(layout_bytes(Layout::tile4, kRows, kCols, bits)),
+    std::vector<uint8_t> one(static_cast<size_t>(layout_bytes({Layout::tile4, bits, kRows, kCols})),
                              0xFF),
         two = one;
     pack_codes_ref(Layout::tile4, codes.data(), kRows, kCols, bits, one.data(), 0, 2);

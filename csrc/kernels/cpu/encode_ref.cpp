@@ -55,17 +55,6 @@ Cell find(const EncodePlan& p, int64_t col, float a) {
   return {affine_level(p, col, low), affine_level(p, col, next), low};
 }
 
-/// Writes the code of one value into its zeroed tile.
-void put_code(const EncodePlan& p, uint8_t* tile, int64_t row, int64_t col, uint32_t code) {
-  const Planes planes = planes_of(p.bits);
-  uint8_t* group = tile + field_base(Layout::tile4, col, p.cols, p.bits, 0);
-  for (int k = 0; k < planes.count; ++k) {
-    const FieldPlace at = field_place(Layout::tile4, row, col, planes.width[k], planes.shift[k]);
-    const uint32_t field = code >> planes.shift[k] & ((1u << planes.width[k]) - 1u);
-    group[at.byte] = static_cast<uint8_t>(group[at.byte] | field << at.shift);
-  }
-}
-
 }  // namespace
 
 void encode_tile_ref(const EncodePlan& p, const EncodeTile& t) noexcept {
@@ -110,7 +99,7 @@ void encode_tile_ref(const EncodePlan& p, const EncodeTile& t) noexcept {
           code += up ? 1 : 0;
         }
       }
-      put_code(p, t.codes, r, j, code);
+      put_tile_code(t.codes + field_base(Layout::tile4, j, p.cols, p.bits, 0), p.bits, r, j, code);
       t.a[i] = a;
       t.q[i] = q;
       const double w = t.weight != nullptr ? t.weight[r] : 1.0, da = a, dq = q, d = dq - da;

@@ -19,11 +19,10 @@ inline void each_field(Layout layout, int64_t rows, int64_t cols, int bits, int6
                   count = rest < unit_rows ? rest : unit_rows;
     for (int k = 0; k < planes.count; ++k) {
       const int width = planes.width[k], shift = planes.shift[k];
-      const int64_t before = layout == Layout::row ? 0 : shift;
       for (int64_t col = 0; col < cols; ++col) {
         const int64_t base = unit * unit_bytes + field_base(layout, col, cols, bits, k);
         for (int64_t r = 0; r < count; ++r) {
-          const FieldPlace at = field_place(layout, r, col, width, static_cast<int>(before));
+          const FieldPlace at = field_place(layout, r, col, width, shift);
           body((first + r) * cols + col, base + at.byte, at.shift, shift, (1u << width) - 1u);
         }
       }

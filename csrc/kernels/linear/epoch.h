@@ -14,7 +14,8 @@
 
 #include <cstdint>
 
-#include "layout.h"
+#include "../layout.h"
+#include "../philox.h"
 
 namespace torchext::cpu {
 

@@ -19,7 +19,7 @@ class IntegerEpoch {
   explicit IntegerEpoch(const Epoch& p)
       : p_(p),
         kernels_(sgd_kernels()),
-        groups_(tile_groups(p.data.cols)),
+        groups_((p.data.cols + 3) / 4),
         group_bytes_(32 * p.data.bits),
         tile_bytes_(groups_ * group_bytes_),
         max_tiles_((std::min(p.batch, p.data.rows) + 63) / 64),
@@ -174,8 +174,8 @@ class IntegerEpoch {
                   static_cast<size_t>(std::max<int64_t>(0, g1 - g0) * group_bytes_));
       for (int64_t j = 4 * g0; j < std::min(4 * g1, p_.data.cols); ++j) {
         for (int64_t r = 64 * t; r < std::min(rows, 64 * t + 64); ++r) {
-          put_tile_code(tile + j / 4 * group_bytes_, p_.data.bits, static_cast<int>(r % 64),
-                        static_cast<int>(j % 4), code_at(p_.data, p_.codes, row0 + r, j));
+          put_tile_code(tile + j / 4 * group_bytes_, p_.data.bits, r % 64, j,
+                        code_at(p_.data, p_.codes, row0 + r, j));
         }
       }
     }

@@ -4,15 +4,10 @@
 namespace torchext::cpu {
 namespace {
 
-int tile_code(const TileArgs& a, const uint8_t* group, int row, int col) {
-  int code = 0;
-  for (int low = 0; low < a.bits;) {
-    const int p = plane_width(a.bits, low);
-    const Field f = tile_field(low, p, row, col);
-    code |= (group[f.byte] >> f.shift & ((1 << p) - 1)) << low;
-    low += p;
-  }
-  return code;
+/// The code of a row of the chunk and column c of group g.
+int tile_code(const TileArgs& a, int row, int64_t g, int c) {
+  return code_at({Layout::tile4, a.bits, 64, 4},
+                 a.codes + row / 64 * a.tile_bytes + g * 32 * a.bits, row % 64, c);
 }
 
 int32_t tile_value(const TileArgs& a, int set, int64_t g, int col, int code) {
@@ -30,9 +25,8 @@ void tile_forward_ref(const TileArgs& a, const int8_t* wq, int32_t* dots,
   }
   for (int64_t g = a.g0; g < a.g1; ++g) {
     for (int r = 0; r < rows; ++r) {
-      const uint8_t* group = a.codes + r / 64 * a.tile_bytes + g * 32 * a.bits;
       for (int c = 0; c < 4; ++c) {
-        const int code = tile_code(a, group, r % 64, c);
+        const int code = tile_code(a, r, g, c);
         for (int set = 0; set < sets; ++set) {
           const int32_t t = tile_value(a, set, g, c, code);
           for (int o = 0; o < a.outputs; ++o)
@@ -53,7 +47,7 @@ void tile_backward_ref(const TileArgs& a, const int8_t* eq, int32_t* sums, bool 
         for (int i = 0; i < a.outputs * a.planes; ++i) sums[i * a.cols + j] = 0;
       }
       for (int r = 0; r < rows; ++r) {
-        const int code = tile_code(a, a.codes + r / 64 * a.tile_bytes + g * 32 * a.bits, r % 64, c);
+        const int code = tile_code(a, r, g, c);
         for (int plane = 0; plane < a.planes; ++plane) {
           for (int book = 0; book < a.books; ++book) {
             const int32_t t = tile_value(a, plane * a.books + book, g, c, code);
