@@ -1,72 +1,31 @@
 // The elementwise part of an SGD step; included once by each per-ISA source.
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
+#if defined(__AVX512F__)
+#include "../cpu/philox_avx512.h"
+#elif defined(__AVX2__)
+#include "../cpu/philox_avx2.h"
 #endif
-
 #include "sgd_kernels.h"
 #include "vec_math.h"
 
 namespace torchext::cpu {
 namespace {
 
-#if defined(__AVX512F__)
-// Eight Philox blocks in 64-bit lanes, of which the low halves count: a product then needs no
-// re-packing. Lane 2l holds block l and lane 2l+1 block 4+l, so that two unpacks restore the order.
-TX_INL void philox8(Key key, uint64_t first, uint32_t stream, uint32_t draw, uint16_t* out) {
-  const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
-  const __m512i c = _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(key.offset + first)),
-                                     _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
-  __m512i c0 = c, c1 = _mm512_srli_epi64(c, 32), c2 = _mm512_set1_epi64(stream),
-          c3 = _mm512_set1_epi64(draw);
-  uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const __m512i p0 = _mm512_mul_epu32(c0, m0), p1 = _mm512_mul_epu32(c2, m1);
-    c0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c1, _mm512_set1_epi64(k0), 0x96);
-    c2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c3, _mm512_set1_epi64(k1), 0x96);
-    c1 = p1;
-    c3 = p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  const __m512i a = _mm512_mask_blend_epi32(0xAAAA, c0, _mm512_slli_epi64(c1, 32));
-  const __m512i b = _mm512_mask_blend_epi32(0xAAAA, c2, _mm512_slli_epi64(c3, 32));
-  _mm512_storeu_si512(out, _mm512_unpacklo_epi64(a, b));
-  _mm512_storeu_si512(out + 32, _mm512_unpackhi_epi64(a, b));
-}
-#elif defined(__AVX2__)
-TX_INL void philox4(Key key, uint64_t first, uint32_t stream, uint32_t draw, uint16_t* out) {
-  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
-  const __m256i c = _mm256_add_epi64(_mm256_set1_epi64x(static_cast<long long>(key.offset + first)),
-                                     _mm256_setr_epi64x(0, 2, 1, 3));
-  __m256i c0 = c, c1 = _mm256_srli_epi64(c, 32), c2 = _mm256_set1_epi64x(stream),
-          c3 = _mm256_set1_epi64x(draw);
-  uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const __m256i p0 = _mm256_mul_epu32(c0, m0), p1 = _mm256_mul_epu32(c2, m1);
-    c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1), _mm256_set1_epi64x(k0));
-    c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3), _mm256_set1_epi64x(k1));
-    c1 = p1;
-    c3 = p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  const __m256i a = _mm256_blend_epi32(c0, _mm256_slli_epi64(c1, 32), 0xAA);
-  const __m256i b = _mm256_blend_epi32(c2, _mm256_slli_epi64(c3, 32), 0xAA);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_unpacklo_epi64(a, b));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_unpackhi_epi64(a, b));
-}
-#endif
-
 void step_draws(Key key, uint32_t stream, uint32_t draw, int64_t begin, int64_t end,
                 uint16_t* out) noexcept {
 #if defined(__AVX512F__)
-  for (int64_t i = begin; i < end; i += 64, out += 64)
-    philox8(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
+  for (int64_t i = begin; i < end; i += 64, out += 64) {
+    __m512i words[2];
+    philox_chains<1>(key, static_cast<uint64_t>(i) / 8, stream, draw, words);
+    std::memcpy(out, words, sizeof words);
+  }
 #elif defined(__AVX2__)
-  for (int64_t i = begin; i < end; i += 32, out += 32)
-    philox4(key, static_cast<uint64_t>(i) / 8, stream, draw, out);
+  for (int64_t i = begin; i < end; i += 32, out += 32) {
+    __m256i words[2];
+    philox_16(key, static_cast<uint64_t>(i) / 8, stream, draw, &words[0], &words[1]);
+    std::memcpy(out, words, sizeof words);
+  }
 #else
   for (int64_t i = begin; i < end; i += 8) {
     const Words r = draw4(key, static_cast<uint64_t>(i) / 8, stream, draw);
