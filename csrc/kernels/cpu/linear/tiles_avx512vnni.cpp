@@ -10,39 +10,23 @@
 #include <cstring>
 
 #include "../../linear/sgd_kernels.h"
+#include "../../linear/unroll.h"
 
 namespace torchext::cpu {
 namespace {
 
-#define TX_INL static inline __attribute__((always_inline))
 using V = __m512i;
-
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-#define TX_LAMBDA __attribute__((always_inline))
-
-/// f(Index<0>), ..., f(Index<N-1>), unrolled at once: arrays indexed so live in registers.
-template <int N, class F>
-TX_INL void repeat(const F& f) {
-  if constexpr (N > 0) {
-    repeat<N - 1>(f);
-    f(Index<N - 1>{});
-  }
-}
 
 constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
 
 // A macro: g++ 12 drops calls of a function that only prefetches.
-#define TX_PREFETCH_PAIR(ahead, h, offset)                                           \
-  do {                                                                               \
-    const uint8_t* tx_p =                                                            \
-        (ahead).stream[(h) & mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                  \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);             \
-    ++(h);                                                                           \
+#define TX_PREFETCH_PAIR(ahead, h, offset)                                         \
+  do {                                                                             \
+    const uint8_t* tx_p =                                                          \
+        (ahead).stream[(h)&mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);           \
+    ++(h);                                                                         \
   } while (false)
 
 TX_INL V line(const uint8_t* p) { return _mm512_loadu_si512(p); }
