@@ -89,6 +89,8 @@ struct EncodeTile {
   float *a, *q,
       *q2;  // [padded][64] scaled and decoded values, zero rows beyond `rows` undefined but finite
   double* z;  // [outputs][3][64]: += a x0, q x0, q2 x0 in column order; unused without an anchor
+  const double* y;   // [64] targets as in GradientTile, for `targets`
+  double* targets;   // [cols][kOutputSums] += those of the only output; null: gradient_tile does it
   double* moments;   // [padded][kMomentSlots] += tile sums
   int64_t* clipped;  // [cols] += values outside the bounds; unused without bounds
 };
@@ -111,6 +113,7 @@ GradientTileFn gradient_tile_ref, gradient_tile_avx2, gradient_tile_avx512;
 struct EncodeKernels {
   EncodeTileFn* encode_tile;
   GradientTileFn* gradient_tile;
+  bool sums_targets;  // encode_tile heeds `targets`, which saves the second look at the tile
 };
 
 /// Kernels of the instruction set in use.

@@ -14,7 +14,7 @@
 namespace torchext::cpu {
 
 constexpr int64_t kHistogramColumns = 16;  // columns of one histogram kernel call
-constexpr int64_t kLloydColumns = 32;  // columns worked on together: they share pages of the source
+constexpr int64_t kLloydColumns = 64;  // columns worked on together: they share pages of the source
 constexpr int64_t kHistogramBins =
     4096;  // room per column; few levels use fewer, which stay in the cache
 constexpr int64_t kHistogramRows = int64_t{1} << 23;  // largest sample: counts must not overflow
@@ -39,12 +39,12 @@ struct HistogramMap {
   uint32_t origin[kHistogramColumns];  // >= 1: bins below it hold values under the center
 };
 
-/// Adds rows [begin, end) of the sample, columns [col, col + cols), cols <= 16, to bins[16][4096]:
-/// the count in units of 2^40, below it the sum of the low `shift` bits of t.
+/// Adds rows [begin, end) of the sample, columns [col, col + cols), cols <= 16, to
+/// bins[16][map.bins]: the count in units of 2^40, below it the sum of the low `shift` bits of t.
 using HistogramFn = void(const Sample& sample, int64_t begin, int64_t end, int64_t col,
                          int64_t cols, const HistogramMap& map, uint64_t* bins) noexcept;
 
-HistogramFn histogram_ref, histogram_avx2, histogram_avx512;
+HistogramFn histogram_ref, histogram_avx2;
 
 HistogramFn* histogram_kernel() noexcept;
 

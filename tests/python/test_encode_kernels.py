@@ -485,6 +485,22 @@ def test_lloyd_levels_are_centroids(name: str, bits: int) -> None:
         np.testing.assert_allclose(levels[j], [c.mean() for c in cells], atol=0.1 * np.sqrt(best))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lloyd_levels_of_many_columns(dtype: torch.dtype) -> None:
+    """Several strips, the last one short, on listed rows: the same bits on every instruction set."""
+    rng = np.random.default_rng(4)
+    x = torch.from_numpy(rng.normal(size=(3000, 2 * 83))).to(dtype)[:, :83]
+    rows = torch.from_numpy(np.sort(rng.choice(3000, 1801, replace=False)))
+    state = enc.new_stats(83)
+    enc.update_stats(x, state)
+    found = []
+    for isa in ISAS:
+        with _testing.isa(isa):
+            found.append(lev.lloyd_levels(x, *enc.finish_stats(state), 4, rows=rows))
+    assert all(torch.equal(found[0], f) for f in found)
+    assert bool((found[0][:, 1:] > found[0][:, :-1]).all())
+
+
 def test_lloyd_few_values() -> None:
     """Fewer distinct values than levels: exactly those values, padded with the last."""
     rng = np.random.default_rng(5)

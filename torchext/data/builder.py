@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -166,8 +167,9 @@ def _arrange(
 
 
 def _aligned(shape: tuple[int, int]) -> Tensor:
-    """Codes in memory, with readable bytes behind the end."""
-    return torch.zeros(shape[0] * shape[1] + SLACK, dtype=torch.uint8)[:-SLACK].view(shape)
+    """Codes in memory, with readable bytes behind the end; numpy's zeros cost nothing until written."""
+    codes = torch.from_numpy(np.zeros(shape[0] * shape[1] + SLACK, dtype=np.uint8))
+    return codes[:-SLACK].view(shape)
 
 
 def _assemble(

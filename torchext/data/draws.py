@@ -44,7 +44,7 @@ class Cells:
 
 def scaled(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """float32 (x - mean)/scale, computed in float64; always row-major, for sums that never vary."""
-    return ((x.double() - mean) / scale).to(torch.float32).contiguous()
+    return (x.double() - mean).div_(scale).to(torch.float32).contiguous()
 
 
 def cells(a: Tensor, book: Codebook) -> Cells:

@@ -5,7 +5,8 @@
 namespace torchext::cpu {
 namespace {
 
-constexpr int kVectors = 8;  // registers of a tile's column
+constexpr int kVectors = 8;      // registers of a tile's column
+constexpr int64_t kPanel = 256;  // columns scaled together, a multiple of 16
 
 inline __m256 scaled(__m256d x0, __m256d x1, const double* mean, const double* scale) {
   const __m128 lo = _mm256_cvtpd_ps(
@@ -15,32 +16,38 @@ inline __m256 scaled(__m256d x0, __m256d x1, const double* mean, const double* s
   return _mm256_set_m128(hi, lo);
 }
 
-/// Rows of 8 columns from col: scaled values a, transposed into tile.a.
-template <bool kF64>
-inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col) {
-  const __m256i mask = first_lanes(p.cols - col);
-  const __m256i mask_lo = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(mask));
-  const __m256i mask_hi = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(mask, 1));
-  for (int v = 0; v < kVectors; ++v) {
-    __m256 a[8];
+/// Rows 8 v .. 8 v + 7 of 8 columns from col: scaled values a, transposed into tile.a.
+template <class T>
+inline void scale_block(const EncodePlan& p, const EncodeTile& t, int64_t col, int64_t v) {
+  const auto* const from = static_cast<const T*>(t.x) + col;
+  const int64_t left = p.cols - col;
+  __m256 a[8];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const int64_t row = 8 * v + i;
-      const int64_t at =
-          (row < t.rows ? row : 0) * t.row_stride + col;  // missing rows repeat the first
-      if constexpr (kF64) {
-        const double* x = static_cast<const double*>(t.x) + at;
-        const __m256d x0 = _mm256_maskload_pd(x, mask_lo), x1 = _mm256_maskload_pd(x + 4, mask_hi);
-        a[i] = scaled(x0, x1, p.mean + col, p.scale + col);
+  for (int64_t i = 0; i < 8; ++i) {
+    const int64_t row = 8 * v + i < t.rows ? 8 * v + i : 0;  // missing rows repeat the first
+    const T* x = from + row * t.row_stride;
+    if (left < 8) {
+      const __m256i mask = first_lanes(left);
+      if constexpr (sizeof(T) == 8) {
+        const __m256i mask_lo = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(mask));
+        const __m256i mask_hi = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(mask, 1));
+        a[i] = scaled(_mm256_maskload_pd(x, mask_lo), _mm256_maskload_pd(x + 4, mask_hi),
+                      p.mean + col, p.scale + col);
       } else {
-        const __m256 x = _mm256_maskload_ps(static_cast<const float*>(t.x) + at, mask);
-        a[i] = scaled(low_half(x), high_half(x), p.mean + col, p.scale + col);
+        const __m256 some = _mm256_maskload_ps(x, mask);
+        a[i] = scaled(low_half(some), high_half(some), p.mean + col, p.scale + col);
       }
+    } else {
+      a[i] = scaled(load4(x), load4(x + 4), p.mean + col, p.scale + col);
     }
-    transpose_8x8(a);
-#pragma GCC unroll 8
-    for (int c = 0; c < 8; ++c) _mm256_store_ps(t.a + (col + c) * kEncodeTile + 8 * v, a[c]);
   }
+  transpose_8x8(a);
+#pragma GCC unroll 8
+  for (int c = 0; c < 8; ++c) _mm256_store_ps(t.a + (col + c) * kEncodeTile + 8 * v, a[c]);
+}
+
+inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col, int64_t v) {
+  (t.f64 ? scale_block<double> : scale_block<float>)(p, t, col, v);
 }
 
 struct Cell {
@@ -77,45 +84,18 @@ inline void count_clipped(const EncodePlan& p, const EncodeTile& t, int64_t col,
   t.clipped[col] += __builtin_popcount(static_cast<unsigned>(outside & rows));
 }
 
-/// Adds 4 rows of a column to one half (lo or hi) of its sums.
-template <EncodeMode kMode, bool kWeighted, __m256d Lanes::* kHalf>
-inline void add_moments(Lanes* sum, const double* weight, __m256d a, __m256d q, __m256d q2,
-                        __m256d lower, __m256d upper) {
-  const auto add = [sum](Moment m, __m256d x, __m256d y) {
-    sum[m].*kHalf = _mm256_fmadd_pd(x, y, sum[m].*kHalf);
-  };
-  const __m256d one = _mm256_set1_pd(1.0), w = kWeighted ? _mm256_loadu_pd(weight) : one;
-  const auto times = [w](__m256d x) { return kWeighted ? _mm256_mul_pd(w, x) : x; };
-  const __m256d d = _mm256_sub_pd(q, a);
-  if constexpr (kMode == EncodeMode::twice) {
-    const __m256d d2 = _mm256_sub_pd(q2, a), half_w = _mm256_mul_pd(_mm256_set1_pd(0.5), w);
-    add(kSquaredError, _mm256_mul_pd(half_w, d), d);
-    add(kSquaredError, _mm256_mul_pd(half_w, d2), d2);
-    add(kDecodedSquare, times(q), q2);
-    add(kDecoded, half_w, _mm256_add_pd(q, q2));
-  } else {
-    add(kSquaredError, times(d), d);
-    add(kDecodedSquare, times(q), q);
-    add(kDecoded, w, q);
-  }
-  add(kExactSquare, times(a), a);
-  if constexpr (kMode != EncodeMode::nearest) {
-    const __m256d product = _mm256_mul_pd(_mm256_sub_pd(upper, a), _mm256_sub_pd(a, lower));
-    const __m256d var = _mm256_max_pd(product, _mm256_setzero_pd());
-    add(kVariance, w, var);
-    add(kVarianceSquare, times(var), var);
-  }
-}
+/// What a column's sums need beside a and q; rows of a tile.
+struct Neighbours {
+  alignas(32) float lower[kEncodeTile], upper[kEncodeTile];
+};
 
-/// One column of a tile: searches, rounds, sums; leaves its codes in code[8].
+/// Searches one column of a tile and rounds it; leaves its codes in code[8].
 /// kSteps: depth of the table search, 0 for affine levels.
-template <EncodeMode kMode, int kSteps, bool kWeighted>
-inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
-                          const __m256i (*random)[kVectors][4], __m256i* code) {
+template <EncodeMode kMode, int kSteps>
+inline void round_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
+                         const __m256i (*random)[kVectors][4], __m256i* code, Neighbours* near) {
   constexpr bool kTwice = kMode == EncodeMode::twice, kDraw = kMode != EncodeMode::nearest;
   const __m256i one = _mm256_set1_epi32(1);
-  Lanes sum[kMomentSlots];
-  for (auto& s : sum) s = {_mm256_setzero_pd(), _mm256_setzero_pd()};
   for (int v = 0; v < kVectors; ++v) {
     const __m256 a = _mm256_load_ps(t.a + col * kEncodeTile + 8 * v);
     Cell cell;
@@ -126,7 +106,7 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       cell.lower = lookup<kSteps>(p.levels + col * p.width, cell.index);
       cell.upper = kDraw ? lookup<kSteps>(p.upper + col * p.width, cell.index) : cell.lower;
     }
-    __m256 q = cell.lower, q2 = q;
+    __m256 q = cell.lower;
     if constexpr (kMode == EncodeMode::nearest && kSteps == 0) {
       const __m256 middle =
           _mm256_mul_ps(_mm256_add_ps(cell.lower, cell.upper), _mm256_set1_ps(0.5f));
@@ -147,23 +127,104 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       if constexpr (kTwice) {
         const __m256 up2 =
             _mm256_and_ps(two, _mm256_cmp_ps(unit_rows(random[1][v][col % 4]), f, _CMP_LT_OQ));
-        q2 = _mm256_blendv_ps(cell.lower, cell.upper, up2);
+        const __m256 q2 = _mm256_blendv_ps(cell.lower, cell.upper, up2);
         const __m256i bit2 = _mm256_and_si256(_mm256_castps_si256(up2), _mm256_add_epi32(bit, bit));
         cell.index = _mm256_add_epi32(cell.index, bit2);
         _mm256_store_ps(t.q2 + col * kEncodeTile + 8 * v, q2);
       }
+      _mm256_store_ps(near->lower + 8 * v, cell.lower);
+      _mm256_store_ps(near->upper + 8 * v, cell.upper);
     }
     _mm256_store_ps(t.q + col * kEncodeTile + 8 * v, q);
     code[v] = cell.index;
     if (p.bounds != nullptr) count_clipped(p, t, col, v, a);
-    const double* w = kWeighted ? t.weight + 8 * v : t.z;  // not read unless weighted
-    add_moments<kMode, kWeighted, &Lanes::lo>(sum, w, low_half(a), low_half(q), low_half(q2),
-                                              low_half(cell.lower), low_half(cell.upper));
-    add_moments<kMode, kWeighted, &Lanes::hi>(sum, w + 4, high_half(a), high_half(q), high_half(q2),
-                                              high_half(cell.lower), high_half(cell.upper));
+  }
+}
+
+/// What is summed over a column beside its moments.
+enum class Extra { none, targets, dots };
+
+/// The sums of a column. targets: those of the only output; dots: the column's share of z.
+template <EncodeMode kMode, bool kWeighted, Extra kExtra>
+void sum_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
+                const Neighbours& near) noexcept {
+  constexpr bool kTwice = kMode == EncodeMode::twice;
+  Lanes sum[kMomentSlots], target[4];
+  for (auto& s : sum) s = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+  for (auto& s : target) s = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+  const float *a_col = t.a + col * kEncodeTile, *q_col = t.q + col * kEncodeTile;
+  const __m256d coef = _mm256_set1_pd(kExtra == Extra::dots ? p.x0[col] : 0.0);
+  const auto add4 = [&](int64_t at, auto half) {
+    const auto add = [half](Lanes& s, __m256d x, __m256d y) {
+      s.*half = _mm256_fmadd_pd(x, y, s.*half);
+    };
+    const __m256d w = kWeighted ? _mm256_loadu_pd(t.weight + at) : _mm256_set1_pd(1.0);
+    const auto times = [w](__m256d x) { return kWeighted ? _mm256_mul_pd(w, x) : x; };
+    const auto add_weighted = [half, w](Lanes& s, __m256d x) {
+      s.*half = kWeighted ? _mm256_fmadd_pd(w, x, s.*half) : _mm256_add_pd(x, s.*half);
+    };
+    const __m256d a = load4(a_col + at), q = load4(q_col + at), d = _mm256_sub_pd(q, a);
+    __m256d error = d, q2 = q;
+    if constexpr (kTwice) {
+      q2 = load4(t.q2 + col * kEncodeTile + at);
+      const __m256d d2 = _mm256_sub_pd(q2, a), half_w = _mm256_mul_pd(_mm256_set1_pd(0.5), w);
+      add(sum[kSquaredError], _mm256_mul_pd(half_w, d), d);
+      add(sum[kSquaredError], _mm256_mul_pd(half_w, d2), d2);
+      add(sum[kDecodedSquare], times(q), q2);
+      add(sum[kDecoded], half_w, _mm256_add_pd(q, q2));
+      error = _mm256_sub_pd(_mm256_mul_pd(_mm256_set1_pd(0.5), _mm256_add_pd(q, q2)), a);
+    } else {
+      add(sum[kSquaredError], times(d), d);
+      add(sum[kDecodedSquare], times(q), q);
+      add_weighted(sum[kDecoded], q);
+    }
+    add(sum[kExactSquare], times(a), a);
+    if constexpr (kMode != EncodeMode::nearest) {
+      const __m256d rise = _mm256_sub_pd(a, load4(near.lower + at)),
+                    fall = _mm256_sub_pd(load4(near.upper + at), a);
+      const __m256d var = _mm256_max_pd(_mm256_mul_pd(fall, rise), _mm256_setzero_pd());
+      add_weighted(sum[kVariance], var);
+      add(sum[kVarianceSquare], times(var), var);
+    }
+    if constexpr (kExtra == Extra::targets) {
+      const __m256d y = _mm256_loadu_pd(t.y + at);
+      add(target[kExactTarget], a, y);
+      add(target[kErrorTarget], error, y);
+    }
+    if constexpr (kExtra == Extra::dots) {
+      const auto move = [&](int64_t draw, __m256d x) {
+        double* z = t.z + draw * kEncodeTile + at;
+        _mm256_storeu_pd(z, _mm256_fmadd_pd(x, coef, _mm256_loadu_pd(z)));
+      };
+      move(0, a);
+      move(1, q);
+      if constexpr (kTwice) move(2, q2);
+    }
+  };
+  for (int64_t at = 0; at < kEncodeTile; at += 8) {
+    add4(at, &Lanes::lo);
+    add4(at + 4, &Lanes::hi);
   }
   add_joined(t.moments + col * kMomentSlots, sum);
   add_joined(t.moments + col * kMomentSlots + 4, sum + 4);
+  if constexpr (kExtra == Extra::targets) add_joined(t.targets + col * kOutputSums, target);
+}
+
+using SumColumn = void(const EncodePlan&, const EncodeTile&, int64_t, const Neighbours&) noexcept;
+
+template <EncodeMode kMode>
+SumColumn* sum_of(bool weighted, Extra extra) {
+  switch (extra) {
+    case Extra::targets:
+      return weighted ? sum_column<kMode, true, Extra::targets>
+                      : sum_column<kMode, false, Extra::targets>;
+    case Extra::dots:
+      return weighted ? sum_column<kMode, true, Extra::dots>
+                      : sum_column<kMode, false, Extra::dots>;
+    default:
+      return weighted ? sum_column<kMode, true, Extra::none>
+                      : sum_column<kMode, false, Extra::none>;
+  }
 }
 
 /// z += x0 * values over columns [begin, end) for every output, in column order.
@@ -191,18 +252,36 @@ inline void add_dots(const EncodePlan& p, const EncodeTile& t, int64_t begin, in
   }
 }
 
-template <EncodeMode kMode, int kSteps, bool kWeighted>
+/// Asks for the cache lines of rows 8 v .. 8 v + 7 that hold column col of this tile or, past the
+/// last column, of the next one: a tile's rows are too many streams for the hardware.
+inline void fetch_ahead(const EncodePlan& p, const EncodeTile& t, int64_t col, int64_t v) {
+  const int64_t item = t.f64 ? 8 : 4, next = col < p.padded ? 0 : kEncodeTile;
+  const int64_t at = (next + 8 * v) * t.row_stride + (next == 0 ? col : col - p.padded);
+  const char* x = static_cast<const char*>(t.x) + at * item;
+  for (int64_t i = 0; i < 8; ++i, x += t.row_stride * item) _mm_prefetch(x, _MM_HINT_T1);
+}
+
+/// Part `turn` of kPanel parts of scaling the columns from `panel`; 8 rows are read at a time.
+inline void scale_part(const EncodePlan& p, const EncodeTile& t, int64_t panel, int64_t turn) {
+  const int64_t col = panel + turn % (kPanel / 8) * 8, v = turn / (kPanel / 8);
+  if (col < p.cols) scale_columns(p, t, col, v);
+}
+
+/// Works on panels of columns. Between two columns a part of the next panel is scaled: its
+/// divisions run beside the search, and a part of the one after it is fetched.
+template <EncodeMode kMode, int kSteps>
 void run(const EncodePlan& p, const EncodeTile& t) noexcept {
   constexpr int kDraws = kMode == EncodeMode::nearest ? 0 : kMode == EncodeMode::stochastic ? 1 : 2;
+  const Extra extra = t.targets != nullptr                ? Extra::targets
+                      : p.x0 != nullptr && p.outputs == 1 ? Extra::dots
+                                                          : Extra::none;
+  SumColumn* const sum = sum_of<kMode>(t.weight != nullptr, extra);
+  Neighbours near;
   uint8_t* out = t.codes;
-  for (int64_t block = 0; block < p.cols; block += 8) {
-    if (t.f64) {
-      scale_columns<true>(p, t, block);
-    } else {
-      scale_columns<false>(p, t, block);
-    }
-    const int64_t end = block + 8 < p.cols ? block + 8 : p.cols;
-    for (int64_t col = block; col < end; col += 4) {
+  for (int64_t turn = 0; turn < kPanel; ++turn) scale_part(p, t, 0, turn);
+  for (int64_t panel = 0; panel < p.cols; panel += kPanel) {
+    const int64_t end = panel + kPanel < p.cols ? panel + kPanel : p.cols;
+    for (int64_t col = panel; col < end; col += 4) {
       __m256i random[kDraws > 0 ? kDraws : 1][kVectors][4];
       for (int d = 0; d < kDraws; ++d) {
         for (int v = 0; v < kVectors; ++v) {
@@ -216,41 +295,48 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       const int64_t columns = end - col < 4 ? end - col : 4;
       for (int64_t c = 0; c < columns; ++c) {
         __m256i code[kVectors];
-        encode_column<kMode, kSteps, kWeighted>(p, t, col + c, random, code);
+        round_column<kMode, kSteps>(p, t, col + c, random, code, &near);
+        const int64_t turn = col + c - panel;
+        if (turn % 2 == 0 || t.f64)
+          fetch_ahead(p, t, panel + 2 * kPanel + turn % (kPanel / 8) * 8, turn / (kPanel / 8));
+        scale_part(p, t, panel + kPanel, turn);
         const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(8 * c));
         for (int v = 0; v < kVectors; ++v) {
-          const __m256i keep = _mm256_and_si256(code[v], first_lanes(t.rows - 8 * v));
-          // only affine codes may exceed a byte
-          const __m256i above = kSteps == 0 ? _mm256_srli_epi32(keep, 8) : _mm256_setzero_si256();
-          high[v] = _mm256_or_si256(high[v], _mm256_sll_epi32(above, shift));
-          word[v] = _mm256_or_si256(
-              word[v], _mm256_sll_epi32(_mm256_and_si256(keep, _mm256_set1_epi32(255)), shift));
+          if constexpr (kSteps == 0) {  // only affine codes may exceed a byte
+            high[v] =
+                _mm256_or_si256(high[v], _mm256_sll_epi32(_mm256_srli_epi32(code[v], 8), shift));
+            code[v] = _mm256_and_si256(code[v], _mm256_set1_epi32(255));
+          }
+          word[v] = _mm256_or_si256(word[v], _mm256_sll_epi32(code[v], shift));
+        }
+        sum(p, t, col + c, near);
+      }
+      if (t.rows < kEncodeTile) {
+        for (int v = 0; v < kVectors; ++v) {
+          const __m256i there = first_lanes(t.rows - 8 * v);
+          word[v] = _mm256_and_si256(word[v], there);
+          high[v] = _mm256_and_si256(high[v], there);
         }
       }
       out = pack_group(word, p.bits > 8 ? 8 : p.bits, out);
       if (p.bits > 8) out = pack_group(high, p.bits - 8, out);
     }
-    if (p.x0 != nullptr) add_dots(p, t, block, end);
+    if (p.x0 != nullptr && extra != Extra::dots) add_dots(p, t, panel, end);
   }
-}
-
-template <EncodeMode kMode, int kSteps>
-void run_weighted(const EncodePlan& p, const EncodeTile& t) noexcept {
-  (t.weight != nullptr ? run<kMode, kSteps, true> : run<kMode, kSteps, false>)(p, t);
 }
 
 template <EncodeMode kMode>
 void run_mode(const EncodePlan& p, const EncodeTile& t) noexcept {
-  if (p.levels == nullptr) return run_weighted<kMode, 0>(p, t);
+  if (p.levels == nullptr) return run<kMode, 0>(p, t);
   switch (p.steps) {
-    case 1: return run_weighted<kMode, 1>(p, t);
-    case 2: return run_weighted<kMode, 2>(p, t);
-    case 3: return run_weighted<kMode, 3>(p, t);
-    case 4: return run_weighted<kMode, 4>(p, t);
-    case 5: return run_weighted<kMode, 5>(p, t);
-    case 6: return run_weighted<kMode, 6>(p, t);
-    case 7: return run_weighted<kMode, 7>(p, t);
-    default: return run_weighted<kMode, 8>(p, t);
+    case 1: return run<kMode, 1>(p, t);
+    case 2: return run<kMode, 2>(p, t);
+    case 3: return run<kMode, 3>(p, t);
+    case 4: return run<kMode, 4>(p, t);
+    case 5: return run<kMode, 5>(p, t);
+    case 6: return run<kMode, 6>(p, t);
+    case 7: return run<kMode, 7>(p, t);
+    default: return run<kMode, 8>(p, t);
   }
 }
 

@@ -8,10 +8,10 @@ namespace torchext::cpu {
 EncodeKernels encode_kernels() noexcept {
   switch (active_isa()) {
 #if defined(__x86_64__)
-    case Isa::avx512: return {encode_tile_avx512, gradient_tile_avx512};
-    case Isa::avx2: return {encode_tile_avx2, gradient_tile_avx2};
+    case Isa::avx512: return {encode_tile_avx512, gradient_tile_avx512, false};
+    case Isa::avx2: return {encode_tile_avx2, gradient_tile_avx2, true};
 #endif
-    default: return {encode_tile_ref, gradient_tile_ref};
+    default: return {encode_tile_ref, gradient_tile_ref, false};
   }
 }
 
@@ -28,7 +28,7 @@ ColumnStatsFn* column_stats_kernel() noexcept {
 HistogramFn* histogram_kernel() noexcept {
   switch (active_isa()) {
 #if defined(__x86_64__)
-    case Isa::avx512: return histogram_avx512;
+    case Isa::avx512:
     case Isa::avx2: return histogram_avx2;
 #endif
     default: return histogram_ref;

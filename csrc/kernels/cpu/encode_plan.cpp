@@ -155,6 +155,7 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
   const EncodeKernels kernels = encode_kernels();
   const int64_t m = p.outputs, values = p.padded * kEncodeTile / 2;
   const bool twice = p.mode == EncodeMode::twice, anchor = p.x0 != nullptr;
+  const bool fused = kernels.sums_targets && m == 1 && !anchor;
   double* at = scratch + (64 - reinterpret_cast<uintptr_t>(scratch) % 64) % 64 / sizeof(double);
   const auto take = [&at](int64_t count) { return (at += count) - count; };
   auto* a = reinterpret_cast<float*>(take(values));
@@ -181,12 +182,18 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
     }
     for (int64_t r = 0; r < count; ++r) totals[m] += weight[r];
     if (anchor) std::fill(z, z + 3 * m * kEncodeTile, 0.0);
+    if (fused) {
+      for (int64_t r = 0; r < kEncodeTile; ++r) {
+        y[r] = weight[r] * (r < count ? rows.y[row + r] : 0.0);
+        totals[0] += y[r];
+      }
+    }
     const char* x = static_cast<const char*>(rows.x) + row * rows.row_stride * item;
     kernels.encode_tile(
         p, EncodeTile{x, rows.f64, rows.row_stride, rows.row0 + row, count,
                       weighted ? weight : nullptr, rows.codes + row / kEncodeTile * tile_bytes, a,
-                      q, q2, z, moments, clipped});
-    for (int64_t o = 0; o < m; ++o) {
+                      q, q2, z, y, fused ? gradients : nullptr, moments, clipped});
+    for (int64_t o = 0; o < m && !fused; ++o) {
       for (int64_t r = 0; r < kEncodeTile; ++r) {
         const double w = weight[r], label = r < count ? rows.y[(row + r) * m + o] : 0.0;
         const double* zr = z + o * 3 * kEncodeTile + r;

@@ -21,7 +21,7 @@ void histogram_ref(const Sample& sample, int64_t begin, int64_t end, int64_t col
       const uint32_t room = away < 0.0f ? map.origin[j] - 1 : map.bins - 1 - map.origin[j];
       const uint32_t step = key < room ? key : room;
       const uint32_t bin = away < 0.0f ? map.origin[j] - 1 - step : map.origin[j] + step;
-      bins[j * kHistogramBins + bin] += (uint64_t{1} << 40) + (word & ((1u << map.shift[j]) - 1));
+      bins[j * map.bins + bin] += (uint64_t{1} << 40) + (word & ((1u << map.shift[j]) - 1));
     }
   }
 }

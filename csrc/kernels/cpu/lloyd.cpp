@@ -8,6 +8,7 @@ namespace torchext::cpu {
 namespace {
 
 constexpr int64_t kPilotRows = 512;  // rows that place a column's bins
+constexpr int64_t kMostRuns = 512;   // runs of bins that starts are made of: fewer than twice 256
 
 uint32_t word_of(float x) {
   uint32_t word;
@@ -34,11 +35,15 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
   pilot->resize(count);
   for (int64_t i = 0; i < count; ++i)
     (*pilot)[i] = scaled(s, i * s.rows / count, col, map->mean[j], map->inverse[j]);
-  const auto rank = [pilot](int64_t k) {
-    std::nth_element(pilot->begin(), pilot->begin() + k, pilot->end());
+  const int64_t middle = count / 2, upper = count - 1 - count / 4, lower = count / 4;
+  const auto rank = [pilot](int64_t from, int64_t k, int64_t to) {
+    std::nth_element(pilot->begin() + from, pilot->begin() + k, pilot->begin() + to);
     return (*pilot)[k];
   };
-  const float center = rank(count / 2), spread = rank(count - 1 - count / 4) - rank(count / 4);
+  const float center = rank(0, middle, count);  // parts the others: they are sought on either side
+  const float high_quarter = upper > middle ? rank(middle + 1, upper, count) : (*pilot)[upper];
+  const float low_quarter = lower < middle ? rank(0, lower, middle) : (*pilot)[lower];
+  const float spread = high_quarter - low_quarter;
   const float below = center - lo, above = hi - center, reach = std::max(below, above);
   // Not below 2^-20 of the range: more octaves than that would starve the others of bins.
   const float c = std::max(spread / 2.0f, std::max(reach, 0x1p-100f) * 0x1p-20f);
@@ -58,26 +63,27 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
 
 /// The populated bins of one column in ascending order, with prefix sums from index 0.
 int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LloydScratch* s) {
-  s->value.clear();
-  s->count.assign(1, 0.0);
-  s->sum.assign(1, 0.0);
-  s->square.assign(1, 0.0);
+  for (auto* values : {&s->value, &s->count, &s->sum, &s->square}) values->resize(map.bins + 1);
+  double count = 0, sum = 0, square = 0;
+  s->count[0] = s->sum[0] = s->square[0] = 0;
+  int64_t used = 0;
   for (uint32_t b = 0; b < map.bins; ++b) {
     if (bins[b] == 0) continue;
-    const auto count = static_cast<double>(bins[b] >> 40);
+    const auto here = static_cast<double>(bins[b] >> 40);
     const auto rest = static_cast<double>(bins[b] & ((uint64_t{1} << 40) - 1));
     const bool below = b < map.origin[j];
     const uint32_t word = (map.base[j] + (below ? map.origin[j] - 1 - b : b - map.origin[j]))
                           << map.shift[j];
     const double start = float_of(word), ulp = static_cast<double>(float_of(word + 1)) - start;
-    const double away = start + rest / count * ulp - static_cast<double>(map.c[j]);
+    const double away = start + rest / here * ulp - static_cast<double>(map.c[j]);
     const double value = static_cast<double>(map.center[j]) + (below ? -away : away);
-    s->value.push_back(value);
-    s->count.push_back(s->count.back() + count);
-    s->sum.push_back(s->sum.back() + count * value);
-    s->square.push_back(s->square.back() + count * value * value);
+    s->value[used++] = value;
+    s->count[used] = count += here;
+    s->sum[used] = sum += here * value;
+    s->square[used] = square += here * value * value;
   }
-  return static_cast<int64_t>(s->value.size());
+  s->value.resize(used);
+  return used;
 }
 
 /// Squared error of bins [b, e) about their mean.
@@ -127,16 +133,16 @@ void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int
     return s.value[std::min(e, bins - 1)] - s.value[b] +
            (e >= bins ? s.value[bins - 1] - s.value[b - (b > 0)] : 0.0);
   };
-  double total = 0;
+  double total = 0, weights[kMostRuns];
   for (int64_t b = 0; b < bins; b += run) {
     const int64_t e = std::min(b + run, bins);
-    total += weight(s.count[e] - s.count[b], width(b, e));
+    total += weights[b / run] = weight(s.count[e] - s.count[b], width(b, e));
   }
   double reached = 0;
   int64_t c = 1;
   for (int64_t b = 0; b < bins && c < levels; b += run) {
     const int64_t e = std::min(b + run, bins);
-    const double w = weight(s.count[e] - s.count[b], width(b, e));
+    const double w = weights[b / run];
     while (c < levels &&
            reached + w >= total * static_cast<double>(c) / static_cast<double>(levels)) {
       const double part =
@@ -167,19 +173,20 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
       place_bins(sample, col + k, j, bounds[2 * (col + k)], bounds[2 * (col + k) + 1], &s->pilot,
                  &map);
   }
-  s->bins.assign(kLloydColumns * kHistogramBins, 0);
-  constexpr int64_t kRows = 64;
+  const int64_t bins_of = maps[0].bins;  // of a column
+  s->bins.assign(kLloydColumns * bins_of, 0);
+  constexpr int64_t kRows = 512;  // the parts of a strip find the same pages
   for (int64_t row = 0; row < sample.rows; row += kRows) {
     const int64_t end = std::min(row + kRows, sample.rows);
     for (int64_t k = 0; k < cols; k += kHistogramColumns) {
       histogram_kernel()(sample, row, end, col + k, std::min(cols - k, kHistogramColumns),
-                         maps[k / kHistogramColumns], s->bins.data() + k * kHistogramBins);
+                         maps[k / kHistogramColumns], s->bins.data() + k * bins_of);
     }
   }
   std::vector<int64_t> cut(2 * (levels + 1));
   for (int64_t j = 0; j < cols; ++j) {
     const int64_t bins = collect(maps[j / kHistogramColumns], j % kHistogramColumns,
-                                 s->bins.data() + j * kHistogramBins, s);
+                                 s->bins.data() + j * bins_of, s);
     float* level = out + (col + j) * levels;
     int64_t used = 0;
     const auto put = [&](double value) {

@@ -33,6 +33,8 @@ inline void transpose_8x8(__m256* r) {
 
 inline __m256d low_half(__m256 x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
 inline __m256d high_half(__m256 x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
+inline __m256d load4(const double* x) { return _mm256_loadu_pd(x); }
+inline __m256d load4(const float* x) { return _mm256_cvtps_pd(_mm_loadu_ps(x)); }
 
 /// The eight lanes of a sum: rows 0-3 and 4-7 of every 8.
 struct Lanes {
