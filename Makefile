@@ -12,7 +12,7 @@ export PATH := $(dir $(PY)):$(PATH)
 
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
 
-.PHONY: help setup lock build demo test ctest pytest sanitize bench fmt lint style tidy docs wheel install-test test-compat clean
+.PHONY: help setup lock build demo test ctest pytest sanitize bench fmt lint style tidy spills docs wheel install-test test-compat clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -64,6 +64,9 @@ style: setup ## format check, ruff, mypy, codespell
 
 tidy: build ## clang-tidy on the kernels
 	@JOBS=$(JOBS) tools/tidy.sh $(BUILD)
+
+spills: build ## no CUDA kernel keeps registers in local memory (needs nvcc, no GPU)
+	@tools/check-spills.sh $(BUILD) $(dir $(PY))..
 
 docs: build ## Sphinx pages in docs/_build/html; every example in docstrings and pages is run
 	@$(PY) -m pytest -q --doctest-modules --doctest-glob='*.md' -p no:cacheprovider torchext docs $(wildcard README.md)

@@ -29,7 +29,7 @@ def _target() -> str:
         from torchext import _build
     except ImportError:
         return "2.11"
-    return _build.TORCH_TARGET
+    return str(_build.TORCH_TARGET)
 
 
 def explain(library: str, reason: object, fix: str | None = None) -> ImportError:
