@@ -76,7 +76,7 @@ docs: build ## Sphinx pages in docs/_build/html; every example in docstrings and
 wheel: build ## abi3 wheel in dist/, from the build tree that the tests used
 	@mkdir -p dist && rm -f dist/*.whl
 	@$(PY) -m pip wheel -q . --no-build-isolation --no-deps -w dist \
-	  --config-settings=--global-option="build_ext --build-temp=$(abspath $(BUILD))"
+	  --config-settings=--global-option="build --build-temp=$(abspath $(BUILD))"
 	@ls -l dist/*.whl
 
 install-test: wheel ## the wheel in a clean environment, and a C++ user of the installed kernels

@@ -99,7 +99,9 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
 
 
 def split(key: Tensor, n: int) -> Tensor:
-    """``n`` independent child keys; row j is ``fold_in(key, j)``.
+    r"""``n`` independent child keys.
+
+    .. math:: \mathrm{split}(\text{key}, n)_j = \mathrm{fold\_in}(\text{key}, j), \quad j = 0 .. n - 1
 
     Args:
         key: int64 or uint64 (2,).
@@ -116,6 +118,8 @@ def split(key: Tensor, n: int) -> Tensor:
     Example:
         >>> split(key_from_seed(1), 3).shape
         torch.Size([3, 2])
+
+    Source: as :func:`fold_in`.
     """
     children: Tensor = torch.ops.torchext.split(key, n)
     return children

@@ -42,17 +42,22 @@ NO_BENCHMARK = {
     "fake_quantize": "the rounding of quantize without the packing",
 }
 
-# Where the bits of an op that takes a key are pinned.
+# Where the bits of an op that takes a key are pinned: the test and the file of vectors it reads.
 GOLDEN = {
-    "fold_in": "tests/python/test_stream_v1.py",
-    "split": "tests/python/test_stream_v1.py",
-    "quantize": "tests/python/test_stream_v1.py",
-    "fake_quantize": "tests/python/test_stream_v1.py",
-    "quantize_draws": "tests/python/test_stream_v1.py",
-    "dequantize_draws": "tests/python/test_stream_v1.py",
+    "fold_in": ("test_stream_v1.py", "stream_v1.json"),
+    "split": ("test_stream_v1.py", "stream_v1.json"),
+    "quantize": ("test_quantize.py", "quantize_v1.json"),
+    "fake_quantize": ("test_stream_v1.py", "stream_v1.json"),
+    "quantize_draws": ("test_stream_v1.py", "stream_v1.json"),
+    "dequantize_draws": ("test_stream_v1.py", "stream_v1.json"),
 }
 
-SECTIONS = ("Args:", "Returns:", "Determinism:", "Example")
+SECTIONS = (".. math::", "Args:", "Returns:", "Raises:", "Determinism:", "Example:", "Source:")
+
+DTYPES = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64,
+)  # fmt: skip
 
 SCHEMAS = [s for s in torch._C._jit_get_all_schemas() if s.name.startswith("torchext::")]
 NAMES = sorted(
@@ -121,12 +126,23 @@ def test_wrapper_is_documented_and_typed(packet: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_samples(name: str) -> None:
+def test_samples_cover_every_dtype(name: str) -> None:
+    """Every dtype that the op accepts has a row, so opcheck and the edge cases run on it."""
     packet, _, overload = name.partition(".")
     rows = [
         s for s in samples.SAMPLES if s.name == packet and s.overload == (overload or "default")
     ]
     assert rows, f"{name} has no row in tests/python/samples.py"
+    accepted = set()
+    for dtype in DTYPES:
+        x = samples.sample_input(rows[0], rows[0].dtypes[0])
+        try:
+            rows[0].call(x.view(dtype) if dtype in (torch.int64, torch.uint64) else x.to(dtype))
+        except RuntimeError:
+            continue
+        accepted.add(dtype)
+    for row in rows:
+        assert set(row.dtypes) == accepted, f"{row}: the op takes {accepted}"
 
 
 @pytest.mark.parametrize("packet", PACKETS)
@@ -137,13 +153,20 @@ def test_keyed_ops_are_pinned(packet: str) -> None:
     )
     if takes_key:
         assert packet in GOLDEN, f"{packet} takes a key and has no golden vector"
-        assert (ROOT / GOLDEN[packet]).exists()
+        name, vectors = GOLDEN[packet]
+        text = (ROOT / "tests" / "python" / name).read_text()
+        assert re.search(rf"\b{packet}\(", text) and vectors in text, (
+            f"{name} does not pin {packet}"
+        )
+        assert (ROOT / "tests" / "vectors" / vectors).exists()
 
 
 @pytest.mark.parametrize("packet", PACKETS)
 def test_benchmark_or_a_reason(packet: str) -> None:
     text = "".join(p.read_text() for p in (ROOT / "benchmarks").rglob("*.py"))
-    assert packet in NO_BENCHMARK or re.search(rf"\b{packet}\b", text), f"{packet} has no benchmark"
+    assert packet in NO_BENCHMARK or re.search(rf"\b(ops|torchext)\.{packet}\(", text), (
+        f"{packet} has no benchmark"
+    )
 
 
 def test_no_table_names_an_op_that_is_gone() -> None:

@@ -117,6 +117,28 @@ def test_draws() -> None:
     assert torch.ops.torchext.unpack_bits(packed, 20, 4).tolist() == codes
 
 
+def test_dealt_draws() -> None:
+    """The decoder of counted draws deals the upward ones out with its own coins, by draw number."""
+    case = GOLDEN["dealt"]
+    dealt = []
+    for i in range(20):
+        left, places = i % 4, ""
+        for draw in range(3):
+            coin = stream_v1.word(SEED, 0, i, case["stream"], draw)
+            up = coin * (3 - draw) >> 32 < left
+            left -= up
+            places += str(int(up))
+        dealt.append(places)
+    assert dealt == case["draws"]
+    # Interval 0 of a table (0, 1): the code is the count, and draw d decodes to its digit.
+    ops = torch.ops.torchext
+    counts = ops.pack_bits(torch.tensor([i % 4 for i in range(20)], dtype=torch.uint8), 2)
+    grid = (torch.tensor([0.0, 1.0]), [20], 3, "count", None)
+    for draw in range(3):
+        got = ops.dequantize_draws(counts, *grid, draw, key_tensor(SEED, 0), case["stream"])
+        assert got.tolist() == [float(places[draw]) for places in dealt]
+
+
 @pytest.mark.parametrize("case", [c for c in GOLDEN["tree_sum"] if c["n"] <= 5000])
 def test_tree_sum(case: dict) -> None:
     x = np.array([(i % 7 - 3) * np.float32(0.1) for i in range(case["n"])], dtype=np.float32)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from torchext.data import QuantizedDataset
+from torchext.data.sources import as_tensor
 from torchext.linear import _exact
 from torchext.linear._callbacks import CallbackSupportMixin
 from torchext.linear._exact import Source
@@ -106,10 +107,10 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         self, store: QuantizedDataset, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
     ) -> Source:
         """The rows with the targets that the loss sees: centred for squares."""
-        targets = torch.from_numpy(y)
+        targets = as_tensor(y)
         if self._loss_name() == "squared_error":
             targets = targets - store.y_mean.double().reshape(1, -1)
-        w = None if weight is None else torch.from_numpy(weight)
+        w = None if weight is None else as_tensor(weight)
         return Source(X, targets, w, store.mean.double(), store.scale.double())
 
     def _solve_exactly(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
@@ -130,7 +131,7 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         scale = np.ones_like(mean) if self.scale == "none" else np.where(scale > 0, scale, 1.0)
         y_mean = np.average(y, axis=0, weights=w)
         source = Source(
-            X, torch.from_numpy(y - y_mean), None if weight is None else torch.from_numpy(weight),
+            X, torch.from_numpy(y - y_mean), None if weight is None else as_tensor(weight),
             torch.from_numpy(mean), torch.from_numpy(scale),
         )  # fmt: skip
         x = _exact.solve_least_squares(

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchext.data.sources import as_tensor
+
 _BLOCK = 1 << 20  # values a block
 
 
@@ -31,9 +33,7 @@ class Source:
         step = max(1, _BLOCK // max(1, cols))
         for first in range(0, rows, step):
             part = slice(first, min(rows, first + step))
-            a = (
-                torch.from_numpy(np.asarray(self.X[part], dtype=np.float64)) - self.mean
-            ) / self.scale
+            a = (as_tensor(self.X[part]).double() - self.mean) / self.scale
             y = self.y[part].double()
             w = (
                 torch.ones(len(a), dtype=torch.float64)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torchext.data import _encode, _levels
+from torchext.data.sources import as_tensor
 from torchext.linear._problem import Problem
 from torchext.linear._schedule import automatic_step
 from torchext.linear._state import State
@@ -147,5 +148,5 @@ def batch_of(
     X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Tensors of a batch; X contiguous, weights as given."""
-    rows = torch.from_numpy(np.ascontiguousarray(X))
-    return rows, torch.from_numpy(y), None if weight is None else torch.from_numpy(weight)
+    rows = as_tensor(np.ascontiguousarray(X))
+    return rows, as_tensor(y), None if weight is None else as_tensor(weight)

@@ -292,7 +292,7 @@ void backward_outputs(const TileArgs& a, const int8_t* eq, int32_t* sums, bool a
               Table ? entries + s.value * set_bytes + ((4 * g) << B) : nullptr);
         });
         const uint8_t* codes = base + g * 32 * B;
-        auto one = [&](auto fixed, int t) TX_LAMBDA {
+        auto one = [&]([[maybe_unused]] auto fixed, int t) TX_LAMBDA {
           if constexpr (NT != 0 && NT * B % 8 == 0) {
             constexpr int T = fixed.value;
             for (int i = T * B / 8; i < (T + 1) * B / 8; ++i)
