@@ -24,7 +24,7 @@ struct Codes {
     TX_CHECK(p.books == 1, op, "table must hold one book of levels, got ", p.books);
     matrix = {p.data, p.codes, p.grid, nullptr, 0, p.planes};
     if (p.table == nullptr) return;
-    matrix.set_bytes = (((tile_groups(cols) * 4) << bits) + 63) / 64 * 64;
+    matrix.set_bytes = (((((cols + 3) / 4) * 4) << bits) + 63) / 64 * 64;
     table = Scratch<uint8_t>(p.planes * matrix.set_bytes + 64);
     const int64_t bytes = cols << bits;
     for (int s = 0; s < p.planes; ++s) {
@@ -93,12 +93,12 @@ Tensor code_sum(const Tensor& codes, int64_t rows, int64_t cols, int64_t bits, c
                       scale.data() + s * m, total.data() + s * m);
     }
   });
-  const int64_t parts = (tile_groups(cols) + 15) / 16;
+  const int64_t parts = (((cols + 3) / 4) + 15) / 16;
   std::atomic<bool> done{true};
   parallel_for(parts, 1, [&](int64_t b, int64_t end) {
     try {
       cpu::code_backward(data.matrix, planes.data(), stride, m, count, scale.data(), total.data(),
-                         16 * b, std::min(16 * end, tile_groups(cols)), out, cols);
+                         16 * b, std::min(16 * end, ((cols + 3) / 4)), out, cols);
     } catch (...) {
       done = false;
     }

@@ -83,7 +83,7 @@ TEST_F(Fuzz, RowsOfAStore) {
     cpu::Epoch p{};
     p.data = {static_cast<Layout>(below(3)), static_cast<int>(1 + below(8)), 1 + below(200),
               1 + below(80)};
-    const auto codes = noise<uint8_t>(code_bytes(p.data));
+    const auto codes = noise<uint8_t>(layout_bytes(p.data));
     const auto grid = noise<float>(2 * p.data.cols);
     p.codes = codes.get();
     p.grid = grid.get();

@@ -11,9 +11,11 @@ namespace {
 
 constexpr int64_t kChunkTiles = 4;
 
+int64_t groups_of(const CodeMatrix& a) { return (a.data.cols + 3) / 4; }
+
 TileArgs tile_args(const CodeMatrix& a, int vectors) {
   TileArgs t{};
-  t.tile_bytes = tile_groups(a.data.cols) * 32 * a.data.bits;
+  t.tile_bytes = groups_of(a) * 32 * a.data.bits;
   t.bits = a.data.bits;
   t.table = a.table;
   t.set_bytes = a.set_bytes;
@@ -36,7 +38,7 @@ Prefetch next_chunk(const TileArgs& t, const uint8_t* end) {
   return f;
 }
 
-const uint8_t* codes_end(const CodeMatrix& a) { return a.codes + code_bytes(a.data); }
+const uint8_t* codes_end(const CodeMatrix& a) { return a.codes + layout_bytes(a.data); }
 
 int64_t tiles_of(const CodeMatrix& a) { return (a.data.rows + kTileRows - 1) / kTileRows; }
 
@@ -66,7 +68,7 @@ void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin,
                   float* z, int64_t z_stride) {
   const SgdKernels& kernels = sgd_kernels();
   TileArgs t = tile_args(a, model.outputs * model.count);
-  t.g1 = tile_groups(a.data.cols);
+  t.g1 = groups_of(a);
   t.cols = model.stride;
   t.rows = kChunkTiles * kTileRows;
   Scratch<int32_t> dots(static_cast<int64_t>(t.outputs) * t.planes * t.rows);

@@ -20,13 +20,13 @@ using V = __m512i;
 constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
 
 // A macro: g++ 12 drops calls of a function that only prefetches.
-#define TX_PREFETCH_PAIR(ahead, h, offset)                                         \
-  do {                                                                             \
-    const uint8_t* tx_p =                                                          \
-        (ahead).stream[(h)&mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);           \
-    ++(h);                                                                         \
+#define TX_PREFETCH_PAIR(ahead, h, offset)                                           \
+  do {                                                                               \
+    const uint8_t* tx_p =                                                            \
+        (ahead).stream[(h) & mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                  \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);             \
+    ++(h);                                                                           \
   } while (false)
 
 TX_INL V line(const uint8_t* p) { return _mm512_loadu_si512(p); }
