@@ -88,8 +88,8 @@ class Anchored:
             square = square + codes.shift.square()
         data = torch.cat([square, torch.full((1,), float(codes.intercept), dtype=torch.float64)])
         hessian = curvature * data + penalty
-        #: Inverse diagonal Hessian; 0 freezes what no row and no penalty touches.
-        self.diagonal = torch.where(hessian > 0, 1.0 / hessian.clamp_min(1e-300), 0.0)
+        #: Inverse diagonal Hessian; 0 keeps what no row touches at 0.
+        self.diagonal = torch.where(data > 0, 1.0 / hessian.clamp_min(1e-300), 0.0)
 
     def norm(self, gradient: Tensor) -> float:
         """Norm in which every column counts in units of its own curvature."""
@@ -165,15 +165,14 @@ class Anchored:
         halve the norm turns on two digits a vector. Full precision finishes what ``most`` exact passes
         have not solved.
         """
-        out, x = Solution(zero), zero
-        z = self.codes.dot(x)
-        gradient = self.on_codes(z, x)
+        out = Solution(zero)
+        z = self.codes.dot(zero)
+        gradient = self.on_codes(z, zero)
         first = self.norm(gradient) or 1.0
-        if start is not None:
-            x = start.clone()
-            z = self.codes.dot(x)
-            gradient = self.on_codes(z, x)
-        out.x = x + self._move(out, z, gradient)
+        if start is None:
+            out.x = zero + self._move(out, z, gradient)
+        else:
+            out.x = torch.where(self.diagonal > 0, start, 0.0)
         if self.exact is None:
             return out
         memory, last = Memory(_PAIRS, self.loss.separable), math.inf

@@ -124,8 +124,6 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         weight = _check_sample_weight(
             sample_weight, np.empty((source.rows, 1)), dtype=np.float64, ensure_non_negative=True
         )
-        if not weight.any():
-            raise ValueError("sample_weight must have a positive sum, all are 0")
         return torch.from_numpy(weight)
 
     def _solve(

@@ -138,7 +138,8 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         self.coef_, self.intercept_ = self._solve(
             source, found, targets, weight, penalty, old, seconds
         )
-        if len(classes) > 2:  # what softmax leaves open
+        if len(classes) > 2:  # softmax leaves the mean open; the penalty wants it to be 0
+            self.coef_ = self.coef_ - self.coef_.mean(axis=0)
             self.intercept_ = self.intercept_ - self.intercept_.mean()
         self.n_iter_ = np.array([self.n_iter_], dtype=np.int32)
         return self
