@@ -65,11 +65,23 @@ Prefetch no_streams(const TileArgs& a) {
   return none;
 }
 
+/// Widths whose tables get kernels for several outputs, bytes of T and draws at once; the others
+/// take them one by one, which keeps this file quick to compile.
+template <int B>
+constexpr bool kHot = B == 2 || B == 4;
+
+/// Byte and draw `set` of a table as a table of its own.
+TileArgs one_set(TileArgs a, int set) {
+  a.table += set * a.set_bytes;
+  a.planes = a.books = 1;
+  return a;
+}
+
 template <int B, bool Table, int SETS>
 void forward_sets(const TileArgs& a, const int8_t* wq, int32_t* dots, const Prefetch& ahead) {
   const Prefetch none = no_streams(a);
   int o = 0;
-  if constexpr (SETS <= 2) {
+  if constexpr (SETS <= 2 && (!Table || kHot<B>)) {
     for (; o + 2 <= a.outputs; o += 2) {
       forward_outputs<B, Table, SETS, 2>(a, wq + o * a.cols, dots + o * SETS * a.rows,
                                          o == 0 ? ahead : none);
@@ -96,7 +108,7 @@ void backward_sets(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
                    const Prefetch& ahead) {
   const Prefetch none = no_streams(a);
   int o = 0;
-  if constexpr (P * BOOKS <= 2) {
+  if constexpr (P * BOOKS <= 2 && (!Table || kHot<B>)) {
     for (; o + 2 <= a.outputs; o += 2) {
       backward_outputs<B, Table, P, BOOKS, 2>(a, eq + o * BOOKS * a.rows, sums + o * P * a.cols,
                                               add, o == 0 ? ahead : none);
@@ -111,11 +123,18 @@ void backward_sets(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
 template <int B>
 void forward_kind(const TileArgs& a, const int8_t* wq, int32_t* dots,
                   const Prefetch& ahead) noexcept {
+  const int sets = a.planes * a.books;
   if (a.table == nullptr) return forward_sets<B, false, 1>(a, wq, dots, ahead);
-  switch (a.planes * a.books) {
-    case 1: return forward_sets<B, true, 1>(a, wq, dots, ahead);
-    case 2: return forward_sets<B, true, 2>(a, wq, dots, ahead);
-    default: return forward_sets<B, true, 4>(a, wq, dots, ahead);
+  if (sets == 1) return forward_sets<B, true, 1>(a, wq, dots, ahead);
+  if constexpr (kHot<B>) {
+    return sets == 2 ? forward_sets<B, true, 2>(a, wq, dots, ahead)
+                     : forward_sets<B, true, 4>(a, wq, dots, ahead);
+  } else {
+    const Prefetch none = no_streams(a);
+    for (int i = 0; i < a.outputs * sets; ++i) {
+      forward_outputs<B, true, 1, 1>(one_set(a, i % sets), wq + i / sets * a.cols,
+                                     dots + i * a.rows, i == 0 ? ahead : none);
+    }
   }
 }
 
@@ -123,12 +142,23 @@ template <int B>
 void backward_kind(const TileArgs& a, const int8_t* eq, int32_t* sums, bool add,
                    const Prefetch& ahead) noexcept {
   if (a.table == nullptr) return backward_sets<B, false, 1, 1>(a, eq, sums, add, ahead);
-  if (a.books == 1) {
-    return a.planes == 1 ? backward_sets<B, true, 1, 1>(a, eq, sums, add, ahead)
-                         : backward_sets<B, true, 2, 1>(a, eq, sums, add, ahead);
+  if (a.planes * a.books == 1) return backward_sets<B, true, 1, 1>(a, eq, sums, add, ahead);
+  if constexpr (kHot<B>) {
+    if (a.books == 1) return backward_sets<B, true, 2, 1>(a, eq, sums, add, ahead);
+    return a.planes == 1 ? backward_sets<B, true, 1, 2>(a, eq, sums, add, ahead)
+                         : backward_sets<B, true, 2, 2>(a, eq, sums, add, ahead);
+  } else {
+    const Prefetch none = no_streams(a);
+    for (int i = 0; i < a.outputs * a.planes; ++i) {
+      for (int book = 0; book < a.books; ++book) {
+        const int other = a.books - 1 - book;  // each draw meets the residual of the other one
+        backward_outputs<B, true, 1, 1, 1>(one_set(a, i % a.planes * a.books + book),
+                                           eq + (i / a.planes * a.books + other) * a.rows,
+                                           sums + i * a.cols, add || book > 0,
+                                           i == 0 && book == 0 ? ahead : none);
+      }
+    }
   }
-  return a.planes == 1 ? backward_sets<B, true, 1, 2>(a, eq, sums, add, ahead)
-                       : backward_sets<B, true, 2, 2>(a, eq, sums, add, ahead);
 }
 
 }  // namespace

@@ -76,8 +76,15 @@ TX_INL V find_parts(const uint8_t* table, V low, V code) {
   }
 }
 
+/// Out of line: 4 to 16 look-ups, where a call costs little and eight copies much.
+template <int B>
+__attribute__((noinline)) V find_wide(const uint8_t* table, V code) {
+  return find_parts<B>(table, _mm256_and_si256(code, bytes(15)), code);
+}
+
 template <int B>
 TX_INL V find_entries(const uint8_t* table, V code) {
+  if constexpr (B >= 6) return find_wide<B>(table, code);
   return find_parts<B>(table, B <= 4 ? code : _mm256_and_si256(code, bytes(15)), code);
 }
 
