@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import torchext
-from torchext import _build, _load
+from torchext import _build, _load, _testing
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(torchext.__file__).parent
@@ -90,36 +90,25 @@ def test_torch_is_new_enough() -> None:
     assert running >= tuple(int(part) for part in _build.TORCH_TARGET.split("."))
 
 
-def test_diagnosis() -> None:
-    environment = {**os.environ, "TORCHEXT_ISA": "ref"}
+@pytest.mark.parametrize(("wanted", "lowered"), [("ref", True), ("nonsense", False)])
+def test_diagnosis_and_the_isa_variable(wanted: str, lowered: bool) -> None:
+    """`python -m torchext`; TORCHEXT_ISA may lower the instruction set, and is ignored if unknown.
+
+    The other values are cases of tests/cpp/dispatch_test.cpp, which needs no start of torch.
+    """
+    environment = {**os.environ, "TORCHEXT_ISA": wanted}
     run = subprocess.run(
         [sys.executable, "-m", "torchext"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert torchext.__version__ in run.stdout and torch.__version__ in run.stdout
+    facts = dict(re.findall(r"^(\S.*?) {2,}(.+)$", run.stdout, re.MULTILINE))
+    assert facts["torchext"].startswith(torchext.__version__)
+    assert facts["torch"].startswith(torch.__version__)
+    assert {"compiler", "python", "threads", "cuda library", "cuda devices"} <= set(facts)
+    best = [name for name in _testing.ISAS if supported(name)][-1]
+    assert facts["cpu isa"] == ("ref" if lowered else best)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "expected"), [("ref", "ref"), ("avx2", None), ("nonsense", None), ("", None)]
-)
-def test_isa_variable_only_lowers(wanted: str, expected: str | None) -> None:
-    def isa(value: str | None) -> str:
-        environment = {k: v for k, v in os.environ.items() if k != "TORCHEXT_ISA"}
-        if value is not None:
-            environment["TORCHEXT_ISA"] = value
-        code = "import torchext; print(torchext.cpu_isa())"
-        run = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return run.stdout.strip()
-
-    order = ["ref", "avx2", "avx512"]
-    best = isa(None)
-    assert isa(wanted) == (
-        expected or (best if wanted not in order else min(best, wanted, key=order.index))
-    )
+def supported(isa: str) -> bool:
+    with _testing.isa(isa) as present:
+        return present

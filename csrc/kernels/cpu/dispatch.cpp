@@ -11,7 +11,7 @@ Isa best_isa() noexcept {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))) {
+        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))) {
     return Isa::ref;
   }
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -49,17 +49,15 @@ bool parse_isa(const char* name, Isa* isa) noexcept {
   return false;
 }
 
-namespace {
-
-// TORCHEXT_ISA can lower the choice, never raise it.
-Isa initial_isa() noexcept {
-  const Isa best = best_isa();
-  Isa wanted = best;
-  return parse_isa(std::getenv("TORCHEXT_ISA"), &wanted) && wanted < best ? wanted : best;
+Isa isa_for(const char* wanted, Isa best) noexcept {
+  Isa isa = best;
+  return parse_isa(wanted, &isa) && isa < best ? isa : best;
 }
 
+namespace {
+
 std::atomic<Isa>& current() noexcept {
-  static std::atomic<Isa> isa{initial_isa()};
+  static std::atomic<Isa> isa{isa_for(std::getenv("TORCHEXT_ISA"), best_isa())};
   return isa;
 }
 

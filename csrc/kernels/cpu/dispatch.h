@@ -21,6 +21,9 @@ bool force_isa(Isa isa) noexcept;
 
 const char* isa_name(Isa isa) noexcept;
 
+/// The level for a value of TORCHEXT_ISA (null: not set): it may lower `best`, never raise it.
+Isa isa_for(const char* wanted, Isa best) noexcept;
+
 /// Parses "ref", "avx2" or "avx512"; false if it is none of them.
 bool parse_isa(const char* name, Isa* isa) noexcept;
 
