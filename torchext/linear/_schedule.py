@@ -88,7 +88,14 @@ def automatic_step(
     """
     count, cols = rows.shape
     ones = 1.0 if intercept else 0.0
-    norms = torch.cat([part.double().square().sum(1) for part in torch.split(rows, 256)]) + ones
+    norms, buffer = (
+        torch.empty(count, dtype=torch.float64),
+        torch.empty(min(count, 256), cols, dtype=torch.float64),
+    )
+    for at in range(0, count, 256):  # one buffer: fresh ones would scatter over the heap
+        part = buffer[: min(256, count - at)].copy_(rows[at : at + 256]).square_()
+        torch.sum(part, 1, out=norms[at : at + 256])
+    norms += ones
     w = torch.ones(count, dtype=torch.float64) if weight is None else weight.double()
     mean_square, mean_fourth = float((w * norms).mean()), float((w * w * norms * norms).mean())
     if not mean_square > 0.0:
