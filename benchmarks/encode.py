@@ -1,8 +1,9 @@
 """Speed of the two passes that build a store: ``python -m benchmarks.encode [--json FILE]``.
 
 Statistics, Lloyd levels and the encoder (codes, moments and the anchor's gradients in double) on one
-float32 table, against a plain copy of the table in the same run. Figures are 10^9 values a second; a
-round runs every contestant once, so that the ratios survive a busy machine.
+float32 table, against a plain copy of the table in the same run; then whole builds with
+``QuantizedDataset.from_arrays`` in memory, levels, pilot and shuffle included. Figures are 10^9 values a
+second; a round runs every contestant once, so that the ratios survive a busy machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks._bench import machine
+from torchext.data import QuantizedDataset
 from torchext.data import _encode as enc
 from torchext.data import _levels as lev
 from torchext.random import key_from_seed
@@ -63,6 +65,14 @@ def encoder_runs(x: torch.Tensor, sample: torch.Tensor) -> dict[str, Callable[[]
         for anchor in (True, False):
             name = f"{mode} {bits}" + (" anchor" if anchor else "")
             runs[name] = lambda m=mode, b=bits, k=book, a=anchor: encode(m, b, k, a)  # type: ignore[misc]
+    whole = {
+        "from_arrays": {},
+        "from_arrays, no anchor, no shuffle": dict(anchor="none", shuffle=False),
+    }
+    for name, options in whole.items():
+        runs[name] = lambda o=options: QuantizedDataset.from_arrays(  # type: ignore[misc]
+            x, y, bits=4, sampling="nearest", random_state=0, **o
+        )
     return runs
 
 
@@ -101,7 +111,7 @@ def main() -> None:
         speed = sorted(x.numel() / t / 1e9 for t in times)
         middle = statistics.median(speed)
         report["runs"][name] = {"gvalues_per_s": middle, "least": speed[0], "most": speed[-1]}
-        print(f"{name:32s} {middle:7.3f} Gvalue/s  ({speed[0]:.3f} .. {speed[-1]:.3f})")
+        print(f"{name:36s} {middle:7.3f} Gvalue/s  ({speed[0]:.3f} .. {speed[-1]:.3f})")
     if args.json:
         import json
 
