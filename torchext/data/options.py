@@ -36,6 +36,7 @@ class BuildOptions(TypedDict, total=False):
     scale: str
     progress: bool | Report | None
     folder: str | Path | None
+    level_rows: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Options:
             the model, not the codes: an option of the estimators.)
         progress: None, bool or ``report(stage, done, total)``.
         folder: where temporary files go; default: beside ``path``, or the system's folder.
+        level_rows: random rows from which Lloyd levels are computed, at most 65,536.
     """
 
     bits: int = 4
@@ -80,6 +82,7 @@ class Options:
     scale: str = "max"
     progress: bool | Report | None = None
     folder: str | Path | None = None
+    level_rows: int = 1 << 16
 
     def __post_init__(self) -> None:
         if self.bits not in (*range(1, 9), 16, 32):
@@ -113,6 +116,8 @@ class Options:
             raise ValueError(
                 f"anchor must be 'pilot', 'none' or a number of passes, got {self.anchor!r}"
             )
+        if not 1 <= self.level_rows <= 1 << 16:
+            raise ValueError(f"level_rows must be in [1, 65536], got {self.level_rows}")
         if self.copies < 1:
             raise ValueError(f"copies must be at least 1, got {self.copies}")
         if not self.alpha >= 0:

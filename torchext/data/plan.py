@@ -20,7 +20,6 @@ from torchext.data.sources import Source
 from torchext.data.spill import scratch
 from torchext.data.targets import Targets
 
-LLOYD_ROWS = 1 << 16  # rows from which Lloyd levels are computed
 LLOYD_STEPS = 60
 
 
@@ -139,7 +138,7 @@ class Books:
         return codebook(bits, sampling, levels=levels)
 
     def _lloyd_levels(self, count: int) -> Tensor:
-        sample = Sample(self.key, self.source.rows, LLOYD_ROWS)
+        sample = Sample(self.key, self.source.rows, self.options.level_rows)
         x, rows = self.source.whole(), None if sample.everything else sample.indices()
         if x is None:
             kind = torch.float32 if self.source.dtype == np.float32 else torch.float64

@@ -26,6 +26,9 @@ from torchext.linear._losses import GlmLoss
 from torchext.linear._products import CodeProducts, ExactRows
 from torchext.linear._validate import threads_of
 
+#: Levels need not be perfect where anchors correct what they leave.
+_LEVEL_ROWS = 1 << 14
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -98,6 +101,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         return Options(
             bits=int(self.bits), sampling="nearest", levels=self.levels, anchor="none", shuffle=False,
             random_state=state if not isinstance(state, np.integer) else int(state),
+            level_rows=_LEVEL_ROWS,
         )  # fmt: skip
 
     def _codes(
