@@ -12,12 +12,14 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
 import torchext
 from torchext import _testing
 
+Clock = Callable[[], float]
 VARIANTS = {  # name: (bits, planes, books, affine)
     "4 tables": (4, 1, 1, False),
     "4 tables int16": (4, 2, 1, False),
@@ -54,8 +56,8 @@ class Store:
             0, 256, (0,) if affine else shape, dtype=torch.uint8, generator=g
         )
 
-    def epoch(self, batch: int, threads: int) -> float:
-        return run(self, 8, batch, threads)
+    def epoch(self, batch: int, threads: int, clock: Clock) -> float:
+        return run(self, 8, batch, threads, clock)
 
 
 class Dense:
@@ -68,18 +70,16 @@ class Dense:
         self.y = torch.randn(rows, 1)
         self.grid, self.table = torch.zeros(cols, 2), torch.zeros(0, dtype=torch.uint8)
 
-    def epoch(self, batch: int, threads: int) -> float:
-        return run(self, 32, batch, threads)
+    def epoch(self, batch: int, threads: int, clock: Clock) -> float:
+        return run(self, 32, batch, threads, clock)
 
 
-def run(data: Store | Dense, rounded: int, batch: int, threads: int) -> float:
+def run(data: Store | Dense, rounded: int, batch: int, threads: int, clock: Clock) -> float:
     """Seconds of one epoch in a random order of batches."""
     steps = data.rows // batch
     x, intercept = torch.zeros(1, data.cols), torch.zeros(1)
     order = torch.randperm(steps, generator=torch.Generator().manual_seed(3))
     gamma = torch.full((steps,), 0.3 / (1 + data.cols / batch), dtype=torch.float64)
-    # one thread: its own processor time, which a busy machine does not stretch
-    clock = time.thread_time if threads == 1 else time.perf_counter
     start = clock()
     torch.ops.torchext._sgd_epoch(
         data.codes, data.rows, data.cols, data.bits, "tile4", data.grid, data.table, data.y, None, None,
@@ -98,13 +98,16 @@ def measure(cols: int, args: argparse.Namespace) -> list[dict[str, object]]:
     data: dict[str, Store | Dense] = {"float32": dense}
     data |= {name: Store(rows, cols, VARIANTS[name], dense.y) for name in args.variants}
     teams = [1, args.threads] if args.threads > 1 else [1]
+    # one thread alone: its own processor time, which a busy machine does not stretch; threads are
+    # compared by the time that passes
+    clock = time.perf_counter if args.threads > 1 else time.thread_time
     times: dict[tuple[str, int], list[float]] = {(name, t): [] for t in teams for name in data}
     for repeat in range(args.repeats + 1):
         for (
             name,
             threads,
         ), seconds in times.items():  # interleaved: the machine's mood hits all alike
-            one = data[name].epoch(args.batch, threads)
+            one = data[name].epoch(args.batch, threads, clock)
             if repeat:
                 seconds.append(one)
     out: list[dict[str, object]] = []
