@@ -334,7 +334,7 @@ def test_wrong_options(options: dict[str, Any], text: str) -> None:
         (
             np.array([[1.0, 2], [np.nan, 3]]),
             None,
-            "X: row 1, column 0: the value is nan, not a finite number",
+            "X: row 1, column 0: the value is NaN, not a finite number",
         ),
         (np.array([[1.0, 2], [3, np.inf]]), None, "X: row 1, column 1: the value is inf"),
         (

@@ -166,7 +166,7 @@ def test_parquet_and_arrow(tmp_path: Path) -> None:
     bad = {
         "column 'a' has type string": pa.table({"a": ["x"], "target": [1.0]}),
         "row 1, column 'a' is empty": pa.table({"a": [1.0, None], "target": [1.0, 2]}),
-        "row 1, column 'a'.* nan": pa.table({"a": [1.0, float("nan")], "target": [1.0, 2]}),
+        "row 1, column 'a'.* NaN": pa.table({"a": [1.0, float("nan")], "target": [1.0, 2]}),
         "no target column 'target'; the columns are a": pa.table({"a": [1.0]}),
     }
     for text, made in bad.items():
