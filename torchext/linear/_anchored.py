@@ -83,6 +83,7 @@ class Anchored:
     ) -> None:
         self.loss, self.codes, self.exact = loss, codes, exact
         self.penalty, self.mass = penalty, mass
+        self.memory = Memory(_PAIRS, loss.separable)
         square = codes.store.moments[0]
         if not codes.intercept:
             square = square + codes.shift.square()
@@ -107,7 +108,7 @@ class Anchored:
         Every step costs two reads of the codes: along the direction everything follows from the scores.
         Stops where the scores have moved by more than ``radius`` (root mean square).
         """
-        loss, memory = self.loss, Memory(_PAIRS, self.loss.separable)
+        loss, memory = self.loss, self.memory
         base = loss.slope(z)
         d, now, moved = torch.zeros_like(gradient), gradient, torch.zeros_like(z)
         goal, count = tol * self.norm(gradient), 0
