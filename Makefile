@@ -38,8 +38,9 @@ test: ctest pytest ## build, then every C++ and Python test
 ctest: build ## GoogleTest suites of the kernels
 	@ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS)
 
+# One torch thread a worker: OpenMP threads that outnumber the cores wait for each other.
 pytest: build ## Python tests; PYTEST_ARGS is passed on
-	@$(PY) -m pytest -q -n $(JOBS) $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(PYTEST_ARGS)
 
 sanitize: setup ## kernel tests under the address and undefined-behaviour sanitizers
 	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DTORCHEXT_PYTHON_MODULE=OFF -DTORCHEXT_CUDA=OFF -DTORCHEXT_TESTS=ON \
