@@ -12,6 +12,7 @@ from linear_sets import REAL, SYNTHETIC, real, synthetic
 from sklearn import linear_model as theirs
 from sklearn.exceptions import ConvergenceWarning
 
+from torchext import _testing
 from torchext.data import DataError, QuantizedDataset
 from torchext.linear import LogisticRegression, Ridge, load_model, save_model
 
@@ -232,6 +233,24 @@ def test_every_source_gives_the_same_bits(small, tmp_path) -> None:
         np.testing.assert_array_equal(other.coef_, model.coef_)
         assert other.intercept_ == model.intercept_
     np.testing.assert_array_equal(X, kept)
+
+
+def test_threads_and_instruction_sets_change_no_bit() -> None:
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(70_000, 9)).astype(np.float32)
+    y = X @ rng.normal(size=9) + rng.normal(size=70_000)
+    for model, target in (
+        (Ridge(), y),
+        (LogisticRegression(), y > 0),
+        (LogisticRegression(), np.digitize(y, [-1, 1])),
+    ):
+        results = []
+        for threads, isa in ((1, "ref"), (2, torch.ops.torchext._cpu_isa()), (7, "ref")):
+            torch.set_num_threads(threads)
+            with _testing.isa(isa):
+                results.append(model.fit(X, target).coef_.copy())
+        for other in results[1:]:
+            np.testing.assert_array_equal(other, results[0])
 
 
 @pytest.mark.parametrize("layout", ["tile4", "block", "row"])

@@ -253,8 +253,6 @@ def _exact(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, s
     from torchext import linear
 
     name = {"ridge": "Ridge", "logistic": "LogisticRegression"}[arguments.model]
-    if not hasattr(linear, name):
-        raise UsageError(f"--model {arguments.model}: this build has no torchext.linear.{name}")
     if arguments.plot:
         raise UsageError("--plot shows epochs of SGD; the exact models have none")
     alpha = 1.0 if arguments.alpha is None else arguments.alpha
@@ -264,7 +262,9 @@ def _exact(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, s
     if kind == "store":
         from torchext.data import QuantizedDataset
 
-        note("only a store is given: the solution of its stored anchor, not the exact optimum")
+        note(
+            "only a store is given: the solution of its codes and stored anchor, not the exact optimum"
+        )
         return getattr(linear, name)(**options).fit(QuantizedDataset.open(path)), None
     table = read_table(path, arguments.target)
     options["bits"] = encoding_of(arguments)["bits"]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torchext.linear._lbfgs import Memory
-from torchext.linear._losses import GlmLoss, total
+from torchext.linear._losses import GlmLoss, row_sums, total
 from torchext.linear._products import CodeProducts, ExactRows
 
 _PAIRS = 20  # of L-BFGS
@@ -70,6 +70,8 @@ class Anchored:
         penalty: float64 (1 or m, n + 1), the diagonal of P; 0 for the intercept.
         mass: sum of the weights.
         curvature: typical second derivative of the loss, for the diagonal start of L-BFGS.
+        stored: a point and the exact gradient of the mean loss there, both float64 (m, n + 1); serves
+            where ``exact`` is None.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Anchored:
         penalty: Tensor,
         mass: float,
         curvature: float,
+        stored: tuple[Tensor, Tensor] | None = None,
     ) -> None:
+        self.stored = stored
         self.loss, self.codes, self.exact = loss, codes, exact
         self.penalty, self.mass = penalty, mass
         self.memory = Memory(_PAIRS, loss.separable)
@@ -94,7 +98,7 @@ class Anchored:
 
     def norm(self, gradient: Tensor) -> float:
         """Norm in which every column counts in units of its own curvature."""
-        return float((gradient.square() * self.diagonal).sum().sqrt())
+        return math.sqrt(float(row_sums(gradient.square() * self.diagonal).sum()))
 
     def on_codes(self, z: Tensor, x: Tensor) -> Tensor:
         """Gradient at scores z, rows as decoded."""
@@ -121,7 +125,7 @@ class Anchored:
             step = length * direction
             d, moved = d + step, moved.add_(length.float() * score)
             count += 1
-            if float(moved.square().mean().sqrt()) > radius:
+            if _spread(moved) > radius:
                 break
             change = loss.slope_change(z, base, moved)
             fresh = self.codes.sum(change) / self.mass + gradient + self.penalty * d
@@ -175,7 +179,7 @@ class Anchored:
         else:
             out.x = torch.where(self.diagonal > 0, start, 0.0)
         if self.exact is None:
-            return out
+            return self._from_stored(out) if self.stored is not None else out
         memory, last = Memory(_PAIRS, self.loss.separable), math.inf
         bent = self.loss.quadratic  # whether past anchors speak of the curvature here
         here = self._visit(out, out.x, first)
@@ -195,11 +199,20 @@ class Anchored:
         out.converged = True
         return out
 
+    def _from_stored(self, out: Solution) -> Solution:
+        """One anchor without rows: the one whose exact gradient the store keeps."""
+        assert self.stored is not None
+        x, slope = self.stored
+        self.codes.digits = 2
+        z = self.codes.dot(x.clone())
+        out.x = x + self._move(out, z, slope + self.penalty * x)
+        return out
+
     def _visit(self, out: Solution, x: Tensor, first: float) -> Point:
         """An exact pass at x."""
         assert self.exact is not None
         total, gradient, z = self.exact.gradient(x)
-        value = total / self.mass + 0.5 * float((self.penalty * x * x).sum())
+        value = total / self.mass + 0.5 * float(row_sums(self.penalty * x * x).sum())
         point = Point(x, value, gradient / self.mass + self.penalty * x, z)
         out.losses.append(value)
         out.x, out.gradient_norm = x, self.norm(point.gradient) / first
@@ -214,7 +227,7 @@ class Anchored:
         self, out: Solution, here: Point, memory: Memory, first: float, most: int
     ) -> Point | None:
         """The next anchor, below ``here``; None if there is none within ``most`` exact passes."""
-        radius = 2.0 * max(1.0, float(here.z.square().mean().sqrt()))
+        radius = 2.0 * max(1.0, _spread(here.z))
 
         def solve(q: Tensor) -> Tensor:
             return -self._move(out, here.z, q, radius)
@@ -271,3 +284,8 @@ class Anchored:
                 out.converged = True
                 break
         return out
+
+
+def _spread(z: Tensor) -> float:
+    """Root mean square."""
+    return math.sqrt(float(row_sums(z.square()).sum()) / z.numel())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from torchext.data.options import Options
 from torchext.data.sources import Source
 from torchext.linear._anchored import Anchored, Solution
 from torchext.linear._losses import GlmLoss
-from torchext.linear._products import CodeProducts, ExactRows
+from torchext.linear._products import CodeProducts, ExactRows, torch_threads
 from torchext.linear._validate import threads_of
 
 #: Levels need not be perfect where anchors correct what they leave.
@@ -117,7 +115,9 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             return _usable(store), None
         began = time.perf_counter()
         table = Source(source.x, names=source.names, label=source.label, place=source.place)
-        return build(table, self._options()), time.perf_counter() - began
+        threads = torch.get_num_threads() if self.n_jobs is None else threads_of(self.n_jobs)
+        with torch_threads(threads):
+            return build(table, self._options()), time.perf_counter() - began
 
     def _weight(self, source: Source, sample_weight: Any) -> Tensor | None:
         """float64 (K,) weights >= 0 with a positive sum, or None."""
@@ -147,20 +147,24 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             start: float64 (m, n + 1) coefficients and intercepts to start from, or None.
         """
         began = time.perf_counter()
-        codes = CodeProducts(store, self.fit_intercept)
+        threads = torch.get_num_threads() if self.n_jobs is None else threads_of(self.n_jobs)
+        codes = CodeProducts(store, self.fit_intercept, threads)
         exact = None
         if source is not None:
             exact = ExactRows(
-                source, store.mean, store.scale, self.fit_intercept, targets.loss.name, targets.exact, weight
+                source, store.mean, store.scale, self.fit_intercept, targets.loss.name, targets.exact, weight,
+                threads,
             )  # fmt: skip
         mass = float(store.rows) if weight is None else float(weight.sum())
         diagonal = penalty.reshape(-1, 1) / mass / store.scale.square()
         problem = Anchored(
-            targets.loss, codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass, targets.curvature
+            targets.loss, codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass, targets.curvature,
+            _stored_anchor(store, targets.loss) if source is None and self.fit_intercept else None,
         )  # fmt: skip
         zero = torch.zeros(len(targets.start), store.cols + 1, dtype=torch.float64)
         zero[:, -1] = targets.start
-        found = problem.solve(zero, start, float(self.tol), int(self.max_anchors))
+        with torch_threads(1):
+            found = problem.solve(zero, start, float(self.tol), int(self.max_anchors))
         self._tell(store, codes, exact, found, seconds_encoding, time.perf_counter() - began)
         coef = found.x[:, :-1] / store.scale
         intercept = found.x[:, -1] - coef @ store.mean
@@ -208,7 +212,8 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         if exact is None:
             warnings.warn(
                 "fitted on codes alone: without the full-precision rows the solution is that of the "
-                "rounded data; call fit(X, y, store=...) for the exact one",
+                "rounded data (corrected by the store's anchor, if it has one for this loss); call "
+                "fit(X, y, store=...) for the exact one",
                 stacklevel=4,
             )
         elif not found.converged:
@@ -247,13 +252,19 @@ def _usable(store: QuantizedDataset) -> QuantizedDataset:
     return store
 
 
-@contextlib.contextmanager
-def thread_count(n_jobs: int | None) -> Iterator[None]:
-    """torch's threads for a while; None leaves them as they are."""
-    before = torch.get_num_threads()
-    if n_jobs is not None:
-        torch.set_num_threads(threads_of(n_jobs))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _stored_anchor(store: QuantizedDataset, loss: GlmLoss) -> tuple[Tensor, Tensor] | None:
+    """Point and gradient of the mean loss in the solver's units, if the store has them for this loss."""
+    kinds = {"squared": "squared_error", "logistic": "log_loss"}
+    if store.anchor is None or kinds.get(loss.name) != store.loss:
+        return None
+    if len(loss.y) != store.anchor.shape[2]:  # classes against the rest are another problem
+        return None
+    pair = [store.anchor[0].T, store.anchor[1].T]
+    ends = torch.zeros(2, len(pair[0]), dtype=torch.float64)
+    if store.anchor_intercept is not None:
+        ends = store.anchor_intercept[:2].double()
+    x, slope = (
+        torch.cat([part.double(), end[:, None]], dim=1)
+        for part, end in zip(pair, ends, strict=True)
+    )
+    return x, slope

@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from torchext.data import QuantizedDataset
-from torchext.linear._exact_solution import ExactModel, Targets, thread_count
+from torchext.linear._exact_solution import ExactModel, Targets
 from torchext.linear._losses import GlmLoss, Logistic, Softmax
 
 
@@ -39,8 +39,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
     Raises:
         ValueError: a parameter or the data is invalid; bad values are named by row and column.
 
-    Determinism: class B: same bits for any number of threads; exp and log of the platform may differ in the
-    last bit between machines.
+    Determinism: class B: same bits on every instruction set and for any number of threads of a machine.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -107,8 +106,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
             return self._fit(None, _labels(X), X.weight, X)
         source, y = self._read(X, y)
         check_classification_targets(y)
-        with thread_count(self.n_jobs):
-            return self._fit(source, y, self._weight(source, sample_weight), store)
+        return self._fit(source, y, self._weight(source, sample_weight), store)
 
     def _fit(
         self, source: Any, y: Any, weight: Any, store: QuantizedDataset | None

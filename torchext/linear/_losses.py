@@ -11,6 +11,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+#: torch splits a long sum among its threads; sums of this length it leaves whole.
+_CHUNK = 1024
+
+
+def row_sums(values: Tensor) -> Tensor:
+    """float64 (m, 1) sums of the rows, the same bits for any number of torch's threads."""
+    whole = values.shape[1] // _CHUNK * _CHUNK
+    chunks = values[:, :whole].reshape(len(values), -1, _CHUNK).sum(-1, dtype=torch.float64)
+    return (chunks.sum(1) + values[:, whole:].sum(1, dtype=torch.float64))[:, None]
+
 
 def total(a: Tensor, b: Tensor, separable: bool) -> Tensor:
     """Sum of a * b over the rows: float64 (m, 1) of every output, or (1, 1) of all."""
@@ -24,7 +34,7 @@ def _small(moved: Tensor) -> bool:
 
 def _sum(values: Tensor, separable: bool) -> Tensor:
     """Float64 sums over the rows: (m, 1) of every output, or (1, 1) of all."""
-    each = values.sum(dim=1, keepdim=True, dtype=torch.float64)
+    each = row_sums(values)
     return each if separable else each.sum(dim=0, keepdim=True)
 
 

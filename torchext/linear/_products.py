@@ -7,6 +7,8 @@ z_k = sum_j (a_kj + mean_j/scale_j) x_j, so that no centring enters the model.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +17,23 @@ from torch import Tensor
 from torchext.data import QuantizedDataset
 from torchext.data._encode import pack_codes, unpack_codes
 from torchext.data.sources import Source
+from torchext.linear._losses import row_sums
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch's number of threads for a while.
+
+    Solvers run on one thread except inside the products: torch's own sigmoid and exp round an element
+    differently at the end of a thread's share, so that their bits depend on the number of threads.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 #: Values handed to one op call at least, where the source is not one tensor.
 _BLOCK = 1 << 22
@@ -25,12 +44,14 @@ class CodeProducts:
     """Products with the decoded rows of a store, in the order of the source.
 
     Attributes:
+        threads: for the products.
         digits: 1 or 2 signed digits (7 bits each) for the vectors.
         passes: reads of the codes so far.
     """
 
     store: QuantizedDataset
     intercept: bool
+    threads: int = 1
     digits: int = 1
     passes: int = 0
     shift: Tensor = field(init=False)
@@ -54,9 +75,11 @@ class CodeProducts:
         """float32 (m, K): scores of x, which is first rounded in place to what was multiplied."""
         store, self.passes = self.store, self.passes + 1
         inner = x[:, :-1].contiguous()
-        z: Tensor = torch.ops.torchext._code_dot(
-            self._codes, store.rows, store.cols, store.bits, store.grid, store.table, inner, self.digits
-        )  # fmt: skip
+        with torch_threads(self.threads):
+            z: Tensor = torch.ops.torchext._code_dot(
+                self._codes, store.rows, store.cols, store.bits, store.grid, store.table, inner,
+                self.digits,
+            )  # fmt: skip
         x[:, :-1] = inner
         offset = x[:, -1:] if self.intercept else inner @ self.shift[:, None]
         if bool((offset != 0).any()):
@@ -66,12 +89,13 @@ class CodeProducts:
     def sum(self, e: Tensor) -> Tensor:
         """float64 (m, n + 1): sum_k e_k q_k, and in the last column sum_k e_k."""
         store, self.passes = self.store, self.passes + 1
-        mass = e.sum(dim=1, keepdim=True, dtype=torch.float64)
+        mass = row_sums(e)
         ordered = e if self.order is None else e[:, self.order]
-        total: Tensor = torch.ops.torchext._code_sum(
-            self._codes, store.rows, store.cols, store.bits, store.grid, store.table,
-            ordered.contiguous(), self.digits,
-        )  # fmt: skip
+        with torch_threads(self.threads):
+            total: Tensor = torch.ops.torchext._code_sum(
+                self._codes, store.rows, store.cols, store.bits, store.grid, store.table,
+                ordered.contiguous(), self.digits,
+            )  # fmt: skip
         if not self.intercept:
             total += mass * self.shift
             mass = torch.zeros_like(mass)
@@ -95,6 +119,7 @@ class ExactRows:
     loss: str
     y: Tensor
     weight: Tensor | None
+    threads: int = 1
     passes: int = 0
 
     def gradient(self, x: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -113,10 +138,11 @@ class ExactRows:
         for first in range(0, source.rows, step):
             part = slice(first, min(source.rows, first + step))
             rows = whole if whole is not None else source.block(part.start, part.stop)
-            torch.ops.torchext._exact_pass(
-                rows, w, offset, self.y[part], None if self.weight is None else self.weight[part],
-                self.loss, z[:, part], raw, total,
-            )  # fmt: skip
+            with torch_threads(self.threads):
+                torch.ops.torchext._exact_pass(
+                    rows, w, offset, self.y[part], None if self.weight is None else self.weight[part],
+                    self.loss, z[:, part], raw, total,
+                )  # fmt: skip
         gradient = raw.clone()
         mass = raw[:, -1:]
         if self.intercept:

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from torchext.data import QuantizedDataset
-from torchext.linear._exact_solution import ExactModel, Targets, thread_count
+from torchext.linear._exact_solution import ExactModel, Targets
 from torchext.linear._losses import Squared
 
 
@@ -47,8 +47,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
     Raises:
         ValueError: a parameter or the data is invalid; bad values are named by row and column.
 
-    Determinism: class B: same bits for any number of threads; float64 elementwise functions of the
-    platform may differ in the last bit between machines.
+    Determinism: class B: same bits on every instruction set and for any number of threads of a machine.
 
     Example:
         >>> import numpy as np
@@ -115,8 +114,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
                 )
             return self._fit(None, _numbers(X), X.weight, X)
         source, y = self._read(X, y, multi_output=True, y_numeric=True)
-        with thread_count(self.n_jobs):
-            return self._fit(source, y, self._weight(source, sample_weight), store)
+        return self._fit(source, y, self._weight(source, sample_weight), store)
 
     def _fit(self, source: Any, y: Any, weight: Any, store: QuantizedDataset | None) -> Ridge:
         flat = np.ndim(y) == 1

@@ -308,8 +308,7 @@ def main() -> None:
             results.append(sgd(problem, "float32, anchored", "nearest", "pilot", "nearest", 32))
             for bits in BITS:
                 results += [sgd(problem, *method, bits) for method in METHODS]
-                if hasattr(linear, "Ridge"):
-                    results.append(exact(problem, bits))
+                results.append(exact(problem, bits))
         print(table(problem, results) + "\n")
         print("\n".join(guards(results)) + "\n")
         picture(problem, results, arguments.out / f"{name}.png")
