@@ -192,7 +192,7 @@ class Anchored:
             else:
                 bent = True
             last = out.gradient_norm
-            after = self._anchored_step(out, here, memory, first, most)
+            after = self._anchored_step(out, here, memory, first, tol, most)
             if after is None:
                 return self._full_precision(out, here, memory, first, tol)
             here = after
@@ -218,19 +218,22 @@ class Anchored:
         out.x, out.gradient_norm = x, self.norm(point.gradient) / first
         return point
 
-    def _move(self, out: Solution, z: Tensor, linear: Tensor, radius: float = math.inf) -> Tensor:
-        d, count = self.minimise(z, linear, _INNER, _STEPS, radius)
+    def _move(
+        self, out: Solution, z: Tensor, linear: Tensor, tol: float = 0.0, radius: float = math.inf
+    ) -> Tensor:
+        """Minimise over the codes, not much further than ``tol`` asks."""
+        d, count = self.minimise(z, linear, min(max(_INNER, tol), 0.5), _STEPS, radius)
         out.iterations += count
         return d
 
     def _anchored_step(
-        self, out: Solution, here: Point, memory: Memory, first: float, most: int
+        self, out: Solution, here: Point, memory: Memory, first: float, tol: float, most: int
     ) -> Point | None:
         """The next anchor, below ``here``; None if there is none within ``most`` exact passes."""
         radius = 2.0 * max(1.0, _spread(here.z))
 
         def solve(q: Tensor) -> Tensor:
-            return -self._move(out, here.z, q, radius)
+            return -self._move(out, here.z, q, 0.3 * tol / out.gradient_norm, radius)
 
         d = memory.direction(here.gradient, solve)
         slope = float((d * here.gradient).sum())

@@ -69,6 +69,9 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         if isinstance(self.max_anchors, bool) or int(self.max_anchors) < 1:
             raise ValueError(f"max_anchors must be an integer >= 1, got {self.max_anchors!r}")
 
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self.n_jobs is None else threads_of(self.n_jobs)
+
     def _read(self, X: Any, y: Any, **how: Any) -> tuple[Source, Any]:
         """The rows as a source that can be read again and again, and the targets."""
         if callable(X) or isinstance(X, (str, Path)):
@@ -115,8 +118,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             return _usable(store), None
         began = time.perf_counter()
         table = Source(source.x, names=source.names, label=source.label, place=source.place)
-        threads = torch.get_num_threads() if self.n_jobs is None else threads_of(self.n_jobs)
-        with torch_threads(threads):
+        with torch_threads(self._threads()):
             return build(table, self._options()), time.perf_counter() - began
 
     def _weight(self, source: Source, sample_weight: Any) -> Tensor | None:
@@ -147,7 +149,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             start: float64 (m, n + 1) coefficients and intercepts to start from, or None.
         """
         began = time.perf_counter()
-        threads = torch.get_num_threads() if self.n_jobs is None else threads_of(self.n_jobs)
+        threads = self._threads()
         codes = CodeProducts(store, self.fit_intercept, threads)
         exact = None
         if source is not None:

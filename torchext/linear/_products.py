@@ -134,6 +134,8 @@ class ExactRows:
         raw = torch.zeros(outputs, source.cols + 1, dtype=torch.float64)
         total = torch.zeros(1, dtype=torch.float64)
         whole = source.whole()
+        if whole is not None and source.cols > 1 and whole.stride(1) != 1:
+            whole = None  # the op would copy it: block by block is enough
         step = source.rows if whole is not None else 1024 * max(1, _BLOCK // (1024 * source.cols))
         for first in range(0, source.rows, step):
             part = slice(first, min(source.rows, first + step))
