@@ -156,7 +156,7 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
   const int64_t m = p.outputs, values = p.padded * kEncodeTile / 2;
   const bool twice = p.mode == EncodeMode::twice, anchor = p.x0 != nullptr;
   const bool fused = kernels.sums_targets && m == 1 && !anchor;
-  double* at = scratch + (64 - reinterpret_cast<uintptr_t>(scratch) % 64) % 64 / sizeof(double);
+  double* at = scratch + (64 - reinterpret_cast<uintptr_t>(scratch) % 64) % 64 / 8;  // in doubles
   const auto take = [&at](int64_t count) { return (at += count) - count; };
   auto* a = reinterpret_cast<float*>(take(values));
   auto* q = reinterpret_cast<float*>(take(values));

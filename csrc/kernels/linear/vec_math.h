@@ -24,7 +24,7 @@ typedef int32_t VI __attribute__((vector_size(TX_LANES * 4)));
 typedef uint16_t VH __attribute__((vector_size(TX_LANES * 2)));
 typedef int8_t VB __attribute__((vector_size(TX_LANES)));
 
-constexpr int kParts = 16 / TX_LANES;  // vectors that make up the 16 lanes of every reduction
+constexpr int kParts = 64 / static_cast<int>(sizeof(VF));  // vectors of every 16-lane reduction
 
 TX_INL VF load(const float* p) {
   VF v;

@@ -44,7 +44,8 @@ TX_INL void forward_tile(const TileArgs& a, const uint8_t* codes, const uint8_t*
     repeat<8>([&](auto r) TX_LAMBDA {
       const V index = Lines<B>::template rows<r.value>(lines, id);
       repeat<SETS>([&](auto s) TX_LAMBDA {
-        const V t = find<Table>(table + s.value * a.set_bytes + ((4 * g) << B), index);
+        const V t =
+            find<Table>(Table ? table + s.value * a.set_bytes + ((4 * g) << B) : nullptr, index);
         repeat<MO>([&](auto o) TX_LAMBDA {
           V& sum = sums[(o.value * SETS + s.value) * 8 + r.value];
           if constexpr (deep > 0) {
@@ -110,7 +111,8 @@ void backward_direct(const TileArgs& a, const int8_t* eq, int32_t* sums, bool ad
         const V index = Lines<B>::template rows<r.value>(lines, id);
         repeat<P * BOOKS>([&](auto s) TX_LAMBDA {
           constexpr int plane = s.value / BOOKS, book = s.value % BOOKS;
-          const V value = find<Table>(a.table + s.value * a.set_bytes + ((4 * g) << B), index);
+          const V value = find<Table>(
+              Table ? a.table + s.value * a.set_bytes + ((4 * g) << B) : nullptr, index);
           repeat<MO>([&](auto o) TX_LAMBDA {
             // each draw meets the residual of the other one
             const int at = 32 * (o.value * BOOKS + BOOKS - 1 - book) + 8 * t + r.value;
