@@ -15,6 +15,7 @@ from torchext.random import key_from_seed
 
 SAMPLINGS = ("auto", "nearest", "stochastic", "corrected", "double")
 LAYOUTS = ("auto", "tile4", "block", "row")
+MAX_LEVEL_ROWS = 1 << 16
 LEVELS = ("auto", "optimal", "lloyd", "uniform")
 
 
@@ -36,7 +37,7 @@ class BuildOptions(TypedDict, total=False):
     scale: str
     progress: bool | Report | None
     folder: str | Path | None
-    level_rows: int
+    level_rows: int | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Options:
             the model, not the codes: an option of the estimators.)
         progress: None, bool or ``report(stage, done, total)``.
         folder: where temporary files go; default: beside ``path``, or the system's folder.
-        level_rows: random rows from which Lloyd levels are computed, at most 65,536.
+        level_rows: random rows from which Lloyd levels are computed, at most 65,536; None: 32,768 up to
+            5 bits, else 65,536.
     """
 
     bits: int = 4
@@ -82,7 +84,7 @@ class Options:
     scale: str = "max"
     progress: bool | Report | None = None
     folder: str | Path | None = None
-    level_rows: int = 1 << 16
+    level_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.bits not in (*range(1, 9), 16, 32):
@@ -116,7 +118,7 @@ class Options:
             raise ValueError(
                 f"anchor must be 'pilot', 'none' or a number of passes, got {self.anchor!r}"
             )
-        if not 1 <= self.level_rows <= 1 << 16:
+        if self.level_rows is not None and not 1 <= self.level_rows <= MAX_LEVEL_ROWS:
             raise ValueError(f"level_rows must be in [1, 65536], got {self.level_rows}")
         if self.copies < 1:
             raise ValueError(f"copies must be at least 1, got {self.copies}")
@@ -132,6 +134,13 @@ class Options:
     def final_layout(self) -> str:
         """The layout by name."""
         return "tile4" if self.layout == "auto" else self.layout
+
+    @property
+    def levels_from(self) -> int:
+        """Rows from which levels are computed."""
+        if self.level_rows is not None:
+            return self.level_rows
+        return MAX_LEVEL_ROWS // 2 if self.bits <= 5 else MAX_LEVEL_ROWS
 
     def spill_folder(self) -> str | None:
         """Folder of temporary files, None for the system's."""

@@ -138,7 +138,7 @@ class Books:
         return codebook(bits, sampling, levels=levels)
 
     def _lloyd_levels(self, count: int) -> Tensor:
-        sample = Sample(self.key, self.source.rows, self.options.level_rows)
+        sample = Sample(self.key, self.source.rows, self.options.levels_from)
         x, rows = self.source.whole(), None if sample.everything else sample.indices()
         if x is None:
             kind = torch.float32 if self.source.dtype == np.float32 else torch.float64
