@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from torchext.data.lbfgs import Memory
+
 #: ``loss, gradient = function(x)`` with x and gradient float64 [m, n].
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
@@ -97,15 +99,16 @@ def lbfgs(
     x = start.clone()
     value, gradient = objective(x)
     goal = tol * float(gradient.norm())
-    pairs: list[tuple[Tensor, Tensor, float]] = []
+    pairs, unit = Memory(memory, separable=False), torch.ones(())
     for _ in range(steps):
         if float(gradient.norm()) <= goal or goal == 0.0:
             break
-        direction = -_two_loops(gradient, pairs)
+        direction = pairs.direction(gradient, pairs.scaled(unit))
         slope = float((direction * gradient).sum())
         if slope >= 0:
-            direction, slope, pairs = -gradient, -float((gradient * gradient).sum()), []
-        length = 1.0 if pairs else min(1.0, 1.0 / max(float(gradient.abs().sum()), 1e-300))
+            direction, slope = -gradient, -float((gradient * gradient).sum())
+            pairs.pairs.clear()
+        length = 1.0 if pairs.pairs else min(1.0, 1.0 / max(float(gradient.abs().sum()), 1e-300))
         for _ in range(40):
             fresh_value, fresh = objective(x + length * direction)
             if fresh_value <= value + 1e-4 * length * slope:
@@ -114,24 +117,6 @@ def lbfgs(
         else:
             break
         step, change = length * direction, fresh - gradient
-        curvature = float((step * change).sum())
-        if curvature > 1e-12 * float((change * change).sum()):
-            pairs = [*pairs, (step, change, curvature)][-memory:]
+        pairs.add(step, change)
         x, value, gradient = x + step, fresh_value, fresh
     return x
-
-
-def _two_loops(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) -> Tensor:
-    """Inverse Hessian estimate times the gradient."""
-    q = gradient.clone()
-    weights: list[float] = []
-    for step, change, curvature in reversed(pairs):
-        weight = float((step * q).sum()) / curvature
-        weights.append(weight)
-        q -= weight * change
-    if pairs:
-        step, change, curvature = pairs[-1]
-        q *= curvature / float((change * change).sum())
-    for (step, change, curvature), weight in zip(pairs, reversed(weights), strict=True):
-        q += (weight - float((change * q).sum()) / curvature) * step
-    return q

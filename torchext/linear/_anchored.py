@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from torchext.linear._lbfgs import Memory
+from torchext.data.lbfgs import Memory
 from torchext.linear._losses import GlmLoss, row_sums, total
 from torchext.linear._products import CodeProducts, ExactRows
 

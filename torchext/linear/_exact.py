@@ -1,6 +1,7 @@
 """Passes over the full-precision rows: exact loss and gradient, and the exact least-squares solver.
 
 Rows are centred and scaled as the store does it, a = (X - mean)/scale, but in float64 throughout.
+:class:`torchext.linear._products.ExactRows` makes the passes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchext.data import sources
 from torchext.data.sources import as_tensor
+from torchext.linear._products import ExactRows
 
 _BLOCK = 1 << 20  # values a block
 
@@ -48,11 +51,6 @@ def slope(z: Tensor, y: Tensor, loss: str) -> Tensor:
     return z - y if loss == "squared_error" else -y * torch.sigmoid(-y * z)
 
 
-def value(z: Tensor, y: Tensor, loss: str) -> Tensor:
-    """l(z, y): (z - y)^2/2 or log(1 + exp(-y z))."""
-    return 0.5 * (z - y) ** 2 if loss == "squared_error" else torch.nn.functional.softplus(-y * z)
-
-
 def loss_and_gradient(
     source: Source, coef: Tensor, intercept: Tensor, loss: str
 ) -> tuple[float, Tensor, Tensor]:
@@ -61,19 +59,15 @@ def loss_and_gradient(
     Returns:
         the loss, its gradient (m, n) and the intercept's gradient (m,); means over the rows.
     """
-    total = 0.0
-    gradient, slopes = (
-        torch.zeros_like(coef, dtype=torch.float64),
-        torch.zeros(len(coef), dtype=torch.float64),
-    )
-    for a, y, w in source.blocks():
-        z = a @ coef.double().T + intercept.double()
-        total += float((value(z, y, loss) * w[:, None]).sum())
-        e = slope(z, y, loss) * w[:, None]
-        gradient += e.T @ a
-        slopes += e.sum(0)
-    rows = source.X.shape[0]
-    return total / (rows * len(coef)), gradient / rows, slopes / rows
+    rows = ExactRows(
+        sources.Source(source.X), source.mean, source.scale, True,
+        "squared" if loss == "squared_error" else "logistic", source.y.double().contiguous(),
+        None if source.weight is None else source.weight.double().contiguous(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    total, gradient, _ = rows.gradient(torch.cat([coef, intercept[:, None]], dim=1).double())
+    count = source.X.shape[0]
+    return total / (count * len(coef)), gradient[:, :-1] / count, gradient[:, -1] / count
 
 
 def solve_least_squares(source: Source, penalty: Tensor) -> Tensor:
