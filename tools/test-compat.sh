@@ -27,7 +27,7 @@ if torch.__version__.split("+")[0] == _build.BUILT_TORCH.split("+")[0]:
     raise SystemExit("no newer torch was installed: this run proves nothing")
 P
 tests=()
-for name in stream_v1 edge_cases completeness quantize quantize_statistics quantize_torch encode_kernels sgd_kernels store store_format loading symbols; do
+for name in stream_v1 edge_cases completeness quantize quantize_statistics quantize_torch encode_kernels sgd_kernels products store store_format loading symbols; do
   for file in tests/python/test_"$name".py; do [ -e "$file" ] && tests+=("$file"); done
 done
 "$environment/bin/python" -m pytest -q -n "${JOBS:-2}" "${tests[@]}"
