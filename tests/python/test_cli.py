@@ -125,6 +125,32 @@ def test_train_writes_model_plot_and_report(
     assert out.exists() and not Path(f"{out}.checkpoint").exists()
 
 
+@pytest.mark.parametrize("source", ["table", "store"])
+def test_exact_models(
+    source: str, table: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, data = tmp_path / "exact.safetensors", table if source == "table" else store
+    target = ["--target", "price"] if source == "table" else []
+    assert main(["train", str(data), *target, "--model", "ridge", "--out", str(out)]) == 0
+    assert ("only a store is given" in capsys.readouterr().err) == (source == "store")
+    model = load_model(out)
+    np.testing.assert_allclose(model.coef_, [1.0, -2.0, 0.5, 3.0, 0.0], atol=0.02)
+    assert main(["predict", str(out), str(table), "--target", "price"]) == 0
+    assert "R2 0.99" in capsys.readouterr().err
+
+
+def test_exact_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(900, 4))
+    y = np.array(["low", "middle", "high"])[np.digitize(X[:, 0], [-0.5, 0.5])]
+    data, out = write_csv(tmp_path / "c.csv", X, y), tmp_path / "c.safetensors"
+    words = ["train", str(data), "--target", "price", "--model", "logistic", "--out", str(out)]
+    assert main(words) == 0
+    assert sorted(load_model(out).classes_) == ["high", "low", "middle"]
+    assert main(["predict", str(out), str(data), "--target", "price"]) == 0
+    assert "accuracy" in capsys.readouterr().err
+
+
 def test_predict_by_name_whatever_the_order(
     model: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -263,7 +263,7 @@ def test_a_store_of_any_layout_and_order_serves(small, layout) -> None:
     assert LogisticRegression().fit(X, index > 1, store=store).grad_norm_ <= 1e-6
 
 
-def test_codes_alone_are_said_to_be_rounded(small) -> None:
+def test_codes_alone_are_said_to_be_rounded(small, tmp_path) -> None:
     X, y, index, weight = small
     store = QuantizedDataset.from_arrays(
         X, y, sample_weight=weight, bits=6, shuffle=True, random_state=1
@@ -271,7 +271,11 @@ def test_codes_alone_are_said_to_be_rounded(small) -> None:
     with pytest.warns(UserWarning, match="fitted on codes alone"):
         model = Ridge().fit(store)
     best = theirs.Ridge(solver="cholesky").fit(X, y, weight)
-    assert model.n_anchors_ == 0 and np.isnan(model.grad_norm_)
+    assert model.n_anchors_ == 0 and np.isnan(model.grad_norm_) and model.n_features_in_ == 7
+    save_model(model, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(
+        load_model(tmp_path / "model.safetensors").predict(X), model.predict(X)
+    )
     assert np.corrcoef(model.predict(X), best.predict(X))[0, 1] > 0.999
     labels = QuantizedDataset.from_arrays(
         X, np.array(["a", "b", "c", "d"])[index], bits=6, random_state=1

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,7 +266,9 @@ def _exact(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, s
         note(
             "only a store is given: the solution of its codes and stored anchor, not the exact optimum"
         )
-        return getattr(linear, name)(**options).fit(QuantizedDataset.open(path)), None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the note has said it
+            return getattr(linear, name)(**options).fit(QuantizedDataset.open(path)), None
     table = read_table(path, arguments.target)
     options["bits"] = encoding_of(arguments)["bits"]
     model = getattr(linear, name)(**options)

@@ -121,6 +121,17 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         with torch_threads(self._threads()):
             return build(table, self._options()), time.perf_counter() - began
 
+    def _given(self, store: QuantizedDataset, *others: Any) -> QuantizedDataset:
+        """A data set that is fitted alone: no other argument may come with it."""
+        if any(other is not None for other in others):
+            raise ValueError(
+                "a QuantizedDataset holds its own targets and weights; call fit(dataset) alone"
+            )
+        self.n_features_in_ = store.cols
+        if store.feature_names:
+            self.feature_names_in_ = np.asarray(store.feature_names, dtype=object)
+        return _usable(store)
+
     def _weight(self, source: Source, sample_weight: Any) -> Tensor | None:
         """float64 (K,) weights >= 0 with a positive sum, or None."""
         if sample_weight is None:
@@ -216,7 +227,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
                 "fitted on codes alone: without the full-precision rows the solution is that of the "
                 "rounded data (corrected by the store's anchor, if it has one for this loss); call "
                 "fit(X, y, store=...) for the exact one",
-                stacklevel=4,
+                stacklevel=5,
             )
         elif not found.converged:
             warnings.warn(
@@ -224,7 +235,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
                 f"{exact.passes} full-precision passes, tol is {self.tol:g}; scale the columns, use more "
                 "bits, a stronger penalty or a larger tol",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         if self.verbose:
             how = "full precision finished" if found.fell_back else "anchored"

@@ -101,8 +101,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         if not self.C > 0:
             raise ValueError(f"C must be positive, got {self.C!r}")
         if isinstance(X, QuantizedDataset):
-            if y is not None or sample_weight is not None or store is not None:
-                raise ValueError("a QuantizedDataset holds its own labels; call fit(dataset) alone")
+            self._given(X, y, sample_weight, store)
             return self._fit(None, _labels(X), X.weight, X)
         source, y = self._read(X, y)
         check_classification_targets(y)

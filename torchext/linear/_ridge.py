@@ -108,10 +108,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         """
         self._check()
         if isinstance(X, QuantizedDataset):
-            if y is not None or sample_weight is not None or store is not None:
-                raise ValueError(
-                    "a QuantizedDataset holds its own targets; call fit(dataset) alone"
-                )
+            self._given(X, y, sample_weight, store)
             return self._fit(None, _numbers(X), X.weight, X)
         source, y = self._read(X, y, multi_output=True, y_numeric=True)
         return self._fit(source, y, self._weight(source, sample_weight), store)
