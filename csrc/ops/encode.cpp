@@ -11,47 +11,12 @@
 #include "kernels/encode_plan.h"
 #include "kernels/layout.h"
 #include "kernels/lloyd.h"
-#include "stable.h"
+#include "matrix.h"
 
 namespace torchext::ops {
 namespace {
 
 constexpr int64_t kRound = 16;  // chunks whose sums are held at a time; they are added up in order
-
-/// A float32 or float64 matrix whose rows are contiguous; anything else is copied once.
-struct Matrix {
-  Tensor keep;
-  const void* data;
-  bool f64;
-  int64_t rows, cols, row_stride;
-};
-
-Matrix read_matrix(const char* op, const Tensor& x) {
-  const bool f64 = x.scalar_type() == ScalarType::Double;
-  TX_CHECK(f64 || x.scalar_type() == ScalarType::Float, op, "x must be float32 or float64, got ",
-           dtype_name(x.scalar_type()));
-  TX_CHECK(x.dim() == 2, op, "x must have shape (rows, columns), got ", shape_text(x));
-  const bool rows_whole = x.size(1) <= 1 || x.stride(1) == 1;
-  Tensor keep = rows_whole ? x : torch::stable::contiguous(x);
-  const void* data = keep.const_data_ptr();
-  const int64_t rows = keep.size(0), cols = keep.size(1), stride = keep.stride(0);
-  return {std::move(keep), data, f64, rows, cols, stride};
-}
-
-template <class T>
-const T* read_array(const char* op, const char* name, const Tensor& t, ScalarType type,
-                    std::initializer_list<int64_t> shape) {
-  check_dtype(op, name, t, type);
-  check_shape(op, name, t, shape);
-  check_contiguous(op, name, t);
-  return static_cast<const T*>(t.const_data_ptr());
-}
-
-template <class T>
-T* write_array(const char* op, const char* name, const Tensor& t, ScalarType type,
-               std::initializer_list<int64_t> shape) {
-  return const_cast<T*>(read_array<T>(op, name, t, type, shape));
-}
 
 int64_t column_stats(const Tensor& x, Tensor state) {
   constexpr const char* op = "_column_stats";

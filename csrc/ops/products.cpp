@@ -7,6 +7,7 @@
 #include "kernels/linear/code_products.h"
 #include "kernels/linear/exact_pass.h"
 #include "kernels/linear/scratch.h"
+#include "matrix.h"
 
 namespace torchext::ops {
 namespace {
@@ -122,57 +123,40 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
                 Tensor total) {
   constexpr const char* op = "_exact_pass";
   cpu::ExactPass p{};
-  p.f64 = x.scalar_type() == ScalarType::Double;
-  TX_CHECK(p.f64 || x.scalar_type() == ScalarType::Float, op, "x must be float32 or float64, got ",
-           dtype_name(x.scalar_type()));
-  TX_CHECK(x.dim() == 2, op, "x must have shape (rows, columns), got ", shape_text(x));
-  const int64_t rows = x.size(0), cols = x.size(1);
-  const Tensor keep = cols <= 1 || x.stride(1) == 1 ? x : torch::stable::contiguous(x);
-  p.x = keep.const_data_ptr();
-  p.stride = keep.stride(0);
+  const Matrix in = read_matrix(op, x);
+  const int64_t rows = in.rows, cols = in.cols;
+  p.x = in.data;
+  p.f64 = in.f64;
+  p.stride = in.row_stride;
   p.cols = cols;
   check_dtype(op, "w", w, ScalarType::Double);
   p.outputs = check_outputs(op, "w", w, cols);
   const int64_t m = p.outputs;
   p.w = w.const_data_ptr<double>();
-  check_dtype(op, "offset", offset, ScalarType::Double);
-  check_shape(op, "offset", offset, {m});
-  check_contiguous(op, "offset", offset);
-  p.offset = offset.const_data_ptr<double>();
+  p.offset = read_array<double>(op, "offset", offset, ScalarType::Double, {m});
   p.loss = read_loss(op, loss);
-  check_dtype(op, "y", y, ScalarType::Double);
-  check_shape(op, "y", y, {rows, p.loss == cpu::RowLoss::softmax ? 1 : m});
-  check_contiguous(op, "y", y);
-  p.y = y.const_data_ptr<double>();
+  p.y = read_array<double>(op, "y", y, ScalarType::Double,
+                           {rows, p.loss == cpu::RowLoss::softmax ? 1 : m});
   for (int64_t k = 0; p.loss == cpu::RowLoss::softmax && k < rows; ++k) {
     TX_CHECK(p.y[k] >= 0 && p.y[k] < static_cast<double>(m), op, "y must be class numbers in [0, ",
              m - 1, "], got ", p.y[k]);
   }
-  if (weight.has_value()) {
-    check_dtype(op, "weight", *weight, ScalarType::Double);
-    check_shape(op, "weight", *weight, {rows});
-    check_contiguous(op, "weight", *weight);
-    p.weight = weight->const_data_ptr<double>();
-  }
+  if (weight.has_value())
+    p.weight = read_array<double>(op, "weight", *weight, ScalarType::Double, {rows});
   check_dtype(op, "z", z, ScalarType::Float);
   check_shape(op, "z", z, {m, rows});
   TX_CHECK(rows <= 1 || z.stride(1) == 1, op, "z must have adjacent elements in a row, got stride ",
            z.stride(1));
   p.z = z.mutable_data_ptr<float>();
   p.z_stride = z.stride(0);
-  check_dtype(op, "gradient", gradient, ScalarType::Double);
-  check_shape(op, "gradient", gradient, {m, cols + 1});
-  check_contiguous(op, "gradient", gradient);
-  check_dtype(op, "total", total, ScalarType::Double);
-  check_shape(op, "total", total, {1});
-  double *sums = gradient.mutable_data_ptr<double>(), *sum = total.mutable_data_ptr<double>();
+  double* sums = write_array<double>(op, "gradient", gradient, ScalarType::Double, {m, cols + 1});
+  double* sum = write_array<double>(op, "total", total, ScalarType::Double, {1});
 
   // Chunks join in order, so that the bits do not depend on the threads; a round bounds the memory.
   const int64_t size = m * (cols + 1) + 1, chunks = (rows + kExactChunk - 1) / kExactChunk;
   const int64_t round = std::clamp<int64_t>((int64_t{1} << 21) / size, 2, 16);
   std::vector<double> work(static_cast<size_t>(std::min(round, chunks) * size));
-  std::vector<double> scratch(
-      static_cast<size_t>(std::min(round, chunks) * 2 * cpu::kExactRows * m));
+  std::vector<double> scratch(static_cast<size_t>(std::min(round, chunks) * cpu::kExactRows * m));
   auto* const kernel = cpu::exact_pass_kernel();
   for (int64_t first = 0; first < chunks; first += round) {
     const int64_t count = std::min(round, chunks - first);
@@ -181,8 +165,8 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
       for (int64_t c = b; c < e; ++c) {
         const int64_t row = (first + c) * kExactChunk;
         double* part = work.data() + c * size;
-        kernel(p, row, std::min(row + kExactChunk, rows),
-               scratch.data() + c * 2 * cpu::kExactRows * m, part, part + size - 1);
+        kernel(p, row, std::min(row + kExactChunk, rows), scratch.data() + c * cpu::kExactRows * m,
+               part, part + size - 1);
       }
     });
     for (int64_t c = 0; c < count; ++c) {

@@ -187,10 +187,9 @@ class Anchored:
             slow = out.gradient_norm > 0.5 * last
             if slow:
                 self.codes.digits = 2
-            if not bent and not (slow or out.gradient_norm < _NEAR):
+            bent = bent or slow or out.gradient_norm < _NEAR
+            if not bent:
                 memory.pairs.clear()
-            else:
-                bent = True
             last = out.gradient_norm
             after = self._anchored_step(out, here, memory, first, tol, most)
             if after is None:
@@ -250,8 +249,12 @@ class Anchored:
             # The minimum of the parabola through both values and the slope.
             bent = 2.0 * (there.value - here.value - length * slope)
             length *= min(max(-length * slope / bent, 0.05), 0.5) if bent > 0.0 else 0.5
-        out.x, out.gradient_norm = here.x, self.norm(here.gradient) / first
+        self._back(out, here, first)
         return None
+
+    def _back(self, out: Solution, here: Point, first: float) -> None:
+        """No step went down: the solution so far is the point it started from."""
+        out.x, out.gradient_norm = here.x, self.norm(here.gradient) / first
 
     def _lower(self, there: Point, here: Point, promised: float) -> bool:
         """Whether the objective fell as promised or, where it is level to rounding, the gradient did."""
@@ -279,7 +282,7 @@ class Anchored:
                     break
                 length *= 0.5
             else:
-                self._visit(out, here.x, first)
+                self._back(out, here, first)
                 break
             memory.add(there.x - here.x, there.gradient - here.gradient)
             here = there

@@ -106,9 +106,12 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
 
     def _codes(
-        self, source: Source, store: QuantizedDataset | None
+        self, source: Source | None, store: QuantizedDataset | None
     ) -> tuple[QuantizedDataset, float | None]:
-        """The given store, checked against the rows, or a new one with the seconds it took."""
+        """The given store, checked against the rows if there are any, or a new one and its seconds."""
+        if store is not None and source is None:
+            return store, None
+        assert source is not None
         if store is not None:
             if (store.rows, store.cols) != (source.rows, source.cols):
                 raise ValueError(

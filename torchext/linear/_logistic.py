@@ -119,11 +119,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
                 compute_class_weight(self.class_weight, classes=classes, y=np.asarray(y))[index]
             )
             weight = each if weight is None else weight * each
-        if source is None:
-            assert store is not None
-            found, seconds = store, None
-        else:
-            found, seconds = self._codes(source, store)
+        found, seconds = self._codes(source, store)
         old = None
         if self.warm_start and hasattr(self, "coef_") and np.array_equal(self.classes_, classes):
             old = self._scaled(self.coef_, self.intercept_, found)

@@ -145,11 +145,9 @@ class ExactRows:
                     rows, w, offset, self.y[part], None if self.weight is None else self.weight[part],
                     self.loss, z[:, part], raw, total,
                 )  # fmt: skip
-        gradient = raw.clone()
-        mass = raw[:, -1:]
         if self.intercept:
-            gradient[:, :-1] -= mass * self.mean
+            raw[:, :-1] -= raw[:, -1:] * self.mean
         else:
-            gradient[:, -1] = 0.0
-        gradient[:, :-1] /= self.scale
-        return float(total), gradient, z
+            raw[:, -1] = 0.0
+        raw[:, :-1] /= self.scale
+        return float(total), raw, z

@@ -123,11 +123,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
             raise ValueError(
                 f"alpha must be a number >= 0 or one per target ({target.shape[1]}), got {self.alpha!r}"
             )
-        if source is None:
-            assert store is not None
-            found, seconds = store, None
-        else:
-            found, seconds = self._codes(source, store)
+        found, seconds = self._codes(source, store)
         weight = None if weight is None else torch.as_tensor(weight).double()
         mean = torch.zeros(target.shape[1], dtype=torch.float64)
         if self.fit_intercept:

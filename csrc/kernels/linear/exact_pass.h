@@ -32,7 +32,7 @@ struct ExactPass {
 constexpr int64_t kExactRows = 16;  // rows per block: both passes over them stay in the cache
 
 /// Rows [begin, end) into gradient [outputs, cols + 1] and loss [1], which are added to. `scratch`
-/// holds 2 * kExactRows * outputs doubles.
+/// holds kExactRows * outputs doubles.
 using ExactPassFn = void(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
                          double* gradient, double* loss) noexcept;
 
