@@ -43,45 +43,98 @@ TX_INL VD fused(VD a, VD b, VD c) {
 #endif
 }
 
-/// Dot products of R rows with w. The rows one block ahead are fetched on the way.
-template <class T, int R>
-TX_INL void dot_rows64(const T* x, int64_t stride, const double* w, int64_t n, double offset,
-                       double* z, int64_t z_step, bool fetch) {
+/// Sum of the eight lanes of a dot product and of the columns [j, n) that no vector took.
+template <class T>
+TX_INL double join(const VD* acc, const T* x, const double* w, int64_t j, int64_t n) {
+  double lanes[8];
+  for (int s = 0; s < kSets; ++s) put(lanes + s * kWide, acc[s]);
+  for (int64_t k = j; k < n; ++k)
+    lanes[k - j] = __builtin_fma(static_cast<double>(x[k]), w[k], lanes[k - j]);
+  for (int half = 4; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  }
+  return lanes[0];
+}
+
+/// In one loop over the columns, so that memory is always being read: dot products z of the R rows
+/// at x with w, and g[j] = fma(e[r], x[r][j], g[j]), r in order, for the R rows before them. The
+/// rows after the next R are fetched on the way.
+template <class T, int R, bool kDot, bool kAdd>
+TX_INL void dot_and_add(const T* x, int64_t stride, const double* w, int64_t n, double offset,
+                        const double* e, double* g, double* z) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const T* const past = x - R * stride;
   VD acc[R][kSets] = {};
   int64_t j = 0;
-  constexpr int64_t kLine = 64 / sizeof(T);
   for (; j + 8 <= n; j += 8) {
-    if (fetch && j % (2 * kLine) == 0) {
-      for (int r = 0; r < R; ++r) __builtin_prefetch(x + (kExactRows + r) * stride + j, 0, 2);
+    if (kDot && j % kLine == 0) {
+      for (int r = 0; r < R; ++r) __builtin_prefetch(x + (2 * R + r) * stride + j, 0, 2);
     }
+    for (int s = 0; s < kSets; ++s) {
+      const int64_t i = j + s * kWide;
+      if (kDot) {
+        const VD wi = wide(w + i);
+        for (int r = 0; r < R; ++r) acc[r][s] = fused(wide(x + r * stride + i), wi, acc[r][s]);
+      }
+      if (kAdd) {
+        VD sum = wide(g + i);
+        for (int r = 0; r < R; ++r) sum = fused(VD{} + e[r], wide(past + r * stride + i), sum);
+        put(g + i, sum);
+      }
+    }
+  }
+  for (int r = 0; kDot && r < R; ++r) z[r] = join(acc[r], x + r * stride, w, j, n) + offset;
+  for (; kAdd && j < n; ++j) {
+    for (int r = 0; r < R; ++r)
+      g[j] = __builtin_fma(e[r], static_cast<double>(past[r * stride + j]), g[j]);
+  }
+}
+
+/// One output: every row is read from memory once, R at a time.
+template <class T, int R>
+TX_INL int64_t exact_piped(const ExactPass& p, int64_t begin, int64_t end, double* gradient,
+                           double* loss) {
+  const int64_t n = p.cols, stride = p.stride;
+  const double offset = p.offset[0];
+  double e[R], z[R];
+  int64_t row = begin;
+  const T* x = static_cast<const T*>(p.x) + row * stride;
+  for (; row + R <= end; row += R, x += R * stride) {
+    row > begin ? dot_and_add<T, R, true, true>(x, stride, p.w, n, offset, e, gradient, z)
+                : dot_and_add<T, R, true, false>(x, stride, p.w, n, offset, e, gradient, z);
+    for (int r = 0; r < R; ++r) {
+      p.z[row + r] = static_cast<float>(z[r]);
+      e[r] = z[r];
+      *loss += row_loss(p, row + r, e + r);
+      gradient[n] += e[r];
+    }
+  }
+  if (row > begin) dot_and_add<T, R, false, true>(x, stride, p.w, n, offset, e, gradient, z);
+  return row;
+}
+
+/// Dot products of R rows with w.
+template <class T, int R>
+TX_INL void dot_rows64(const T* x, int64_t stride, const double* w, int64_t n, double offset,
+                       double* z, int64_t z_step) {
+  VD acc[R][kSets] = {};
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 8) {
     for (int s = 0; s < kSets; ++s) {
       const VD wj = wide(w + j + s * kWide);
       for (int r = 0; r < R; ++r)
         acc[r][s] = fused(wide(x + r * stride + j + s * kWide), wj, acc[r][s]);
     }
   }
-  for (int r = 0; r < R; ++r) {
-    double lanes[8];
-    for (int s = 0; s < kSets; ++s) put(lanes + s * kWide, acc[r][s]);
-    for (int64_t k = j; k < n; ++k)
-      lanes[k - j] = __builtin_fma(static_cast<double>(x[r * stride + k]), w[k], lanes[k - j]);
-    for (int half = 4; half > 0; half /= 2) {
-      for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-    }
-    z[r * z_step] = lanes[0] + offset;
-  }
+  for (int r = 0; r < R; ++r) z[r * z_step] = join(acc[r], x + r * stride, w, j, n) + offset;
 }
 
 /// g[j] = fma(e[r], x[r][j], g[j]) for r in order.
 template <class T, int R>
 TX_INL void add_rows64(const T* x, int64_t stride, const double* e, int64_t e_step, int64_t n,
-                       double* g, bool fetch) {
+                       double* g) {
   int64_t j = 0;
-  constexpr int64_t kLine = 64 / sizeof(T);
   for (; j + kWide <= n; j += kWide) {
-    if (fetch && j % (2 * kLine) == kLine) {
-      for (int r = 0; r < R; ++r) __builtin_prefetch(x + (kExactRows + r) * stride + j, 0, 2);
-    }
     VD sum = wide(g + j);
     for (int r = 0; r < R; ++r) sum = fused(VD{} + e[r * e_step], wide(x + r * stride + j), sum);
     put(g + j, sum);
@@ -92,9 +145,10 @@ TX_INL void add_rows64(const T* x, int64_t stride, const double* e, int64_t e_st
   }
 }
 
+/// Several outputs: a block of rows stays in the cache for all of them.
 template <class T>
-TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
-                       double* gradient, double* loss) {
+TX_INL void exact_blocks(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
+                         double* gradient, double* loss) {
   const int m = p.outputs;
   const int64_t n = p.cols;
   for (int64_t first = begin; first < end; first += kExactRows) {
@@ -105,9 +159,9 @@ TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* s
       const double* w = p.w + o * n;
       int64_t r = 0;
       for (; r + 4 <= count; r += 4)
-        dot_rows64<T, 4>(x + r * p.stride, p.stride, w, n, p.offset[o], e + r * m + o, m, o == 0);
+        dot_rows64<T, 4>(x + r * p.stride, p.stride, w, n, p.offset[o], e + r * m + o, m);
       for (; r < count; ++r)
-        dot_rows64<T, 1>(x + r * p.stride, p.stride, w, n, p.offset[o], e + r * m + o, m, o == 0);
+        dot_rows64<T, 1>(x + r * p.stride, p.stride, w, n, p.offset[o], e + r * m + o, m);
     }
     for (int64_t r = 0; r < count; ++r) {
       for (int o = 0; o < m; ++o)
@@ -118,12 +172,18 @@ TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* s
       double* g = gradient + o * (n + 1);
       int64_t r = 0;
       for (; r + 8 <= count; r += 8)
-        add_rows64<T, 8>(x + r * p.stride, p.stride, e + r * m + o, m, n, g, o == 0);
-      for (; r < count; ++r)
-        add_rows64<T, 1>(x + r * p.stride, p.stride, e + r * m + o, m, n, g, o == 0);
+        add_rows64<T, 8>(x + r * p.stride, p.stride, e + r * m + o, m, n, g);
+      for (; r < count; ++r) add_rows64<T, 1>(x + r * p.stride, p.stride, e + r * m + o, m, n, g);
       for (r = 0; r < count; ++r) g[n] += e[r * m + o];
     }
   }
+}
+
+template <class T>
+TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
+                       double* gradient, double* loss) {
+  if (p.outputs == 1) begin = exact_piped<T, 4>(p, begin, end, gradient, loss);
+  exact_blocks<T>(p, begin, end, scratch, gradient, loss);
 }
 
 void exact_pass_impl(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
