@@ -17,10 +17,12 @@ BATCH = 256
 SEED = 0
 
 
-def make_data(rows: int, cols: int, heavy: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Correlated Gaussian columns (neighbours .44, condition number 16), unit variance; noisy linear target.
+def make_data(rows: int, cols: int, kind: str = "correlated") -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian columns and a noisy linear target.
 
-    ``heavy`` makes log-normal columns, whose Lloyd levels do not fit an int8 grid.
+    ``"correlated"``: unit variance, neighbours .44, condition number 16; ``"heavy"``: the same as
+    exponentials, log-normal columns whose Lloyd levels do not fit an int8 grid; ``"scaled"``: independent
+    with standard deviations from 1 to .1, as tables in mixed units are (condition number 100 of the Gram).
     """
     rng = np.random.default_rng(SEED)
     X = np.empty((rows, cols), dtype=np.float32)
@@ -28,8 +30,11 @@ def make_data(rows: int, cols: int, heavy: bool = False) -> tuple[np.ndarray, np
     y = np.empty(rows, dtype=np.float64)
     for first in range(0, rows, 8192):
         z = rng.standard_normal((min(8192, rows - first), cols), dtype=np.float32)
-        a = (z + 0.6 * np.roll(z, 1, axis=1)) / np.float32(np.sqrt(1.36))
-        if heavy:
+        if kind == "scaled":
+            a = z * np.linspace(1, 0.1, cols, dtype=np.float32)
+        else:
+            a = (z + 0.6 * np.roll(z, 1, axis=1)) / np.float32(np.sqrt(1.36))
+        if kind == "heavy":
             a = np.exp(2 * a)
         X[first : first + len(a)] = a
         y[first : first + len(a)] = a @ truth / np.sqrt(cols)

@@ -103,7 +103,7 @@ def epochs(
 
 def heavy_tailed(rows: int, cols: int, rounds: int) -> dict[str, Any]:
     """4 bits with int16 tables (log-normal columns) against float32, one thread."""
-    X, y = make_data(rows, cols, heavy=True)
+    X, y = make_data(rows, cols, "heavy")
     stores = {bits: encode(X, y, bits)[0] for bits in (32, 4)}
     planes = int(stores[4].table.shape[0]) if stores[4].table.numel() else 0
     turns = {str(b): fit_turns(s, b, 1) for b, s in stores.items()}

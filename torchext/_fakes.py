@@ -37,6 +37,22 @@ def _(
     return x.new_empty((x.shape[0], rows), dtype=torch.float32)
 
 
+@library.register_fake("torchext::_code_gram")
+def _(
+    codes: Tensor, rows: int, cols: int, bits: int, grid: Tensor, table: Tensor, x: Tensor,
+    offset: Tensor | None, shift: Tensor | None, weight: Tensor | None, digits: int,
+) -> Tensor:  # fmt: skip
+    return x.new_empty((x.shape[0], cols + 1), dtype=torch.float64)
+
+
+@library.register_fake("torchext::_loss_terms")
+def _(
+    z: Tensor, y: Tensor, weight: Tensor | None, moved: Tensor | None, score: Tensor | None,
+    length: Tensor | None, loss: str, slopes: Tensor | None,
+) -> Tensor:  # fmt: skip
+    return z.new_empty((z.shape[0], 4), dtype=torch.float64)
+
+
 @library.register_fake("torchext::_code_sum")
 def _(
     codes: Tensor, rows: int, cols: int, bits: int, grid: Tensor, table: Tensor, e: Tensor, digits: int

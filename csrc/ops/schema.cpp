@@ -7,6 +7,12 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "_code_dot(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, "
       "Tensor(a!) x, int digits) -> Tensor");  // codes times vectors, which are rounded in place
   m.def(
+      "_code_gram(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, "
+      "Tensor(a!) x, Tensor? offset, Tensor? shift, Tensor? weight, int digits) -> Tensor");  // both
+                                                                                              // in
+                                                                                              // one
+                                                                                              // read
+  m.def(
       "_code_sum(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, Tensor e, "
       "int digits) -> Tensor");                               // transposed codes times vectors
   m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");  // pass 1 of a store; index of a
@@ -28,7 +34,10 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(
       "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "
       "int iterations)"
-      " -> Tensor");                                                   // centroid levels per column
+      " -> Tensor");  // centroid levels per column
+  m.def(
+      "_loss_terms(Tensor z, Tensor y, Tensor? weight, Tensor? moved, Tensor? score, Tensor? "
+      "length, str loss, Tensor(a!)? slopes) -> Tensor");  // slopes and sums of a line search
   m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a
                                                                        // layout
   m.def(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from linear_sets import REAL, SYNTHETIC, real, synthetic
 from sklearn import linear_model as theirs
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from torchext import _testing
@@ -17,9 +18,7 @@ from torchext.data import DataError, QuantizedDataset
 from torchext.linear import LogisticRegression, Ridge, load_model, save_model
 
 EXCESS = 1e-6  # acceptance: relative excess of scikit-learn's objective
-COEF = (
-    2e-4  # relative distance of the coefficients; 1.3e-4 on the nearly dependent columns of "corr"
-)
+COEF = 1e-4  # relative distance of the coefficients; twice that where full precision had to finish
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +93,9 @@ def test_ridge_is_exact(name, bits) -> None:
     ours = ridge_objective(X.astype(np.float64), y, model.coef_, model.intercept_, 1.0)
     least = ridge_objective(X.astype(np.float64), y, best.coef_, best.intercept_, 1.0)
     assert ours / least - 1 <= EXCESS
-    assert np.linalg.norm(model.coef_ - best.coef_) <= COEF * np.linalg.norm(best.coef_)
+    assert np.linalg.norm(model.coef_ - best.coef_) <= COEF * (
+        1 + model.fell_back_
+    ) * np.linalg.norm(best.coef_)
     assert not model.fell_back_ or (name, bits) == ("corr", 2)
     assert model.grad_norm_ <= 1e-6 and (model.fell_back_ or model.n_anchors_ <= 20)
 
@@ -109,7 +110,9 @@ def test_two_classes_are_exact(name, bits) -> None:
     ours = logistic_gradient(X.astype(np.float64), index, model.coef_, model.intercept_)[0]
     least = logistic_gradient(X.astype(np.float64), index, coef, intercept)[0]
     assert ours / least - 1 <= EXCESS
-    assert np.linalg.norm(model.coef_ - coef) <= COEF * np.linalg.norm(coef)
+    assert np.linalg.norm(model.coef_ - coef) <= COEF * (1 + model.fell_back_) * np.linalg.norm(
+        coef
+    )
     assert not model.fell_back_ or (name, bits) == ("corr", 2)
 
 
@@ -203,6 +206,31 @@ def test_class_weight_warm_start_and_probabilities(small) -> None:
     np.testing.assert_allclose(model.predict_proba(X), best.predict_proba(X), atol=1e-5)
     np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X))
     np.testing.assert_array_equal(model.predict(X), best.predict(X))
+
+
+@pytest.mark.parametrize("kind", ["ridge", "logistic"])
+def test_the_anchor_of_a_store_saves_a_pass_over_the_rows(kind) -> None:
+    X, y = synthetic("gauss")
+    label = (y > 0).astype(int)
+    target, model = (y, Ridge(bits=2)) if kind == "ridge" else (label, LogisticRegression(bits=2))
+    loss = "squared_error" if kind == "ridge" else "log_loss"
+
+    def store(**options):
+        return QuantizedDataset.from_arrays(
+            X, target, bits=2, sampling="nearest", loss=loss, random_state=3, **options
+        )
+
+    plain = clone(model).fit(X, target, store=store(anchor="none"))
+    saved = clone(model).fit(X, target, store=store())
+    assert saved.loss_curve_[0] < plain.loss_curve_[0]
+    assert saved.n_anchors_ <= plain.n_anchors_
+    np.testing.assert_allclose(saved.coef_, plain.coef_, rtol=1e-4, atol=1e-6)
+    # Other targets have another gradient: the anchor of the store says nothing about them.
+    other = y[::-1].copy() if kind == "ridge" else 1 - label
+    a, b = (clone(model).fit(X, other, store=store(**o)) for o in ({}, {"anchor": "none"}))
+    assert a.loss_curve_ == b.loss_curve_
+    weighted = clone(model).fit(X, target, np.ones(len(X)), store=store())
+    assert weighted.loss_curve_[0] == pytest.approx(plain.loss_curve_[0], rel=1e-9)
 
 
 def test_every_source_gives_the_same_bits(small, tmp_path) -> None:

@@ -67,6 +67,26 @@ class Codes:
             self.packed, self.rows, self.cols, self.bits, self.grid, self.table, e, digits
         )
 
+    def gram(self, x, digits, offset=None, shift=None, weight=None):
+        x = x.clone()
+        g = ops._code_gram(
+            self.packed, self.rows, self.cols, self.bits, self.grid, self.table, x, offset, shift, weight,
+            digits,
+        )  # fmt: skip
+        return g, x
+
+
+def round_rows(e: np.ndarray, rows: int, digits: int) -> np.ndarray:
+    """e as the backward products see it: slabs of ``rows`` rows on their own scales."""
+    out = np.zeros(e.shape)
+    for first in range(0, e.shape[1], rows):
+        part = e[:, first : first + rows]
+        unit = np.abs(part).max(axis=1, keepdims=True) / np.float32(top(digits))
+        inverse = np.where(unit >= 2.0**-126, np.float32(1) / np.maximum(unit, 2.0**-126), 0)
+        digit = np.rint(part * inverse.astype(np.float32)).astype(np.float64)
+        out[:, first : first + rows] = digit * unit.astype(np.float64)
+    return out
+
 
 def top(digits: int) -> int:
     return 127 if digits == 1 else 127 * 128 + 63
@@ -104,15 +124,38 @@ def test_code_sum_rounds_every_slab_on_its_own_scale(shape, outputs, digits) -> 
     e = rng.normal(size=(outputs, data.rows)).astype(np.float32)
     e[:, 4096:] *= 1e-3  # a slab of small residuals keeps its digits
     (g,) = on_all(lambda: [data.sum(torch.from_numpy(e), digits)])
-    rounded = np.zeros(e.shape)
-    for first in range(0, data.rows, 4096):
-        part = e[:, first : first + 4096]
-        unit = np.abs(part).max(axis=1, keepdims=True) / np.float32(top(digits))
-        inverse = np.where(unit >= 2.0**-126, np.float32(1) / np.maximum(unit, 2.0**-126), 0)
-        rounded[:, first : first + 4096] = np.rint(part * inverse.astype(np.float32)).astype(
-            np.float64
-        ) * unit.astype(np.float64)
+    rounded = round_rows(e, 4096, digits)
     np.testing.assert_allclose(g, rounded @ data.q, rtol=1e-9, atol=1e-9 * data.rows)
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_code_gram_is_both_products(shape, outputs, digits) -> None:
+    data = Codes(*shape)
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(rng.normal(size=(outputs, data.cols)))
+    offset = torch.from_numpy(rng.normal(size=outputs))
+    shift = torch.from_numpy(rng.normal(size=data.cols))
+    weight = torch.from_numpy(rng.uniform(size=data.rows).astype(np.float32))
+    for more in ((None, None, None), (offset, None, weight), (None, shift, None)):
+        g, rounded = on_all(lambda more=more: data.gram(x, digits, *more))
+        z, same = data.dot(x, digits)
+        np.testing.assert_array_equal(rounded, same.numpy())
+        z = z.numpy().astype(np.float64)
+        if more[0] is not None:
+            z = z + offset.numpy()[:, None]
+        if more[1] is not None:
+            z = z + (rounded @ shift.numpy())[:, None]
+        e = z.astype(np.float32) * (1 if more[2] is None else weight.numpy())
+        # A score may round the other way than here, and then one digit of e may: no more than that.
+        rows = np.concatenate([data.q, np.ones((data.rows, 1))], axis=1)
+        slack = 2.0 * np.abs(e).max() / top(digits) * np.abs(rows).max()
+        want = round_rows(e, 1024, digits) @ rows
+        assert (np.abs(g - want) <= 1e-6 * np.abs(want).max() + slack).all()
+        free = e.astype(np.float64) @ rows
+        noise = np.abs(e).max() / top(digits) * np.sqrt((rows**2).sum(0))
+        assert (np.abs(g - free) <= 3 * noise + slack).all()
 
 
 def test_zero_and_constant_vectors() -> None:
@@ -120,6 +163,7 @@ def test_zero_and_constant_vectors() -> None:
     z, x = data.dot(torch.zeros(2, 9, dtype=torch.float64), 1)
     assert not z.any() and not x.any()
     assert not data.sum(torch.zeros(2, 200), 2).any()
+    assert not data.gram(torch.zeros(2, 9, dtype=torch.float64), 1)[0].any()
     ones = data.sum(torch.ones(1, 200), 1).numpy()[0]
     np.testing.assert_allclose(ones, data.q.sum(0), rtol=1e-6)
 
@@ -218,6 +262,73 @@ def test_extreme_scores_overflow_nothing() -> None:
         assert total.item() == 1e4 and torch.isfinite(g).all()
 
 
+def scores_to_probabilities(z, loss):
+    if loss == "softmax":
+        p = np.exp(z - z.max(axis=0))
+        return p / p.sum(axis=0)
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e-2, 1.0, 30.0])
+@pytest.mark.parametrize(
+    "loss,outputs", [("squared", 3), ("logistic", 2), ("softmax", 2), ("softmax", 10)]
+)
+@pytest.mark.parametrize("rows", [1, 17, 1024, 2500])
+def test_loss_terms(rows, loss, outputs, scale, weighted) -> None:
+    rng = np.random.default_rng([rows, outputs])
+    z, moved, score = (rng.normal(size=(outputs, rows)).astype(np.float32) for _ in range(3))
+    z, moved = 3 * z, (scale * moved).astype(np.float32)
+    length = np.linspace(-1, 1, outputs).astype(np.float32) * np.float32(scale)
+    y = np.sign(rng.normal(size=(outputs, rows))).astype(np.float32)
+    if loss == "softmax":
+        y = rng.integers(0, outputs, size=(1, rows)).astype(np.float32)
+    v = rng.uniform(size=rows).astype(np.float32) if weighted else None
+    there = z.astype(np.float64) + moved + length[:, None].astype(np.float64) * score
+    d, w = there - z, 1.0 if v is None else v.astype(np.float64)
+    p, q = (scores_to_probabilities(a, loss) for a in (z.astype(np.float64), there))
+    if loss == "squared":
+        base, change = z - y, d
+        curvature = (w * score.astype(np.float64) ** 2).sum(1)
+    elif loss == "logistic":
+        base, change = -y / (1 + np.exp(y * z.astype(np.float64))), q - p
+        curvature = (w * q * (1 - q) * score.astype(np.float64) ** 2).sum(1)
+    else:
+        base, change = p - np.eye(outputs)[y[0].astype(int)].T, q - p
+        bent = w * (q * (score - (q * score).sum(0)) ** 2).sum(0)
+        curvature = np.zeros(outputs)
+        curvature[0] = bent.sum()
+
+    def call(*move):
+        out = torch.zeros(outputs, rows)
+        sums = ops._loss_terms(
+            torch.from_numpy(z),
+            torch.from_numpy(y),
+            None if v is None else torch.from_numpy(v),
+            *move,
+            loss,
+            out,
+        )
+        return out, sums
+
+    start, sums = on_all(lambda: call(None, None, None))
+    np.testing.assert_allclose(start, w * base, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(sums[:, 2], (w * base).sum(1), rtol=1e-5, atol=1e-6 * rows)
+    moves = [torch.from_numpy(t) for t in (moved, score, length)]
+    slopes, sums = on_all(lambda: call(*moves))
+    far = np.abs(d).max()  # a move of 1e-6 keeps its relative precision; z + 100 is rounded
+    limit = 1e-6 * min(far, 1.0) + 1e-7 * far
+    np.testing.assert_allclose(slopes, w * change, rtol=4e-6, atol=limit)
+    np.testing.assert_allclose(
+        sums[:, 0], (w * change * score).sum(1), rtol=1e-5, atol=limit * rows
+    )
+    np.testing.assert_allclose(
+        sums[:, 1], curvature, rtol=1e-5, atol=1e-5 * np.abs(curvature).max()
+    )
+    np.testing.assert_allclose(sums[:, 2], (w * change).sum(1), rtol=1e-5, atol=limit * rows)
+    np.testing.assert_allclose(sums[:, 3], (d**2).sum(1), rtol=1e-5)
+
+
 def test_errors_name_the_argument() -> None:
     data = Codes(100, 5, 4, 1)
     x = torch.zeros(1, 5, dtype=torch.float64)
@@ -233,6 +344,17 @@ def test_errors_name_the_argument() -> None:
         data.sum(torch.zeros(1, 99), 1)
     with pytest.raises(RuntimeError, match="torchext::_code_sum: codes must hold"):
         ops._code_sum(data.packed[:-1], 100, 5, 4, data.grid, data.table, torch.zeros(1, 100), 1)
+    with pytest.raises(RuntimeError, match=r"_code_gram: weight must have shape \(100\)"):
+        data.gram(x, 1, weight=torch.zeros(99))
+    z = torch.zeros(2, 5)
+    with pytest.raises(
+        RuntimeError, match="_loss_terms: loss must be squared, logistic or softmax"
+    ):
+        ops._loss_terms(z, z, None, None, None, None, "hinge", None)
+    with pytest.raises(RuntimeError, match="_loss_terms: score and length must come together"):
+        ops._loss_terms(z, z, None, z, z, None, "squared", None)
+    with pytest.raises(RuntimeError, match=r"_loss_terms: y must have shape \(1, 5\)"):
+        ops._loss_terms(z, z, None, None, None, None, "softmax", None)
     y = torch.full((2, 1), 3.0, dtype=torch.float64)
     with pytest.raises(
         RuntimeError, match=r"_exact_pass: y must be class numbers in \[0, 1\], got 3"

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from torchext.data.lbfgs import Memory
-from torchext.linear._losses import GlmLoss, row_sums, total
-from torchext.linear._products import CodeProducts, ExactRows
+from torchext.linear._losses import Loss
+from torchext.linear._products import CodeProducts, ExactRows, torch_threads
 
 _PAIRS = 20  # of L-BFGS
-_INNER = 0.03  # an anchor multiplies the error by about this with 4 bits: solving further is wasted
 _STEPS = 300
+_STEP_OF_TOL = 10.0  # relative length of the step still to go, at the end, over tol
 _NEAR = 0.01  # of the first gradient norm: closer than that the loss is as good as quadratic
 _FULL_STEPS = 1000
 
@@ -70,13 +70,13 @@ class Anchored:
         penalty: float64 (1 or m, n + 1), the diagonal of P; 0 for the intercept.
         mass: sum of the weights.
         curvature: typical second derivative of the loss, for the diagonal start of L-BFGS.
-        stored: a point and the exact gradient of the mean loss there, both float64 (m, n + 1); serves
-            where ``exact`` is None.
+        stored: a point and the exact gradient of the mean loss there, both float64 (m, n + 1): the first
+            anchor, and the only one where ``exact`` is None.
     """
 
     def __init__(
         self,
-        loss: GlmLoss,
+        loss: Loss,
         codes: CodeProducts,
         exact: ExactRows | None,
         penalty: Tensor,
@@ -87,81 +87,103 @@ class Anchored:
         self.stored = stored
         self.loss, self.codes, self.exact = loss, codes, exact
         self.penalty, self.mass = penalty, mass
-        self.memory = Memory(_PAIRS, loss.separable)
+        self.memory = Memory(_PAIRS, loss.quadratic)
         square = codes.store.moments[0]
         if not codes.intercept:
             square = square + codes.shift.square()
         data = torch.cat([square, torch.full((1,), float(codes.intercept), dtype=torch.float64)])
         hessian = curvature * data + penalty
+        share = codes.store.noise[0] / codes.store.moments[0].clamp_min(1e-300)
+        #: An anchor multiplies the error by about the share of the noise: solving much further is wasted.
+        self.inner = min(
+            max(1.5 * float(share[data[:-1] > 0].sum()) / codes.store.cols, 0.01), 0.03
+        )
         #: Inverse diagonal Hessian; 0 keeps what no row touches at 0.
         self.diagonal = torch.where(data > 0, 1.0 / hessian.clamp_min(1e-300), 0.0)
 
     def norm(self, gradient: Tensor) -> float:
         """Norm in which every column counts in units of its own curvature."""
-        return math.sqrt(float(row_sums(gradient.square() * self.diagonal).sum()))
+        return math.sqrt(float((gradient.square() * self.diagonal).sum()))
 
     def on_codes(self, z: Tensor, x: Tensor) -> Tensor:
         """Gradient at scores z, rows as decoded."""
-        return self.codes.sum(self.loss.slope(z)) / self.mass + self.penalty * x
+        with torch_threads(self.codes.threads):
+            slope, mass = self.loss.slope(z)
+        return self.codes.sum(slope, mass) / self.mass + self.penalty * x
 
     def minimise(
         self, z: Tensor, gradient: Tensor, tol: float, steps: int, radius: float = math.inf
     ) -> tuple[Tensor, int]:
         """The move d that reduces the norm of the model's gradient to ``tol`` times that at d = 0.
 
-        Every step costs two reads of the codes: along the direction everything follows from the scores.
-        Stops where the scores have moved by more than ``radius`` (root mean square).
+        A step of a quadratic loss costs one read of the codes, of another loss two: along the direction
+        everything follows from the scores. There it stops where the scores have moved by more than
+        ``radius`` (root mean square).
         """
+        if self.loss.quadratic:
+            return self._minimise_quadratic(gradient, tol, steps)
         loss, memory = self.loss, self.memory
-        base = loss.slope(z)
-        d, now, moved = torch.zeros_like(gradient), gradient, torch.zeros_like(z)
+        d, now = torch.zeros_like(gradient), gradient
+        moved, change = torch.zeros_like(z), torch.empty_like(z)
         goal, count = tol * self.norm(gradient), 0
         while count < steps and self.norm(now) > goal:
             direction = memory.direction(now, memory.scaled(self.diagonal))
             score = self.codes.dot(direction)
-            length = self._search(z, base, moved, score, direction, gradient + self.penalty * d)
+            length = self._search(z, moved, score, direction, gradient + self.penalty * d)
             if length is None:
                 break
             step = length * direction
-            d, moved = d + step, moved.add_(length.float() * score)
+            d, moved = d + step, moved.add_(score, alpha=float(length))
             count += 1
-            if _spread(moved) > radius:
+            with torch_threads(self.codes.threads):
+                mass, square = loss.change(z, moved, change)
+            if square > radius**2 * moved.numel():
                 break
-            change = loss.slope_change(z, base, moved)
-            fresh = self.codes.sum(change) / self.mass + gradient + self.penalty * d
+            fresh = self.codes.sum(change, mass) / self.mass + gradient + self.penalty * d
             memory.add(step, fresh - now)
             now = fresh
         return d, count
 
+    def _minimise_quadratic(self, gradient: Tensor, tol: float, steps: int) -> tuple[Tensor, int]:
+        """The same where the Hessian is constant and every output has its own step length."""
+        memory = self.memory
+        d, now = torch.zeros_like(gradient), gradient
+        goal, count = tol * self.norm(gradient), 0
+        while count < steps and self.norm(now) > goal:
+            direction = memory.direction(now, memory.scaled(self.diagonal))
+            image = self.codes.gram(direction, self.loss.weight) / self.mass  # rounds direction
+            image += self.penalty * direction
+            bent = memory.dot(direction, image)
+            length = -memory.dot(now, direction) / bent.clamp_min(1e-300)
+            length = torch.where(bent > 0, length, 0.0).clamp_min(0.0)
+            if not bool((length > 0).any()) or not bool(torch.isfinite(length).all()):
+                break
+            step, change = length * direction, length * image
+            d, now = d + step, now + change
+            memory.add(step, change)
+            count += 1
+        return d, count
+
     def _search(
-        self,
-        z: Tensor,
-        base: Tensor,
-        moved: Tensor,
-        score: Tensor,
-        direction: Tensor,
-        linear: Tensor,
+        self, z: Tensor, moved: Tensor, score: Tensor, direction: Tensor, linear: Tensor
     ) -> Tensor | None:
-        """Step length by Newton's method on the scores, (m, 1) or (1, 1); None if none goes down.
+        """Step length (1, 1) by Newton's method on the scores; None if none goes down.
 
         ``linear`` is the part of the gradient that is not a sum over the rows.
         """
-        loss, dot = self.loss, Memory(0, self.loss.separable).dot
-        flat, bent = dot(linear, direction), dot(self.penalty * direction, direction)
-        length, steepest = torch.zeros_like(flat), 0.0
-        for _ in range(1 if loss.quadratic else 12):
-            ahead = moved + length.float() * score
-            change = loss.slope_change(z, base, ahead)
-            slope = total(change, score, loss.separable) / self.mass + flat + length * bent
-            steepest = max(steepest, float(slope.abs().max()))
-            if float(slope.abs().max()) <= 0.1 * steepest:
+        flat, bent = (linear * direction).sum(), (self.penalty * direction * direction).sum()
+        length, steepest = torch.zeros(1, 1, dtype=torch.float64), 0.0
+        for _ in range(12):
+            with torch_threads(self.codes.threads):
+                slope, curvature = self.loss.along(z, moved, score, length)
+            slope = slope / self.mass + flat + length * bent
+            steepest = max(steepest, abs(float(slope)))
+            if abs(float(slope)) <= 0.1 * steepest:
                 break
-            curvature = loss.curvature_along(z + ahead, score) / self.mass + bent
-            move = torch.where(curvature > 0, slope / curvature.clamp_min(1e-300), 0.0)
-            length = torch.maximum(length - move, 0.1 * length)
-        if not bool((length > 0).any()) or not bool(torch.isfinite(length).all()):
-            return None
-        return length.clamp_min(0.0)
+            curvature = curvature / self.mass + bent
+            if float(curvature) > 0:
+                length = torch.maximum(length - slope / curvature, 0.1 * length)
+        return length if 0 < float(length) < math.inf else None
 
     def solve(self, zero: Tensor, start: Tensor | None, tol: float, most: int) -> Solution:
         """From ``start`` (None: from ``zero``) to ``tol`` times the gradient norm on the codes at ``zero``.
@@ -174,16 +196,21 @@ class Anchored:
         z = self.codes.dot(zero)
         gradient = self.on_codes(z, zero)
         first = self.norm(gradient) or 1.0
-        if start is None:
-            out.x = zero + self._move(out, z, gradient)
-        else:
+        memory = Memory(_PAIRS, self.loss.quadratic)
+        if start is not None:
             out.x = torch.where(self.diagonal > 0, start, 0.0)
+        elif self.stored is not None:
+            self._from_stored(out)
+        else:
+            out.x = zero + self._move(out, z, gradient)
         if self.exact is None:
-            return self._from_stored(out) if self.stored is not None else out
-        memory, last = Memory(_PAIRS, self.loss.separable), math.inf
+            return out
+        last = math.inf
         bent = self.loss.quadratic  # whether past anchors speak of the curvature here
         here = self._visit(out, out.x, first)
-        while out.gradient_norm > tol:
+        if start is None and self.stored is not None:
+            memory.add(here.x - self.stored[0], here.gradient - self._stored_gradient())
+        while not self._done(out, here, self.memory, tol):
             slow = out.gradient_norm > 0.5 * last
             if slow:
                 self.codes.digits = 2
@@ -198,20 +225,38 @@ class Anchored:
         out.converged = True
         return out
 
-    def _from_stored(self, out: Solution) -> Solution:
-        """One anchor without rows: the one whose exact gradient the store keeps."""
+    def _done(self, out: Solution, here: Point, memory: Memory, tol: float) -> bool:
+        """Whether the gradient is small, and so is the step that ``memory`` would still take.
+
+        On ill-conditioned data a small gradient alone leaves the coefficients open.
+        """
+        if out.gradient_norm > tol:
+            return False
+        left = memory.direction(here.gradient, memory.scaled(self.diagonal))[:, :-1]
+        unit = torch.where(self.diagonal > 0, 1.0 / self.diagonal.clamp_min(1e-300), 0.0)[:, :-1]
+        size = float((here.x[:, :-1].square() * unit).sum())
+        return float((left.square() * unit).sum()) <= (_STEP_OF_TOL * tol) ** 2 * size
+
+    def _stored_gradient(self) -> Tensor:
+        """Of the whole objective, at the anchor that the store keeps."""
         assert self.stored is not None
         x, slope = self.stored
-        self.codes.digits = 2
-        z = self.codes.dot(x.clone())
-        out.x = x + self._move(out, z, slope + self.penalty * x)
-        return out
+        return slope + self.penalty * x
+
+    def _from_stored(self, out: Solution) -> None:
+        """Minimise over the codes from the anchor whose exact gradient the store keeps."""
+        assert self.stored is not None
+        if self.exact is None:  # the last digits come from here
+            self.codes.digits = 2
+        x = self.stored[0].clone()
+        z = self.codes.dot(x)
+        out.x = self.stored[0] + self._move(out, z, self._stored_gradient())
 
     def _visit(self, out: Solution, x: Tensor, first: float) -> Point:
         """An exact pass at x."""
         assert self.exact is not None
         total, gradient, z = self.exact.gradient(x)
-        value = total / self.mass + 0.5 * float(row_sums(self.penalty * x * x).sum())
+        value = total / self.mass + 0.5 * float((self.penalty * x * x).sum())
         point = Point(x, value, gradient / self.mass + self.penalty * x, z)
         out.losses.append(value)
         out.x, out.gradient_norm = x, self.norm(point.gradient) / first
@@ -221,7 +266,7 @@ class Anchored:
         self, out: Solution, z: Tensor, linear: Tensor, tol: float = 0.0, radius: float = math.inf
     ) -> Tensor:
         """Minimise over the codes, not much further than ``tol`` asks."""
-        d, count = self.minimise(z, linear, min(max(_INNER, tol), 0.5), _STEPS, radius)
+        d, count = self.minimise(z, linear, min(max(self.inner, tol), 0.5), _STEPS, radius)
         out.iterations += count
         return d
 
@@ -283,10 +328,11 @@ class Anchored:
                 length *= 0.5
             else:
                 self._back(out, here, first)
+                out.converged = out.gradient_norm <= tol
                 break
             memory.add(there.x - here.x, there.gradient - here.gradient)
             here = there
-            if out.gradient_norm <= tol:
+            if self._done(out, here, memory, tol):
                 out.converged = True
                 break
         return out
@@ -294,4 +340,4 @@ class Anchored:
 
 def _spread(z: Tensor) -> float:
     """Root mean square."""
-    return math.sqrt(float(row_sums(z.square()).sum()) / z.numel())
+    return float(torch.linalg.vector_norm(z, dtype=torch.float64)) / math.sqrt(z.numel())

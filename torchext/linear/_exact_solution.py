@@ -20,7 +20,7 @@ from torchext.data.builder import build
 from torchext.data.options import Options
 from torchext.data.sources import Source
 from torchext.linear._anchored import Anchored, Solution
-from torchext.linear._losses import GlmLoss
+from torchext.linear._losses import Loss
 from torchext.linear._products import CodeProducts, ExactRows, torch_threads
 from torchext.linear._validate import threads_of
 
@@ -37,12 +37,15 @@ class Targets:
         exact: float64 (K, m), signs, or (K, 1) class numbers, as the exact passes take them.
         start: float64 (m,), the intercepts to start from (0 without one).
         curvature: typical second derivative of the loss.
+        labels: the targets as a store keeps them, in source order: float32 (K, m), or int32 (K,) class
+            numbers.
     """
 
-    loss: GlmLoss
+    loss: Loss
     exact: Tensor
     start: Tensor
     curvature: float
+    labels: Tensor
 
 
 class ExactModel(BaseEstimator):  # type: ignore[misc]
@@ -175,7 +178,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         diagonal = penalty.reshape(-1, 1) / mass / store.scale.square()
         problem = Anchored(
             targets.loss, codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass, targets.curvature,
-            _stored_anchor(store, targets.loss) if source is None and self.fit_intercept else None,
+            _stored_anchor(store, targets, weight) if self.fit_intercept else None,
         )  # fmt: skip
         zero = torch.zeros(len(targets.start), store.cols + 1, dtype=torch.float64)
         zero[:, -1] = targets.start
@@ -268,19 +271,30 @@ def _usable(store: QuantizedDataset) -> QuantizedDataset:
     return store
 
 
-def _stored_anchor(store: QuantizedDataset, loss: GlmLoss) -> tuple[Tensor, Tensor] | None:
-    """Point and gradient of the mean loss in the solver's units, if the store has them for this loss."""
+def _stored_anchor(
+    store: QuantizedDataset, targets: Targets, weight: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Point and gradient of the mean loss in the solver's units, if the store has them for this problem."""
     kinds = {"squared": "squared_error", "logistic": "log_loss"}
-    if store.anchor is None or kinds.get(loss.name) != store.loss:
+    if store.anchor is None or kinds.get(targets.loss.name) != store.loss:
         return None
-    if len(loss.y) != store.anchor.shape[2]:  # classes against the rest are another problem
+    if len(targets.loss.y) != store.anchor.shape[2]:  # classes against the rest are another problem
         return None
-    pair = [store.anchor[0].T, store.anchor[1].T]
-    ends = torch.zeros(2, len(pair[0]), dtype=torch.float64)
+    order = store.row_id() if store.shuffled else slice(None)
+    kept_and_given: tuple[tuple[Tensor | None, Tensor | None], ...]
+    kept_and_given = ((store.y, targets.labels), (store.weight, weight))
+    for kept, given in kept_and_given:
+        if kept is None and given is None:
+            continue
+        if kept is None or given is None:
+            return None
+        if not torch.equal(kept, given.to(kept.dtype)[order].reshape(kept.shape)):
+            return None
+    point, gradient = store.anchor[0].T.double(), store.anchor[1].T.double()
+    ends = torch.zeros(2, len(point), dtype=torch.float64)
     if store.anchor_intercept is not None:
         ends = store.anchor_intercept[:2].double()
-    x, slope = (
-        torch.cat([part.double(), end[:, None]], dim=1)
-        for part, end in zip(pair, ends, strict=True)
+    return (
+        torch.cat([point, ends[0][:, None]], dim=1),
+        torch.cat([gradient, ends[1][:, None]], dim=1),
     )
-    return x, slope

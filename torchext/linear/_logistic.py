@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from torchext.data import QuantizedDataset
 from torchext.linear._exact_solution import ExactModel, Targets
-from torchext.linear._losses import GlmLoss, Logistic, Softmax
+from torchext.linear._losses import Loss
 
 
 class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
@@ -170,20 +170,17 @@ def _targets(index: torch.Tensor, count: int, weight: Any, intercept: bool) -> T
     light = None if weight is None else weight.float()
     w = torch.ones(len(index), dtype=torch.float64) if weight is None else weight
     share = torch.stack([w[index == c].sum() for c in range(count)]) / w.sum()
-    loss: GlmLoss
     if count == 2:
-        loss = Logistic(index.float()[None].contiguous(), light)
         exact = (2.0 * index - 1.0).double().reshape(-1, 1)
         start = torch.log(share[1:] / share[:1])
         curvature = float(share.prod())
     else:
-        hot = torch.nn.functional.one_hot(index, count).T.float().contiguous()
-        loss = Softmax(hot, light)
         exact = index.double().reshape(-1, 1)
         start = torch.log(share)
         curvature = float((share * (1.0 - share)).mean())
+    loss = Loss("logistic" if count == 2 else "softmax", exact.T.float().contiguous(), light)
     start = start.clamp(-20.0, 20.0) if intercept else torch.zeros_like(start)
-    return Targets(loss, exact, start, max(curvature, 1e-3))
+    return Targets(loss, exact, start, max(curvature, 1e-3), index.int())
 
 
 def _labels(store: QuantizedDataset) -> np.ndarray:

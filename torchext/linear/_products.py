@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +18,14 @@ from torch import Tensor
 from torchext.data import QuantizedDataset
 from torchext.data._encode import pack_codes, unpack_codes
 from torchext.data.sources import Source
-from torchext.linear._losses import row_sums
 
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """torch's number of threads for a while.
 
-    Solvers run on one thread except inside the products: torch's own sigmoid and exp round an element
-    differently at the end of a thread's share, so that their bits depend on the number of threads.
+    Solvers run on one thread except inside the library's own ops: torch may split a long sum among its
+    threads, and then its bits depend on their number.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -73,33 +73,53 @@ class CodeProducts:
 
     def dot(self, x: Tensor) -> Tensor:
         """float32 (m, K): scores of x, which is first rounded in place to what was multiplied."""
-        store, self.passes = self.store, self.passes + 1
         inner = x[:, :-1].contiguous()
-        with torch_threads(self.threads):
-            z: Tensor = torch.ops.torchext._code_dot(
-                self._codes, store.rows, store.cols, store.bits, store.grid, store.table, inner,
-                self.digits,
-            )  # fmt: skip
+        if bool((inner == 0).all()):
+            end = x[:, -1:] if self.intercept else torch.zeros_like(x[:, -1:])
+            return end.float().expand(len(x), self.store.rows).contiguous()
+        with self._read() as data:
+            z: Tensor = torch.ops.torchext._code_dot(*data, inner, self.digits)
         x[:, :-1] = inner
         offset = x[:, -1:] if self.intercept else inner @ self.shift[:, None]
         if bool((offset != 0).any()):
             z += offset.float()
         return z if self._place is None else z[:, self._place]
 
-    def sum(self, e: Tensor) -> Tensor:
-        """float64 (m, n + 1): sum_k e_k q_k, and in the last column sum_k e_k."""
-        store, self.passes = self.store, self.passes + 1
-        mass = row_sums(e)
+    def sum(self, e: Tensor, mass: Tensor) -> Tensor:
+        """float64 (m, n + 1): sum_k e_k q_k, and in the last column ``mass``, which is sum_k e_k."""
         ordered = e if self.order is None else e[:, self.order]
+        with self._read() as data:
+            total: Tensor = torch.ops.torchext._code_sum(*data, ordered.contiguous(), self.digits)
+        return self._with_mass(total, mass)
+
+    def gram(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """float64 (m, n + 1): sum_k v_k (score of x)_k (q_k, 1) in one read; x is rounded in place."""
+        inner, offset, shift = x[:, :-1].contiguous(), None, None
+        if self.intercept:
+            offset = x[:, -1].contiguous()
+        else:
+            shift = self.shift
+        if weight is not None and self.order is not None:
+            weight = weight[self.order]
+        with self._read() as data:
+            total: Tensor = torch.ops.torchext._code_gram(
+                *data, inner, offset, shift, weight, self.digits
+            )
+        x[:, :-1] = inner
+        return self._with_mass(total[:, :-1], total[:, -1:])
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[tuple[Any, ...]]:
+        """What the products take of the store, for one read of it."""
+        store, self.passes = self.store, self.passes + 1
         with torch_threads(self.threads):
-            total: Tensor = torch.ops.torchext._code_sum(
-                self._codes, store.rows, store.cols, store.bits, store.grid, store.table,
-                ordered.contiguous(), self.digits,
-            )  # fmt: skip
-        if not self.intercept:
-            total += mass * self.shift
-            mass = torch.zeros_like(mass)
-        return torch.cat([total, mass], dim=1)
+            yield self._codes, store.rows, store.cols, store.bits, store.grid, store.table
+
+    def _with_mass(self, total: Tensor, mass: Tensor) -> Tensor:
+        """Sums over the rows (q_k + shift, 0) or (q_k, 1) from sums over q_k and 1."""
+        if self.intercept:
+            return torch.cat([total, mass], dim=1)
+        return torch.cat([total + mass * self.shift, torch.zeros_like(mass)], dim=1)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from torchext.data import QuantizedDataset
 from torchext.linear._exact_solution import ExactModel, Targets
-from torchext.linear._losses import Squared
+from torchext.linear._losses import Loss
 
 
 class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
@@ -133,8 +133,12 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
                 else (target * weight[:, None]).sum(0) / weight.sum()
             )
         centred = (target - mean).contiguous()
-        loss = Squared(centred.T.float().contiguous(), None if weight is None else weight.float())
-        targets = Targets(loss, centred, torch.zeros_like(mean), 1.0)
+        loss = Loss(
+            "squared",
+            centred.T.float().contiguous(),
+            None if weight is None else weight.float(),
+        )
+        targets = Targets(loss, centred, torch.zeros_like(mean), 1.0, target.float())
         coef, intercept = self._solve(source, found, targets, weight, alpha, None, seconds)
         intercept = intercept + mean.numpy() if self.fit_intercept else intercept
         self.coef_ = coef[0] if flat else coef

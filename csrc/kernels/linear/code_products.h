@@ -6,7 +6,7 @@
 //   sigma);
 //             x is replaced by the x' with step_j x'_j = w'_j, of which z = Q x' is the exact
 //             image;
-//   backward: the e of a slab of kSlabRows rows is rounded likewise, on its own scale.
+//   backward: the e of a slab of rows is rounded likewise, on its own scale.
 // The integers are exact and the float steps follow the row number: no bit depends on the
 // instruction set or on threads.
 #pragma once
@@ -44,9 +44,10 @@ static inline void put_digits(int32_t r, int digits, int64_t stride, int8_t* to)
 
 /// Rounded model of `outputs` vectors, ready for code_forward.
 struct RoundedModel {
-  const int8_t* digits;        // [outputs*digits][stride], stride = 64*ceil(cols/64), zero padded
-  const double *sigma, *beta;  // [outputs]; beta = sum_j lo_j x'_j
-  int outputs, count;          // count: digits per output
+  const int8_t* digits;  // [outputs*digits][stride], stride = 64*ceil(cols/64), zero padded
+  const double *sigma,
+      *beta;           // [outputs]; beta = sum_j lo_j x'_j, and an intercept if there is one
+  int outputs, count;  // count: digits per output
   int64_t stride;
 };
 
@@ -58,15 +59,24 @@ void round_model(const CodeMatrix& a, double* x, int outputs, int count, int64_t
 void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int64_t end,
                   float* z, int64_t z_stride);
 
-/// Rounds e [outputs, rows] of one slab: digits [outputs*count][stride] at column slab*kSlabRows
-/// (zeroed by the caller), scale[o] and the sum of the integers total[o].
-void round_slab(const CodeMatrix& a, const float* e, int64_t e_stride, int outputs, int count,
-                int64_t slab, int64_t stride, int8_t* digits, double* scale, double* total);
+/// Rounds e [outputs, e_stride], `rows` of each: digits [outputs*count][stride] (zeroed by the
+/// caller), scale[o] and the sum of the integers total[o].
+void round_rows(const float* e, int64_t e_stride, int64_t rows, int outputs, int count,
+                int64_t stride, int8_t* digits, double* scale, double* total);
 
 /// g[o*g_stride + j] = sum_k e'_ok q_kj for the columns of the groups [begin, end), begin a
 /// multiple of 16; scale and total are [slabs][outputs].
 void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, int outputs,
                    int count, const double* scale, const double* total, int64_t begin, int64_t end,
                    double* g, int64_t g_stride);
+
+/// Rows of a slab of code_gram: its codes stay in the cache between both products.
+constexpr int64_t kGramRows = 1024;
+
+/// Both products of slab `slab`: e = v o z with the z of code_forward, rounded by round_rows; then
+/// g[o*(cols + 1) + j] += sum_k e'_ok q_kj, and in column `cols` the sum of e'. v = 1 if `weight`
+/// is null.
+void code_gram(const CodeMatrix& a, const RoundedModel& model, const float* weight, int64_t slab,
+               double* g);
 
 }  // namespace torchext::cpu

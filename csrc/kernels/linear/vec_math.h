@@ -58,8 +58,11 @@ TX_INL float peak16(const float* lanes) {
   return m;
 }
 
-/// exp(x), x clamped to [-87, 87]; about 1 ulp.
-TX_INL VF exp_approx(VF x) {
+/// exp(x) = scale (1 + rest), x clamped to [-87, 87].
+struct ExpParts {
+  VF scale, rest;
+};
+TX_INL ExpParts exp_parts(VF x) {
   x = x < -87.0f ? splat(-87.0f) : x;
   x = x > 87.0f ? splat(87.0f) : x;
   const VF magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
@@ -71,8 +74,19 @@ TX_INL VF exp_approx(VF x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = (p * (r * r) + r) + 1.0f;
-  return p * float_of((to_int(k) + 127) << 23);
+  return {float_of((to_int(k) + 127) << 23), p * (r * r) + r};
+}
+
+/// exp(x), x clamped to [-87, 87]; about 1 ulp.
+TX_INL VF exp_approx(VF x) {
+  const ExpParts e = exp_parts(x);
+  return (e.rest + 1.0f) * e.scale;
+}
+
+/// exp(x) - 1, x clamped to [-87, 87]; a small x loses nothing.
+TX_INL VF expm1_approx(VF x) {
+  const ExpParts e = exp_parts(x);
+  return e.rest * e.scale + (e.scale - 1.0f);
 }
 
 /// log(1 + u) for u in [0, 1], from the series of atanh(u / (2 + u)).

@@ -1,7 +1,9 @@
-// Which exact pass runs, and the losses of a row: scalar, because a row's products cost far more.
+// Which exact pass and loss terms run, and the losses of a row: scalar, because a row's products
+// cost far more.
 #include <cmath>
 
 #include "../../linear/exact_pass.h"
+#include "../../linear/loss_terms.h"
 #include "../dispatch.h"
 
 namespace torchext::cpu {
@@ -15,6 +17,17 @@ ExactPassFn* exact_pass_kernel() noexcept {
   }
 #endif
   return exact_pass_ref;
+}
+
+LossTermsFn* loss_terms_kernel() noexcept {
+#if defined(__x86_64__)
+  switch (active_isa()) {
+    case Isa::avx512: return loss_terms_avx512;
+    case Isa::avx2: return loss_terms_avx2;
+    default: break;
+  }
+#endif
+  return loss_terms_ref;
 }
 
 namespace {
