@@ -42,4 +42,12 @@ T* write_array(const char* op, const char* name, const Tensor& t, ScalarType typ
   return const_cast<T*>(read_array<T>(op, name, t, type, shape));
 }
 
+/// Rows of `t`, one an output, each of `cols` adjacent elements.
+inline int check_outputs(const char* op, const char* name, const Tensor& t, int64_t cols) {
+  TX_CHECK(t.dim() == 2 && t.size(0) >= 1 && t.size(1) == cols, op, name,
+           " must have shape (outputs, ", cols, "), got ", shape_text(t));
+  check_contiguous(op, name, t);
+  return static_cast<int>(check_range(op, "outputs", t.size(0), 1, 65536));
+}
+
 }  // namespace torchext::ops
