@@ -13,6 +13,8 @@ import pytest
 import torch
 from fixed_points import Decoded, Exact, default_ridge
 from linear_sets import REAL, SYNTHETIC, logistic, real, synthetic
+from scipy import stats
+from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from torchext.data import QuantizedDataset, pilot, solvers
@@ -172,14 +174,23 @@ def test_pilot_anchor_at_two_bits(name: str, limit: float) -> None:
         assert store.pilot["F_x0"] == pytest.approx(exact.loss(x0), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cadata", "cpusmall"])
-def test_one_exact_pass_after_the_unanchored_fit(name: str) -> None:
-    store, x = encode(name, 0, bits=2, sampling="nearest")
-    exact, decoded = Exact.of(store, x), Decoded.of(store)
-    ratio = exact.ratio(decoded.anchored(exact, decoded.solve()))
-    assert (
-        round(ratio, 4) <= 1.01
-    )  # cadata 1.01001 (1.0098 before its levels are rounded to 256 points)
+def best_of_many_starts(x: np.ndarray, count: int) -> np.ndarray:
+    """Ascending levels of the scaled columns: the least squared error of ten starts of k-means."""
+    centred = x - x.mean(0)
+    columns = (centred / np.abs(centred).max(0)).T[..., None]
+    means = KMeans(count, n_init=10, random_state=0)
+    return np.sort([means.fit(column).cluster_centers_[:, 0] for column in columns], axis=1)
+
+
+@pytest.mark.parametrize("name, of_one_start", [("cadata", 1.0101), ("cpusmall", 1.01)])
+def test_one_exact_pass_after_the_unanchored_fit(name: str, of_one_start: float) -> None:
+    """1.01 with the least-error levels. Lloyd's iterations as the library starts them end in a local
+    optimum in two columns of cadata, with 12 % more squared error there, and at 1.01001."""
+    best = best_of_many_starts(table(name, 0)[0], 4)
+    for levels, limit in ((best, 1.01), ("lloyd", of_one_start)):
+        store, x = encode(name, 0, bits=2, sampling="nearest", levels=levels)
+        exact, decoded = Exact.of(store, x), Decoded.of(store)
+        assert exact.ratio(decoded.anchored(exact, decoded.solve())) <= limit
 
 
 @pytest.mark.parametrize("name", ["cadata", "cpusmall"])
@@ -235,26 +246,43 @@ def test_logistic_anchor(seed: int) -> None:
 
 
 def test_bits_are_counted_with_all_draws() -> None:
-    """Sizes exact for every width; the two draws of double sampling are fair and independent."""
-    x = np.random.default_rng(0).uniform(size=(64 * 300, 4))
+    """Sizes exact for every width and sampling."""
+    x = np.random.default_rng(0).uniform(size=(64 * 30, 4))
     for bits in range(1, 9):
         for sampling in ("nearest", "stochastic", "double"):
             if sampling == "double" and bits == 1:
                 continue
             store = QuantizedDataset.from_arrays(x, bits=bits, sampling=sampling, random_state=1)
             assert store.codes.numel() * 8 == x.size * bits and store.stored_bits == bits
+
+
+def chi_square_p(d1: torch.Tensor, d2: torch.Tensor, up: np.ndarray) -> tuple[float, float]:
+    """p-values of two independent fair draws: their four outcomes have the chances that ``up`` gives
+    [columns], and whatever the chances are, one draw says nothing about the other."""
+    outcome, rows = d1 + 2 * d2, len(d1)
+    found = np.stack([np.bincount(column, minlength=4) for column in outcome.T.numpy()])
+    chance = np.stack([(1 - up) ** 2, up * (1 - up), up * (1 - up), up**2], 1)
+    statistic = ((found - rows * chance) ** 2 / (rows * chance)).sum()
+    tables = found.reshape(-1, 2, 2)
+    related = sum(stats.chi2_contingency(t, correction=False).statistic for t in tables)
+    return float(stats.chi2.sf(statistic, 3 * len(up))), float(stats.chi2.sf(related, len(up)))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_two_draws_are_fair_and_independent(bits: int) -> None:
+    """20,000 equal values a column, so that every draw of a column has the same chance; chi-square tests.
+    One draw used twice is refused."""
+    chances = np.linspace(0.05, 0.95, 16)
+    intervals = 2 ** (bits - 2)
+    base = np.arange(16) % intervals
+    x = np.tile((base + chances) / intervals, (20_002, 1))
+    x[-2:] = [[0.0], [1.0]]  # the ends of the uniform levels
     store = QuantizedDataset.from_arrays(
-        x, bits=4, sampling="double", random_state=1, shuffle=False
-    )
-    codes = store.read_codes().to(torch.int64)
-    base, d1, d2 = codes & 3, codes >> 2 & 1, codes >> 3
-    a = ((torch.from_numpy(x) - store.mean) / store.scale).float()
-    lo = store.grid[:, 0]
-    step = (store.levels[0].max(1).values - lo) / 4
-    share = ((a - lo) / step - base).double().clamp(0, 1)
-    assert float((share < 0).sum()) == 0
-    spread = (share * (1 - share)).sum().sqrt()
-    for draw in (d1, d2):
-        assert float((draw - share).sum().abs()) < 4 * float(spread)
-    joint = ((d1 - share) * (d2 - share)).sum() / (share * (1 - share)).square().sum().sqrt()
-    assert abs(float(joint)) < 4
+        x, bits=bits, sampling="double", levels="uniform", anchor="none", shuffle=False, random_state=bits
+    )  # fmt: skip
+    codes = store.read_codes().to(torch.int64)[:-2]
+    assert (codes % intervals == torch.from_numpy(base)).all()
+    d1, d2 = codes >> (bits - 2) & 1, codes >> (bits - 1)
+    fair, independent = chi_square_p(d1, d2, chances)
+    assert fair > 0.001 and independent > 0.001
+    assert max(chi_square_p(d1, d1, chances)) < 1e-9
