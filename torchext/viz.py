@@ -233,6 +233,15 @@ def plot_report(
     return _save(figure, path)
 
 
+def must_be_picture(path: str | os.PathLike[str]) -> None:
+    """A ValueError unless the ending of ``path`` names a format that figures can be written in."""
+    figure, _ = _figure(1, 2, width=1.0, height=1.0)
+    formats = sorted(figure.canvas.get_supported_filetypes())
+    ending = os.path.splitext(os.fspath(path))[1][1:].lower()
+    if ending not in formats:
+        raise ValueError(f"{path}: the ending must be one of {', '.join(formats)}, got {ending!r}")
+
+
 def _figure(
     rows: int,
     cols: int,

@@ -41,6 +41,13 @@ def bits_type(text: str) -> int:
     return int(text)
 
 
+def rounded_bits(text: str) -> int:
+    """argparse type of the widths that an SGD step rounds to."""
+    if text not in {"2", "3", "4", "5", "6", "7", "8", "32"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be 2 to 8, or 32 (not rounded)")
+    return int(text)
+
+
 def positive_int(text: str) -> int:
     """argparse type of counts."""
     try:
@@ -72,7 +79,7 @@ def anchor_type(text: str) -> str | int:
 
 #: Encoding options and their values when not given; None on the command line means "not given", so that
 #: an option that a finished store cannot honour is an error and not ignored.
-ENCODING = {
+ENCODING: dict[str, Any] = {
     "bits": 4,
     "sampling": "auto",
     "levels": "auto",
@@ -129,7 +136,12 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
 def encoding_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The encoding options with their defaults filled in."""
     given = {name: getattr(arguments, name) for name in ENCODING}
-    return {name: ENCODING[name] if value is None else value for name, value in given.items()}
+    options = {name: ENCODING[name] if value is None else value for name, value in given.items()}
+    if options["sampling"] == "double" and not 2 <= options["bits"] <= 8:
+        raise UsageError(
+            f"--sampling double needs --bits 2 to 8 (two of them hold the draws), got {options['bits']}"
+        )
+    return options
 
 
 def ratio(bytes_: float, base: float) -> str:
@@ -159,6 +171,19 @@ def must_exist(path: str) -> Path:
     if not os.access(file, os.R_OK):
         raise DataError(f"{path}: no permission to read it")
     return file
+
+
+def must_be_writable(path: str | None) -> None:
+    """A :class:`DataError` before any work is done if an output (None: not wanted; -: printed) cannot be."""
+    if path is None or path == "-":
+        return
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise DataError(f"{path}: the folder {folder} does not exist")
+    if Path(path).is_dir():
+        raise DataError(f"{path}: is a folder, the name of a file is needed")
+    if not Path(path).exists() and not os.access(folder, os.W_OK):
+        raise DataError(f"{path}: no permission to write into {folder}")
 
 
 def kind_of(path: Path) -> str:

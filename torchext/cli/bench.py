@@ -15,8 +15,10 @@ from torchext.cli._common import (
     UsageError,
     bits_type,
     kind_of,
+    must_be_writable,
     must_exist,
     non_negative_float,
+    note,
     positive_int,
     say,
     write_json,
@@ -30,8 +32,9 @@ examples:
   torchext bench houses.csv --target price --baseline sgd-fp32 sklearn --json result.json
 
 Losses are mean squared errors on the full-precision rows, over the least-squares optimum F* (1 is
-perfect). Every sampling is listed beside nearest with Lloyd levels at the same bits and beside float32.
-Seconds are the median epoch; on data that fits the processor's cache low bits save little time.
+perfect). Every sampling is listed beside nearest with Lloyd levels at the same bits and beside float32,
+all with the same anchor. Seconds are the median epoch; on data that fits the processor's cache low bits
+save little time.
 """
 
 
@@ -44,7 +47,9 @@ def add_parser(commands: Any) -> None:
         description="Loss and seconds per epoch at several bit widths, against baselines.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("data", metavar="TABLE.csv", help="the full-precision rows (a regression table)")
+    p.add_argument(
+        "data", metavar="TABLE", help="the full-precision rows: CSV or Parquet, regression"
+    )
     p.add_argument("--target", metavar="NAME", required=True, help="column to predict")
     p.add_argument(
         "--bits",
@@ -100,6 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{arguments.data}: give the table; a store no longer has the full-precision rows to compare with"
         )
+    must_be_writable(arguments.json)
     table = read_table(path, arguments.target)
     assert table.y is not None
     if table.y.dtype.kind not in "fiu":
@@ -107,17 +113,18 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.data}: column {table.target} holds text; bench compares regressions"
         )
     X, y = table.X.astype(np.float32), table.y.astype(np.float64)
-    optimum = least_squares(X, y)
+    optimum, spread = least_squares(X, y), float(y.var())
+    if not spread > 0:
+        raise DataError(f"{arguments.data}: column {table.target} is constant, nothing to compare")
+    determined = optimum <= 1e-12 * spread
+    unit = spread if determined else optimum
     rows: list[dict[str, Any]] = []
     if "sgd-fp32" in arguments.baseline or 32 in arguments.bits:
-        rows.append(measure(X, y, optimum, arguments, 32, "nearest"))
-    for bits in [b for b in arguments.bits if b != 32]:
-        for sampling in dict.fromkeys(["nearest", *arguments.sampling]):
-            if sampling == "double" and bits < 2:
-                continue
-            rows.append(measure(X, y, optimum, arguments, bits, sampling))
+        rows.append(measure(X, y, unit, arguments, 32, "nearest"))
+    for bits in dict.fromkeys(b for b in arguments.bits if b != 32):
+        rows += at_bits(X, y, unit, arguments, bits)
     if "sklearn" in arguments.baseline:
-        rows.append(measure_sklearn(X, y, optimum, arguments))
+        rows.append(measure_sklearn(X, y, unit, arguments))
     say(
         f"{path.name}: {len(X):,} rows x {X.shape[1]} columns, target {table.target}, F* = "
         f"{optimum:.6g} (mean squared error)"
@@ -127,18 +134,46 @@ def run(arguments: argparse.Namespace) -> None:
         f"{arguments.anchor}, "
         f"model copy and residual 8 bits, fixed draws, key {arguments.key}; bits count all draws (2^b levels)"
     )
-    for line in table_lines(rows):
+    if determined:
+        say("the columns determine the target, F* is 0: losses are over the variance of the target")
+    for line in table_lines(rows, "var" if determined else "F*"):
         say(line)
     write_json(
         arguments.json,
-        {"data": path.name, "optimum": optimum, "settings": _settings(arguments), "rows": rows},
+        {
+            "data": path.name,
+            "optimum": optimum,
+            "unit": unit,
+            "settings": _settings(arguments),
+            "rows": rows,
+        },
     )
+
+
+def at_bits(
+    X: np.ndarray, y: np.ndarray, unit: float, arguments: argparse.Namespace, bits: int
+) -> list[dict[str, Any]]:
+    """Nearest and the samplings asked for; where auto takes one of them, its row says so."""
+    rows: dict[str, dict[str, Any]] = {}
+    for sampling in sorted(
+        dict.fromkeys(["nearest", *arguments.sampling]), key=lambda s: s == "auto"
+    ):
+        if sampling == "double" and not 2 <= bits <= 8:
+            note(f"--sampling double is left out at --bits {bits}: it needs 2 to 8")
+            continue
+        row = measure(X, y, unit, arguments, bits, sampling)
+        taken = row["sampling"]
+        if sampling == "auto" and taken in rows:
+            rows[taken]["name"] += " (= auto)"
+        else:
+            rows[sampling] = row
+    return list(rows.values())
 
 
 def measure(
     X: np.ndarray,
     y: np.ndarray,
-    optimum: float,
+    unit: float,
     arguments: argparse.Namespace,
     bits: int,
     sampling: str,
@@ -149,7 +184,7 @@ def measure(
     model = SGDRegressor(
         bits=bits,
         sampling=sampling,
-        anchor="none" if bits == 32 else arguments.anchor,
+        anchor=arguments.anchor,
         alpha=arguments.alpha,
         batch_size=arguments.batch,
         max_iter=arguments.epochs,
@@ -165,6 +200,7 @@ def measure(
         else sampling
         if sampling != "auto"
         else f"auto = {model.sampling_}",
+        "sampling": model.sampling_,
         "bits": bits,
         "levels": report["levels"],
         "layout": report["layout"],
@@ -172,16 +208,16 @@ def measure(
         "epochs": report["epochs"],
         "seconds_per_epoch": report["seconds_per_epoch"],
         "seconds": time.perf_counter() - began,
-        "loss_ratio": mean_squared(X, y, model) / optimum,
+        "loss_ratio": mean_squared(X, y, model) / unit,
         "anchor_ratio": None
         if report["loss_at_anchor"] is None
-        else 2 * report["loss_at_anchor"] / optimum,
+        else 2 * report["loss_at_anchor"] / unit,
         "guards": list(report["guards"]),
     }
 
 
 def measure_sklearn(
-    X: np.ndarray, y: np.ndarray, optimum: float, arguments: argparse.Namespace
+    X: np.ndarray, y: np.ndarray, unit: float, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """scikit-learn's SGDRegressor on standardised columns, epochs timed one by one."""
     from sklearn.linear_model import SGDRegressor
@@ -197,6 +233,7 @@ def measure_sklearn(
     error = float(np.mean((model.predict(A) - y) ** 2))
     return {
         "name": "sklearn SGDRegressor",
+        "sampling": "nearest",
         "bits": 32,
         "levels": "no",
         "layout": "rows",
@@ -204,7 +241,7 @@ def measure_sklearn(
         "epochs": len(seconds),
         "seconds_per_epoch": statistics.median(seconds),
         "seconds": sum(seconds),
-        "loss_ratio": error / optimum,
+        "loss_ratio": error / unit,
         "anchor_ratio": None,
         "guards": [],
     }
@@ -218,7 +255,7 @@ def least_squares(X: np.ndarray, y: np.ndarray) -> float:
     A /= np.where(scale > 0, scale, 1)
     centred = y - y.mean()
     x, *_ = np.linalg.lstsq(A, centred, rcond=None)
-    return max(float(np.mean((A @ x - centred) ** 2)), 1e-300)
+    return float(np.mean((A @ x - centred) ** 2))
 
 
 def mean_squared(X: np.ndarray, y: np.ndarray, model: Any) -> float:
@@ -235,18 +272,23 @@ def mean_squared(X: np.ndarray, y: np.ndarray, model: Any) -> float:
     )
 
 
-def table_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows as text columns; guards below."""
-    head = f"{'sampling':22}{'bits':>5}{'bytes/epoch':>14}{'s/epoch':>11}{'epochs':>8}{'F/F*':>10}"
-    out = [f"{head}{'F(x0)/F*':>10}  levels, layout"]
+def table_lines(rows: list[dict[str, Any]], unit: str) -> list[str]:
+    """The rows as text columns, losses over ``unit``; guards below."""
+    head = f"{'sampling':22}{'bits':>5}{'bytes/epoch':>14}{'s/epoch':>11}{'epochs':>8}{'F/' + unit:>10}"
+    out = [f"{head}{'F(x0)/' + unit:>11}  levels, layout"]
     for r in rows:
-        anchor = "-" if r["anchor_ratio"] is None else f"{r['anchor_ratio']:.4f}"
+        anchor = "-" if r["anchor_ratio"] is None else _ratio(r["anchor_ratio"])
         out.append(
             f"{r['name']:22}{r['bits']:>5}{r['bytes_per_epoch']:>14,}{r['seconds_per_epoch']:>11.2e}{r['epochs']:>8}"
-            f"{r['loss_ratio']:>10.4f}{anchor:>10}  {r['levels']}, {r['layout']}"
+            f"{_ratio(r['loss_ratio']):>10}{anchor:>11}  {r['levels']}, {r['layout']}"
         )
     out += [f"guard ({r['name']}, {r['bits']} bits): {text}" for r in rows for text in r["guards"]]
     return out
+
+
+def _ratio(value: float) -> str:
+    """Four decimals where they say something."""
+    return f"{value:.4f}" if 0.01 <= value < 1e5 else f"{value:.2e}"
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torchext.cli._common import DataError, UsageError, kind_of, must_exist, note
+from torchext.cli._common import DataError, UsageError, kind_of, must_be_writable, must_exist, note
 from torchext.cli._table import read_table
 
 EPILOG = """\
@@ -29,11 +29,11 @@ def add_parser(commands: Any) -> None:
         "predict",
         help="apply a trained model to a table",
         epilog=EPILOG,
-        description="Apply a trained model to the rows of a CSV file.",
+        description="Apply a trained model to the rows of a table.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("model", metavar="MODEL", help="model or checkpoint written by 'torchext train'")
-    p.add_argument("data", metavar="DATA.csv", help="rows to predict: CSV, plain or gzip")
+    p.add_argument("data", metavar="DATA", help="rows to predict: CSV, plain or gzip, or Parquet")
     p.add_argument(
         "--out", metavar="FILE", help="write predictions here instead of standard output"
     )
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = must_exist(arguments.model)
     if kind_of(path) != "model":
         raise DataError(f"{arguments.model}: not a model written by 'torchext train'")
+    must_be_writable(arguments.out)
     model = load_model(path)
     names = getattr(model, "feature_names_in_", None)
     table = read_table(
@@ -104,7 +105,7 @@ def _output(model: Any, scores: np.ndarray, proba: bool) -> tuple[list[str], lis
     softmax = type(model).__name__ == "LogisticRegression"
     if not softmax and getattr(model, "loss", "") != "log_loss":
         raise UsageError(
-            "--proba needs a logistic model; train with --model logistic or --loss log_loss"
+            "--proba needs a logistic model; train with --model logistic or --loss logistic"
         )
     if scores.shape[1] == 1:
         p = 0.5 * (1 + np.tanh(0.5 * scores[:, 0]))  # the logistic function, without overflow

@@ -13,6 +13,7 @@ from torchext.cli._common import (
     add_encoding,
     encoding_of,
     kind_of,
+    must_be_writable,
     must_exist,
     non_negative_float,
     ratio,
@@ -20,7 +21,7 @@ from torchext.cli._common import (
     size,
     write_json,
 )
-from torchext.cli._table import header_of
+from torchext.cli._table import is_parquet, target_of
 
 EPILOG = """\
 examples:
@@ -83,14 +84,10 @@ def build(
         )
     if arguments.target is None:
         raise UsageError("--target NAME is missing: the column to predict")
-    target: str | int = arguments.target
-    parquet = path.suffix in (".parquet", ".pq")
-    if arguments.target.isdigit() and (parquet or arguments.target not in header_of(path)[0]):
-        target = int(arguments.target)
-    reader: Any = QuantizedDataset.from_parquet if parquet else QuantizedDataset.from_csv
+    reader: Any = QuantizedDataset.from_parquet if is_parquet(path) else QuantizedDataset.from_csv
     return reader(
         path,
-        target=target,
+        target=target_of(path, arguments.target),
         loss=loss,
         random_state=arguments.key,
         path=out,
@@ -104,9 +101,12 @@ def run(arguments: argparse.Namespace) -> None:
     path = must_exist(arguments.data)
     if kind_of(path) in ("store", "model"):
         raise DataError(f"{arguments.data}: already a torchext file, not a table")
-    folder = Path(arguments.out).resolve().parent
-    if not folder.is_dir():
-        raise DataError(f"{arguments.out}: the folder {folder} does not exist")
+    if arguments.bits == 32:
+        raise UsageError(
+            "--bits 32 keeps the rows as they are and makes no store; train on the table"
+        )
+    must_be_writable(arguments.out)
+    must_be_writable(arguments.json)
     began = time.perf_counter()
     loss = {"squared": "squared_error", "logistic": "log_loss"}[arguments.loss]
     store = build(path, arguments, loss, arguments.out, arguments.alpha)

@@ -23,10 +23,12 @@ from torchext.cli._common import (
     add_encoding,
     encoding_of,
     kind_of,
+    must_be_writable,
     must_exist,
     non_negative_float,
     note,
     positive_int,
+    rounded_bits,
     say,
     write_json,
 )
@@ -102,23 +104,24 @@ def add_parser(commands: Any) -> None:
     )
     g.add_argument(
         "--model-bits",
-        type=positive_int,
+        type=rounded_bits,
         default=8,
         metavar="B",
         help="model copy read in a step: 2-8 or 32 (default 8)",
     )
     g.add_argument(
         "--residual-bits",
-        type=positive_int,
+        type=rounded_bits,
         default=8,
         metavar="B",
         help="residual: 2-8 or 32 (default 8)",
     )
     g.add_argument(
         "--gradient-bits",
-        type=positive_int,
+        type=rounded_bits,
+        default=32,
         metavar="B",
-        help="gradient: 2-8 (default: not quantized)",
+        help="gradient: 2-8 or 32 (default 32, not rounded)",
     )
     g.add_argument(
         "--epochs",
@@ -156,9 +159,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, write the model, report."""
     path = must_exist(arguments.data)
-    folder = Path(arguments.out).resolve().parent
-    if not folder.is_dir():
-        raise DataError(f"{arguments.out}: the folder {folder} does not exist")
+    for output in (arguments.out, arguments.plot, arguments.json):
+        must_be_writable(output)
+    if arguments.plot:
+        from torchext.viz import must_be_picture
+
+        must_be_picture(arguments.plot)
     kind = kind_of(path)
     if kind in ("model", "safetensors"):
         raise DataError(f"{arguments.data}: not a store or a table of numbers")
@@ -198,7 +204,7 @@ def _sgd(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, str
         "alpha": 1e-4 if arguments.alpha is None else arguments.alpha,
         "model_bits": arguments.model_bits,
         "residual_bits": arguments.residual_bits,
-        "gradient_bits": arguments.gradient_bits,
+        "gradient_bits": None if arguments.gradient_bits == 32 else arguments.gradient_bits,
         "batch_size": arguments.batch,
         "max_iter": arguments.epochs,
         "device": arguments.device,
@@ -305,11 +311,17 @@ def _finish(
                 f"{report['bits_per_value']} 32"
             )
     else:
-        for name in ("bits_per_value_", "n_anchors_", "n_code_passes_", "grad_norm_"):
-            if hasattr(model, name):
-                facts[name.rstrip("_")] = getattr(model, name)
-                say(f"{name.rstrip('_').replace('_', ' ')}: {getattr(model, name)}")
-    if kind == "table" and target is not None and path.suffix not in (".parquet", ".pq"):
+        report = model.report_
+        say(
+            f"{report['bits_per_value']} bits per value, stored {report['stored_bits_per_value']:.3g}, "
+            f"sampling nearest, {report['levels']} levels; {report['full_precision_passes']} passes over the "
+            f"full-precision rows, {report['code_passes']} over the codes"
+        )
+        if report["full_precision_passes"]:
+            how = ", finished on the full-precision rows" if report["fell_back"] else ""
+            say(f"gradient {report['gradient_norm']:.1e} of that at 0 (exact){how}")
+        facts["report"] = report
+    if kind == "table" and target is not None:
         if path.stat().st_size <= SCORE_LIMIT:
             facts |= _score(model, path, target)
         else:

@@ -16,22 +16,39 @@ from torchext.data.streams import collect
 _ROWS = 8192
 
 
-def from_parquet(table: Any, target: str | int | None, options: Options) -> Source:
-    """See :meth:`QuantizedDataset.from_parquet`."""
+def _arrow() -> Any:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         raise ImportError(
             "reading Parquet needs pyarrow: pip install 'torchext-zipml[data]'"
         ) from None
+    return pyarrow
+
+
+def _open(path: str | Path) -> Any:
+    pa = _arrow()
+    try:
+        return pa.parquet.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{Path(path).name}: not a Parquet file ({reason})") from None
+
+
+def names_of(path: str | Path) -> list[str]:
+    """Column names of a Parquet file."""
+    return [str(name) for name in _open(path).schema_arrow.names]
+
+
+def from_parquet(
+    table: Any, target: str | int | None, options: Options, chosen: list[int] | None = None
+) -> Source:
+    """See :meth:`QuantizedDataset.from_parquet`; ``chosen``: the feature columns in the order wanted."""
+    pa = _arrow()
     label = "table"
     if isinstance(table, (str, Path)):
-        label = Path(table).name
-        try:
-            file = pq.ParquetFile(table)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{label}: not a Parquet file ({str(error).splitlines()[0]})") from None
+        label, file = Path(table).name, _open(table)
         schema, batches = file.schema_arrow, file.iter_batches(_ROWS)
     elif isinstance(table, pa.Table):
         schema, batches = table.schema, iter(table.to_batches(_ROWS))
@@ -39,7 +56,7 @@ def from_parquet(table: Any, target: str | int | None, options: Options) -> Sour
         schema, batches = table.schema, iter(table)
     names = [str(name) for name in schema.names]
     at = _find(label, names, target)
-    columns = [j for j in range(len(names)) if j != at]
+    columns = [j for j in range(len(names)) if j != at] if chosen is None else chosen
     if len(columns) > MAX_COLS:
         raise DataError(
             f"{label}: {len(columns)} feature columns, the kernels take up to {MAX_COLS}"

@@ -47,10 +47,15 @@ def pieces(path: Path) -> Iterator[Numbered]:
 
 
 class Csv:
-    """Splits lines of a CSV file into features and target."""
+    """Splits lines of a CSV file into features (all other columns, or the chosen ones) and target."""
 
     def __init__(
-        self, path: Path, target: str | int | None, header: bool | None, delimiter: str | None
+        self,
+        path: Path,
+        target: str | int | None,
+        header: bool | None = None,
+        delimiter: str | None = None,
+        chosen: list[int] | None = None,
     ) -> None:
         self.path, self.pieces = path, pieces(path)
         first = next(self.pieces, None)
@@ -66,7 +71,8 @@ class Csv:
         )
         self.first = first[1:] if self.named else first
         self.target = self._find(target, names)
-        self.columns = [j for j in range(self.width) if j != self.target]
+        others = [j for j in range(self.width) if j != self.target]
+        self.columns = others if chosen is None else chosen
         self.names = [names[j] for j in self.columns] if self.named else None
         self.all_names = names
         self.lines: list[Array] = []
@@ -180,9 +186,10 @@ def from_csv(
     header: bool | None,
     delimiter: str | None,
     options: Options,
+    chosen: list[int] | None = None,
 ) -> Source:
-    """See :meth:`QuantizedDataset.from_csv`."""
-    reader = Csv(Path(path), target, header, delimiter)
+    """See :meth:`QuantizedDataset.from_csv`; ``chosen``: the feature columns in the order wanted."""
+    reader = Csv(Path(path), target, header, delimiter, chosen)
     source = collect(reader.blocks(), reader.names, reader.path.name, options)
     numbers = np.concatenate(reader.lines)
     source.place = lambda row: f"line {int(numbers[row])}"

@@ -68,7 +68,7 @@ class Report:
             f"{self.bytes_per_epoch:,} bytes per epoch (float32: {self.float32_bytes_per_epoch:,}), "
             f"{self.seconds_per_epoch:.3g} s per epoch, {self.epochs} epochs, "
             f"{self.steps} steps of {self.batch_size} rows",
-            f"model {self.model_bits}, residual {self.residual_bits}, gradient {self.gradient_bits or 'no'} "
+            f"model {self.model_bits}, residual {self.residual_bits}, gradient {self.gradient_bits or 32} "
             f"bits; {self.schedule} steps from {self.step_size:.3g}; penalty {self.penalty}; key {self.key}",
             f"auto: {self.auto}",
             f"anchor {self.anchor}: loss at x0 "
