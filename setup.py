@@ -24,6 +24,13 @@ for tool in ("cmake", "ninja"):
         sys.exit(f"torchext needs {tool}: pip install {tool}")
 
 
+if "TORCHEXT_NATIVE=ON" in os.environ.get("CMAKE_ARGS", ""):
+    sys.exit(
+        "TORCHEXT_NATIVE=ON is for builds in place, a wheel must run on every processor: "
+        "make build CMAKE_FLAGS=-DTORCHEXT_NATIVE=ON"
+    )
+
+
 def jobs() -> str:
     """MAX_JOBS, or as many compilers as fit into the free memory at 4 GiB each."""
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**32
@@ -42,6 +49,8 @@ class CMakeBuild(build_ext):
         ]
         if "TORCHEXT_CUDA" in os.environ:
             options.append(f"-DTORCHEXT_CUDA={os.environ['TORCHEXT_CUDA']}")
+        # The build tree may have been configured by `make build` with other options.
+        options.append("-DTORCHEXT_NATIVE=OFF")
         subprocess.check_call(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *options])
         subprocess.check_call(["cmake", "--build", build, "-j", jobs()])
         subprocess.check_call(

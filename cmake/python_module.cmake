@@ -22,10 +22,23 @@ target_compile_options(torchext_stable INTERFACE "-ffile-prefix-map=${TORCH_DIR}
 target_link_libraries(torchext_stable INTERFACE ${TORCH_DIR}/lib/libtorch.so ${TORCH_DIR}/lib/libtorch_cpu.so
                                                 ${TORCH_DIR}/lib/libc10.so)
 
+# module.cpp is all that knows Python, so the other objects serve both libraries.
 file(GLOB TORCHEXT_OP_SOURCES CONFIGURE_DEPENDS csrc/ops/*.cpp)
-Python_add_library(_C MODULE ${TORCHEXT_OP_SOURCES})
+list(FILTER TORCHEXT_OP_SOURCES EXCLUDE REGEX "/module\\.cpp$")
+add_library(torchext_op_objects OBJECT ${TORCHEXT_OP_SOURCES})
+set_target_properties(torchext_op_objects PROPERTIES CXX_STANDARD 20)
+target_compile_options(torchext_op_objects PRIVATE ${native_flags})
+target_link_libraries(torchext_op_objects PRIVATE torchext_options torchext_kernels torchext_stable)
+Python_add_library(_C MODULE csrc/ops/module.cpp)
 set_target_properties(_C PROPERTIES PREFIX "" SUFFIX ".abi3.so" CXX_STANDARD 20)
-target_link_libraries(_C PRIVATE torchext_options torchext_kernels torchext_stable)
+target_link_libraries(_C PRIVATE torchext_op_objects torchext_options torchext_kernels torchext_stable)
+
+# libtorchext_ops: for C++ programs on libtorch; loading it registers the ops (docs/building.md).
+if(TORCHEXT_OPS_LIB)
+  add_library(torchext_ops SHARED)
+  target_link_libraries(torchext_ops PRIVATE torchext_op_objects torchext_kernels torchext_stable)
+  install(TARGETS torchext_ops LIBRARY DESTINATION lib COMPONENT ops)
+endif()
 
 # _C_cuda: the same for CUDA; g++ compiles it, nvcc saw only the kernels. A CPU build of torch has no use for it.
 set(TORCHEXT_BUILT_CUDA "")

@@ -20,7 +20,7 @@ def diagnosis() -> str:
     facts = {
         "torchext": f"{torchext.__version__} (built with torch {_build.BUILT_TORCH}, "
         f"ABI target {_build.TORCH_TARGET})",
-        "compiler": _build.COMPILER,
+        "compiler": _build.COMPILER + (", for this processor only" if _build.NATIVE else ""),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "python": f"{platform.python_version()} on {platform.platform()}",
         "cpu isa": torchext.cpu_isa(),

@@ -23,6 +23,14 @@ for wanted in ("torchext/_C.abi3.so", "torchext/_build.py", "torchext/py.typed",
 print(f"wheel: {len(names)} files")
 P
 
+# One ABI for every Python, and nothing in it that a wheel should not hold.
+for tool in abi3audit check-wheel-contents; do
+  PATH="$(dirname "$python"):$PATH" command -v "$tool" > /dev/null ||
+    { echo "$tool was not found; install it with: $python -m pip install $tool" >&2; exit 1; }
+done
+PATH="$(dirname "$python"):$PATH" abi3audit --strict --summary "${wheel[0]}"
+PATH="$(dirname "$python"):$PATH" check-wheel-contents "${wheel[0]}"
+
 echo "clean environment"
 "$python" -m venv "$work/venv"
 installed="$work/venv/bin/python"
@@ -52,6 +60,22 @@ for request in "torchext CONFIG REQUIRED COMPONENTS torch" "torchext 99 CONFIG R
     exit 1
   fi
 done
+echo "ops without Python"
+trap 'cmake -DTORCHEXT_OPS_LIB=OFF "$build" > /dev/null; rm -rf "$work"' EXIT
+{ cmake -DTORCHEXT_OPS_LIB=ON "$build" && cmake --build "$build" --target torchext_ops &&
+  cmake --install "$build" --component ops --prefix "$work/prefix"; } > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+library="$work/prefix/lib/libtorchext_ops.so"
+if nm -D --undefined-only "$library" | grep -w '_\?Py[A-Z]\w*'; then
+  echo "libtorchext_ops.so needs the Python symbols above" >&2
+  exit 1
+fi
+torch=$("$python" -c 'import os, torch; print(os.path.dirname(torch.__file__))')
+c++ -std=c++20 -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include" \
+  "$root/examples/cpp/ops/fold_in.cpp" -o "$work/fold_in" -Wl,--no-as-needed "$library" \
+  -L "$torch/lib" -ltorch -ltorch_cpu -lc10
+LD_LIBRARY_PATH="$work/prefix/lib:$torch/lib" "$work/fold_in" | tee "$work/out"
+[ "$(tr '\n' ' ' < "$work/out")" = "c9739cd5eacbd08f e77ddc74207102a9 955cdfb874ac609b " ]
+
 if grep -rIl "$root" "$work/prefix" | grep .; then
   echo "the installed files above name the source tree" >&2
   exit 1
