@@ -51,6 +51,11 @@ enum OutputSum : int {
       3,  // q l'(zq, y), zq = q x0 + intercept; double: (q1 l'(zq2) + q2 l'(zq1)) / 2
 };
 
+/// Whether a quotient by `scale` may be formed from its inverse and exact remainders: those stay
+/// above the subnormal numbers wherever the quotient is not 0 in float, and nothing overflows that
+/// a division would not.
+static inline bool quotient_by_inverse(double scale) { return scale >= 0x1p-800 && scale <= 0x1p800; }
+
 enum class EncodeMode : int { nearest = 0, stochastic = 1, twice = 2 };
 
 /// What is known of the columns before the pass; arrays are padded to `padded` = 16*ceil(cols/16)
@@ -62,6 +67,7 @@ struct EncodePlan {
   Key key;         // already folded: fold_in(fold_in(user key, DATA), copy)
   uint64_t pitch;  // elements per row of the random stream: 64*ceil(cols/64)
   const double *mean, *scale;
+  const double* inverse_scale;  // fl(1/scale), null unless quotients may be formed with it
   // Table search: per column `width` = 2^steps floats (16 if less), thresholds in Eytzinger order
   // from index 1, then levels[i] = L_i and upper[i] = L_{i+1}. Codes are the number of thresholds
   // below a.
@@ -90,7 +96,8 @@ struct EncodeTile {
       *q2;  // [padded][64] scaled and decoded values, zero rows beyond `rows` undefined but finite
   double* z;  // [outputs][3][64]: += a x0, q x0, q2 x0 in column order; unused without an anchor
   const double* y;   // [64] targets as in GradientTile, for `targets`
-  double* targets;   // [cols][kOutputSums] += those of the only output; null: gradient_tile does it
+  double* targets;   // [padded][kOutputSums] += those of the only output; null: gradient_tile
+                     // does it
   double* moments;   // [padded][kMomentSlots] += tile sums
   int64_t* clipped;  // [cols] += values outside the bounds; unused without bounds
 };

@@ -14,7 +14,7 @@ enum class AnchorLoss : int { squared_error = 0, log_loss = 1 };
 struct EncodeSetup {
   EncodePlan plan{};
   AnchorLoss loss = AnchorLoss::squared_error;
-  std::vector<double> mean, scale, x0;
+  std::vector<double> mean, scale, inverse_scale, x0;
   std::vector<float> thresholds, levels, upper, lo, step, inverse, bounds;
   std::vector<int32_t> last;
   std::vector<double> intercept;  // [outputs]

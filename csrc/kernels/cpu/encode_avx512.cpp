@@ -7,38 +7,65 @@ namespace {
 
 constexpr int kVectors = 4;  // registers of a tile's column
 
-/// Rows of 16 columns from col: scaled values a, transposed into tile.a.
-template <bool kF64>
-inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col) {
-  const int64_t left = p.cols - col;
-  const auto mask = static_cast<__mmask16>(left >= 16 ? 0xFFFF : (1 << left) - 1);
-  const __m512d mu0 = _mm512_loadu_pd(p.mean + col), mu1 = _mm512_loadu_pd(p.mean + col + 8);
-  const __m512d s0 = _mm512_loadu_pd(p.scale + col), s1 = _mm512_loadu_pd(p.scale + col + 8);
-  for (int v = 0; v < kVectors; ++v) {
-    __m512 a[16];
+template <class T, bool kWhole>
+inline __m512d load8(const T* x, unsigned mask) {
+  const auto some = static_cast<__mmask8>(mask);
+  if constexpr (sizeof(T) == 8) {
+    return kWhole ? _mm512_loadu_pd(x) : _mm512_maskz_loadu_pd(some, x);
+  } else {
+    return _mm512_cvtps_pd(kWhole ? _mm256_loadu_ps(x) : _mm256_maskz_loadu_ps(some, x));
+  }
+}
+
+/// Rows 16 v .. 16 v + 15 of 16 columns from col: scaled values a, transposed into tile.a. Without
+/// kDivide by the inverse, and false if a value is not finite: then it is a division's to answer.
+template <class T, bool kWhole, bool kDivide>
+inline bool scale_rows(const EncodePlan& p, const EncodeTile& t, int64_t col, int v) {
+  const unsigned mask = kWhole ? 0xFFFF : (1u << (p.cols - col)) - 1;
+  __m512d mean[2], scale[2], inverse[2];
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    mean[h] = _mm512_loadu_pd(p.mean + col + 8 * h);
+    scale[h] = _mm512_loadu_pd(p.scale + col + 8 * h);
+    if constexpr (!kDivide) inverse[h] = _mm512_loadu_pd(p.inverse_scale + col + 8 * h);
+  }
+  __m512 a[16], zero = _mm512_setzero_ps();  // stays zero while all values are finite
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      const int64_t row = 16 * v + i;
-      const int64_t at =
-          (row < t.rows ? row : 0) * t.row_stride + col;  // missing rows repeat the first
-      __m512d x0, x1;
-      if constexpr (kF64) {
-        const double* x = static_cast<const double*>(t.x) + at;
-        x0 = _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), x);
-        x1 = _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask >> 8), x + 8);
+  for (int i = 0; i < 16; ++i) {
+    const int64_t row = 16 * v + i < t.rows ? 16 * v + i : 0;  // missing rows repeat the first
+    const T* x = static_cast<const T*>(t.x) + row * t.row_stride + col;
+    __m256 half[2];
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m512d d = _mm512_sub_pd(load8<T, kWhole>(x + 8 * h, mask >> (8 * h)), mean[h]);
+      if constexpr (kDivide) {
+        half[h] = _mm512_cvtpd_ps(_mm512_div_pd(d, scale[h]));
       } else {
-        const float* from = static_cast<const float*>(t.x) + at;
-        const __m512 x = _mm512_maskz_loadu_ps(mask, from);
-        x0 = low_half(x);
-        x1 = high_half(x);
+        half[h] = _mm512_cvtpd_ps(quotient(d, scale[h], inverse[h]));
       }
-      const __m256 lo = _mm512_cvtpd_ps(_mm512_div_pd(_mm512_sub_pd(x0, mu0), s0));
-      const __m256 hi = _mm512_cvtpd_ps(_mm512_div_pd(_mm512_sub_pd(x1, mu1), s1));
-      a[i] = _mm512_insertf32x8(_mm512_castps256_ps512(lo), hi, 1);
     }
-    transpose_16x16(a);
+    a[i] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
+    if constexpr (!kDivide) zero = _mm512_fmadd_ps(a[i], _mm512_setzero_ps(), zero);
+  }
+  transpose_16x16(a);
 #pragma GCC unroll 16
-    for (int c = 0; c < 16; ++c) _mm512_store_ps(t.a + (col + c) * kEncodeTile + 16 * v, a[c]);
+  for (int c = 0; c < 16; ++c) _mm512_store_ps(t.a + (col + c) * kEncodeTile + 16 * v, a[c]);
+  return kDivide || _mm512_cmp_ps_mask(zero, zero, _CMP_UNORD_Q) == 0;
+}
+
+template <class T, bool kWhole>
+inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col) {
+  for (int v = 0; v < kVectors; ++v) {
+    if (p.inverse_scale == nullptr || !scale_rows<T, kWhole, false>(p, t, col, v))
+      scale_rows<T, kWhole, true>(p, t, col, v);
+  }
+}
+
+inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col) {
+  if (p.cols - col >= 16) {
+    (t.f64 ? scale_columns<double, true> : scale_columns<float, true>)(p, t, col);
+  } else {
+    (t.f64 ? scale_columns<double, false> : scale_columns<float, false>)(p, t, col);
   }
 }
 
@@ -67,32 +94,50 @@ inline Cell find_affine(const EncodePlan& p, int64_t col, __m512 a) {
   return {i, level(i), level(_mm512_add_epi32(i, one))};
 }
 
-/// One column of a tile: searches, rounds, sums; leaves its codes in code[4].
+/// What the sums of a group need beside a and q.
+struct Neighbours {
+  alignas(64) float lower[4][kEncodeTile], upper[4][kEncodeTile];
+};
+
+/// Counts the values of one column outside its bounds, if there are any.
+inline void count_clipped(const EncodePlan& p, const EncodeTile& t, int64_t col, __m512 least,
+                          __m512 most) {
+  const __m512 low = _mm512_set1_ps(p.bounds[2 * col]), high = _mm512_set1_ps(p.bounds[2 * col + 1]);
+  if ((_mm512_cmp_ps_mask(least, low, _CMP_LT_OQ) | _mm512_cmp_ps_mask(most, high, _CMP_GT_OQ)) == 0)
+    return;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const float a = t.a[col * kEncodeTile + r];
+    if (a < p.bounds[2 * col] || a > p.bounds[2 * col + 1]) ++t.clipped[col];
+  }
+}
+
+/// Searches and rounds column c of the group from col; leaves its codes in code[4].
 /// kSteps: depth of the table search, 0 for affine levels.
-template <EncodeMode kMode, int kSteps, bool kWeighted>
-inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col, const char* ahead,
-                          const __m512i (*random)[kVectors][4], __m512i* code) {
+template <EncodeMode kMode, int kSteps>
+inline void round_column(const EncodePlan& p, const EncodeTile& t, int64_t col, int64_t c,
+                         const char* ahead, const __m512i (*random)[kVectors][4], __m512i* code,
+                         Neighbours* near) {
   constexpr bool kTwice = kMode == EncodeMode::twice, kDraw = kMode != EncodeMode::nearest;
   constexpr int kLog = kSteps < 4 ? 4 : kSteps;
-  const float* a_col = t.a + col * kEncodeTile;
-  const float *thresholds = p.thresholds + col * p.width, *levels = p.levels + col * p.width;
-  const float* uppers = p.upper + col * p.width;
-  __m512d sum[kMomentSlots];
-#pragma GCC unroll 8
-  for (auto& s : sum) s = _mm512_setzero_pd();
+  const int64_t j = col + c;
+  const float *thresholds = p.thresholds + j * p.width, *levels = p.levels + j * p.width;
+  const float* uppers = p.upper + j * p.width;
+  __m512 least = _mm512_set1_ps(__builtin_inff()), most = _mm512_set1_ps(-__builtin_inff());
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
-    const __m512 a = _mm512_load_ps(a_col + 16 * v);
-    _mm_prefetch(ahead + (4 * (col % 16) + v) * t.row_stride * (t.f64 ? 8 : 4), _MM_HINT_T1);
+    const __m512 a = _mm512_load_ps(t.a + j * kEncodeTile + 16 * v);
+    least = _mm512_min_ps(a, least);  // of a NaN and a number the number
+    most = _mm512_max_ps(a, most);
+    _mm_prefetch(ahead + (4 * (j % 16) + v) * t.row_stride * (t.f64 ? 8 : 4), _MM_HINT_T1);
     Cell cell;
     if constexpr (kSteps == 0) {
-      cell = find_affine(p, col, a);
+      cell = find_affine(p, j, a);
     } else {
       cell.index = search<kSteps>(a, thresholds);
       cell.lower = lookup<kLog>(levels, cell.index);
       if constexpr (kDraw) cell.upper = lookup<kLog>(uppers, cell.index);
     }
-    __m512 q = cell.lower, q2 = q;
+    __m512 q = cell.lower;
     if constexpr (kMode == EncodeMode::nearest && kSteps == 0) {
       const __m512 middle =
           _mm512_mul_ps(_mm512_add_ps(cell.lower, cell.upper), _mm512_set1_ps(0.5f));
@@ -105,66 +150,138 @@ inline void encode_column(const EncodePlan& p, const EncodeTile& t, int64_t col,
       const __m512 width = _mm512_sub_ps(cell.upper, cell.lower);
       const __m512 f = _mm512_div_ps(_mm512_sub_ps(a, cell.lower), width);
       const __mmask16 two = _mm512_cmp_ps_mask(width, _mm512_setzero_ps(), _CMP_GT_OQ);
-      const __mmask16 up =
-          _mm512_mask_cmp_ps_mask(two, unit_rows(random[0][v][col % 4]), f, _CMP_LT_OQ);
+      const __mmask16 up = _mm512_mask_cmp_ps_mask(two, unit_rows(random[0][v][c]), f, _CMP_LT_OQ);
       q = _mm512_mask_mov_ps(cell.lower, up, cell.upper);
       const int bit = kTwice ? 1 << (p.bits - 2) : 1;
       cell.index = _mm512_mask_add_epi32(cell.index, up, cell.index, _mm512_set1_epi32(bit));
       if constexpr (kTwice) {
         const __mmask16 up2 =
-            _mm512_mask_cmp_ps_mask(two, unit_rows(random[1][v][col % 4]), f, _CMP_LT_OQ);
-        q2 = _mm512_mask_mov_ps(cell.lower, up2, cell.upper);
+            _mm512_mask_cmp_ps_mask(two, unit_rows(random[1][v][c]), f, _CMP_LT_OQ);
+        const __m512 q2 = _mm512_mask_mov_ps(cell.lower, up2, cell.upper);
         cell.index = _mm512_mask_add_epi32(cell.index, up2, cell.index, _mm512_set1_epi32(2 * bit));
-        _mm512_store_ps(t.q2 + col * kEncodeTile + 16 * v, q2);
+        _mm512_store_ps(t.q2 + j * kEncodeTile + 16 * v, q2);
       }
+      _mm512_store_ps(near->lower[c] + 16 * v, cell.lower);
+      _mm512_store_ps(near->upper[c] + 16 * v, cell.upper);
     }
-    _mm512_store_ps(t.q + col * kEncodeTile + 16 * v, q);
+    _mm512_store_ps(t.q + j * kEncodeTile + 16 * v, q);
     code[v] = cell.index;
-    if (p.bounds != nullptr) {
-      const int64_t rest = t.rows - 16 * v;
-      const auto rows = static_cast<__mmask16>(rest >= 16  ? 0xFFFF
-                                               : rest <= 0 ? 0
-                                                           : (1 << rest) - 1);
-      const __mmask16 low =
-          _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col]), _CMP_LT_OQ);
-      const __mmask16 high =
-          _mm512_mask_cmp_ps_mask(rows, a, _mm512_set1_ps(p.bounds[2 * col + 1]), _CMP_GT_OQ);
-      const auto outside = static_cast<unsigned>(low | high);
-      if (outside != 0) t.clipped[col] += __builtin_popcount(outside);
+  }
+  if (p.bounds != nullptr) count_clipped(p, t, j, least, most);
+}
+
+/// What is summed over a column beside its moments.
+enum class Extra { none, targets, dots };
+
+inline __m512d load_wide(const float* x) { return _mm512_cvtps_pd(_mm256_load_ps(x)); }
+
+inline void add_to(double* out, __m512d x) {
+  _mm512_storeu_pd(out, _mm512_add_pd(_mm512_loadu_pd(out), x));
+}
+
+/// The sums of columns c and c + 1 of the group from col; converting from memory costs half of
+/// converting from a register. targets: those of the only output; dots: the columns' shares of z.
+template <EncodeMode kMode, bool kWeighted, Extra kExtra>
+void sum_pair(const EncodePlan& p, const EncodeTile& t, int64_t col, int64_t c,
+              const Neighbours& near) noexcept {
+  constexpr bool kTwice = kMode == EncodeMode::twice, kDraw = kMode != EncodeMode::nearest;
+  constexpr bool kTargets = kExtra == Extra::targets, kDots = kExtra == Extra::dots;
+  const __m512d zero = _mm512_setzero_pd(), half = _mm512_set1_pd(0.5);
+  __m512d sum[2][kMomentSlots], target[2][kOutputSums];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+#pragma GCC unroll 8
+    for (auto& s : sum[i]) s = zero;
+#pragma GCC unroll 4
+    for (auto& s : target[i]) s = zero;
+  }
+#pragma GCC unroll 2
+  for (int64_t at = 0; at < kEncodeTile; at += 8) {
+    const __m512d w = kWeighted ? _mm512_loadu_pd(t.weight + at) : _mm512_set1_pd(1.0);
+    const auto times = [w](__m512d x) { return kWeighted ? _mm512_mul_pd(w, x) : x; };
+    const auto add_weighted = [w](__m512d* s, __m512d x) {
+      *s = kWeighted ? _mm512_fmadd_pd(w, x, *s) : _mm512_add_pd(x, *s);
+    };
+    const auto add = [](__m512d* s, __m512d x, __m512d y) { *s = _mm512_fmadd_pd(x, y, *s); };
+    __m512d z[3];
+#pragma GCC unroll 3
+    for (int d = 0; d < (kTwice ? 3 : 2); ++d) {
+      if constexpr (kDots) z[d] = _mm512_loadu_pd(t.z + d * kEncodeTile + at);
     }
 #pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      const auto half = [h](__m512 x) { return h == 0 ? low_half(x) : high_half(x); };
-      const __m512d w =
-          kWeighted ? _mm512_loadu_pd(t.weight + 16 * v + 8 * h) : _mm512_set1_pd(1.0);
-      const auto times = [w](__m512d x) { return kWeighted ? _mm512_mul_pd(w, x) : x; };
-      const __m512d da = half(a), dq = half(q), d = _mm512_sub_pd(dq, da);
+    for (int i = 0; i < 2; ++i) {
+      const int64_t j = col + c + i, from = j * kEncodeTile + at;
+      __m512d *s = sum[i], *to = target[i];
+      const __m512d a = load_wide(t.a + from), q = load_wide(t.q + from), d = _mm512_sub_pd(q, a);
+      __m512d error = d, q2 = q;
       if constexpr (kTwice) {
-        const __m512d dq2 = half(q2), d2 = _mm512_sub_pd(dq2, da),
-                      half_w = _mm512_mul_pd(_mm512_set1_pd(0.5), w);
-        sum[kSquaredError] = _mm512_fmadd_pd(_mm512_mul_pd(half_w, d), d, sum[kSquaredError]);
-        sum[kSquaredError] = _mm512_fmadd_pd(_mm512_mul_pd(half_w, d2), d2, sum[kSquaredError]);
-        sum[kDecodedSquare] = _mm512_fmadd_pd(times(dq), dq2, sum[kDecodedSquare]);
-        sum[kDecoded] = _mm512_fmadd_pd(half_w, _mm512_add_pd(dq, dq2), sum[kDecoded]);
+        q2 = load_wide(t.q2 + from);
+        const __m512d d2 = _mm512_sub_pd(q2, a), half_w = _mm512_mul_pd(half, w);
+        add(s + kSquaredError, _mm512_mul_pd(half_w, d), d);
+        add(s + kSquaredError, _mm512_mul_pd(half_w, d2), d2);
+        add(s + kDecodedSquare, times(q), q2);
+        add(s + kDecoded, half_w, _mm512_add_pd(q, q2));
+        error = _mm512_sub_pd(_mm512_mul_pd(half, _mm512_add_pd(q, q2)), a);
       } else {
-        sum[kSquaredError] = _mm512_fmadd_pd(times(d), d, sum[kSquaredError]);
-        sum[kDecodedSquare] = _mm512_fmadd_pd(times(dq), dq, sum[kDecodedSquare]);
-        sum[kDecoded] =
-            kWeighted ? _mm512_fmadd_pd(w, dq, sum[kDecoded]) : _mm512_add_pd(dq, sum[kDecoded]);
+        add(s + kSquaredError, times(d), d);
+        add(s + kDecodedSquare, times(q), q);
+        add_weighted(s + kDecoded, q);
       }
-      sum[kExactSquare] = _mm512_fmadd_pd(times(da), da, sum[kExactSquare]);
+      add(s + kExactSquare, times(a), a);
       if constexpr (kDraw) {
-        const __m512d rise = _mm512_sub_pd(da, half(cell.lower)),
-                      fall = _mm512_sub_pd(half(cell.upper), da);
-        const __m512d var = _mm512_max_pd(_mm512_mul_pd(fall, rise), _mm512_setzero_pd());
-        sum[kVariance] = kWeighted ? _mm512_fmadd_pd(w, var, sum[kVariance])
-                                   : _mm512_add_pd(var, sum[kVariance]);
-        sum[kVarianceSquare] = _mm512_fmadd_pd(times(var), var, sum[kVarianceSquare]);
+        const __m512d rise = _mm512_sub_pd(a, load_wide(near.lower[c + i] + at)),
+                      fall = _mm512_sub_pd(load_wide(near.upper[c + i] + at), a);
+        const __m512d var = _mm512_max_pd(_mm512_mul_pd(fall, rise), zero);
+        add_weighted(s + kVariance, var);
+        add(s + kVarianceSquare, times(var), var);
+      }
+      if constexpr (kTargets) {
+        const __m512d y = _mm512_loadu_pd(t.y + at);
+        add(to + kExactTarget, a, y);
+        add(to + kErrorTarget, error, y);
+      }
+      if constexpr (kDots) {
+        const __m512d coef = _mm512_set1_pd(p.x0[j]);
+        add(z, a, coef);
+        add(z + 1, q, coef);
+        if constexpr (kTwice) add(z + 2, q2, coef);
       }
     }
+#pragma GCC unroll 3
+    for (int d = 0; d < (kTwice ? 3 : 2); ++d) {
+      if constexpr (kDots) _mm512_storeu_pd(t.z + d * kEncodeTile + at, z[d]);
+    }
   }
-  double* out = t.moments + col * kMomentSlots;
-  _mm512_storeu_pd(out, _mm512_add_pd(_mm512_loadu_pd(out), join_lanes_ordered(sum)));
+  double* out = t.moments + (col + c) * kMomentSlots;
+  if constexpr (kDraw) {
+    add_to(out, join_lanes_ordered(sum[0]));
+    add_to(out + kMomentSlots, join_lanes_ordered(sum[1]));
+  } else {  // four sums a column: both are joined at once and take their slots
+    constexpr int kUsed[4] = {kSquaredError, kExactSquare, kDecodedSquare, kDecoded};
+    constexpr __mmask8 kSlots =
+        1 << kSquaredError | 1 << kExactSquare | 1 << kDecodedSquare | 1 << kDecoded;
+    __m512d both[8];
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) both[k] = sum[k / 4][kUsed[k % 4]];
+    const __m512d joined = join_lanes_ordered(both);
+    add_to(out, _mm512_maskz_expand_pd(kSlots, joined));
+    add_to(out + kMomentSlots,
+           _mm512_maskz_expand_pd(kSlots, _mm512_shuffle_f64x2(joined, joined, 0xEE)));
+  }
+  if constexpr (kTargets) {
+    __m512d both[8];
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) both[k] = target[k / kOutputSums][k % kOutputSums];
+    add_to(t.targets + (col + c) * kOutputSums, join_lanes_ordered(both));
+  }
+}
+
+using SumPair = void(const EncodePlan&, const EncodeTile&, int64_t, int64_t,
+                     const Neighbours&) noexcept;
+
+template <EncodeMode kMode, Extra kExtra>
+SumPair* sum_of(bool weighted) {
+  return weighted ? sum_pair<kMode, true, kExtra> : sum_pair<kMode, false, kExtra>;
 }
 
 /// z += x0 * values over columns [begin, end) for every output, in column order.
@@ -192,16 +309,17 @@ inline void add_dots(const EncodePlan& p, const EncodeTile& t, int64_t begin, in
   }
 }
 
-template <EncodeMode kMode, int kSteps, bool kWeighted>
+template <EncodeMode kMode, int kSteps>
 void run(const EncodePlan& p, const EncodeTile& t) noexcept {
   constexpr int kDraws = kMode == EncodeMode::nearest ? 0 : kMode == EncodeMode::stochastic ? 1 : 2;
+  const bool dots = p.x0 != nullptr && p.outputs == 1;
+  SumPair* const sum = t.targets != nullptr ? sum_of<kMode, Extra::targets>(t.weight != nullptr)
+                       : dots               ? sum_of<kMode, Extra::dots>(t.weight != nullptr)
+                                            : sum_of<kMode, Extra::none>(t.weight != nullptr);
+  Neighbours near;
   uint8_t* out = t.codes;
   for (int64_t block = 0; block < p.cols; block += 16) {
-    if (t.f64) {
-      scale_columns<true>(p, t, block);
-    } else {
-      scale_columns<false>(p, t, block);
-    }
+    scale_columns(p, t, block);
     const int64_t end = block + 16 < p.cols ? block + 16 : p.cols;
     // A tile's rows are too many streams for the hardware. While these columns are worked on, the
     // next 16 are fetched, one row per column and register; at the end of the rows the start of the
@@ -220,10 +338,9 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       __m512i word[kVectors], high[kVectors];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) word[v] = high[v] = _mm512_setzero_si512();
-      const int64_t columns = end - col < 4 ? end - col : 4;
-      for (int64_t c = 0; c < columns; ++c) {
+      for (int64_t c = 0; c < 4; ++c) {  // columns past the last have one level: code 0, no sums
         __m512i code[kVectors];
-        encode_column<kMode, kSteps, kWeighted>(p, t, col + c, ahead, random, code);
+        round_column<kMode, kSteps>(p, t, col, c, ahead, random, code, &near);
         const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(8 * c));
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
@@ -247,34 +364,32 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       }
       out = pack_group(word, p.bits > 8 ? 8 : p.bits, out);
       if (p.bits > 8) out = pack_group(high, p.bits - 8, out);
+      sum(p, t, col, 0, near);
+      sum(p, t, col, 2, near);
     }
-    if (p.x0 != nullptr) add_dots(p, t, block, end);
+    if (p.x0 != nullptr && !dots) add_dots(p, t, block, end);
   }
-}
-
-template <EncodeMode kMode, int kSteps>
-void run_weighted(const EncodePlan& p, const EncodeTile& t) noexcept {
-  (t.weight != nullptr ? run<kMode, kSteps, true> : run<kMode, kSteps, false>)(p, t);
 }
 
 template <EncodeMode kMode>
 void run_mode(const EncodePlan& p, const EncodeTile& t) noexcept {
-  if (p.levels == nullptr) return run_weighted<kMode, 0>(p, t);
+  if (p.levels == nullptr) return run<kMode, 0>(p, t);
   switch (p.steps) {
-    case 1: return run_weighted<kMode, 1>(p, t);
-    case 2: return run_weighted<kMode, 2>(p, t);
-    case 3: return run_weighted<kMode, 3>(p, t);
-    case 4: return run_weighted<kMode, 4>(p, t);
-    case 5: return run_weighted<kMode, 5>(p, t);
-    case 6: return run_weighted<kMode, 6>(p, t);
-    case 7: return run_weighted<kMode, 7>(p, t);
-    default: return run_weighted<kMode, 8>(p, t);
+    case 1: return run<kMode, 1>(p, t);
+    case 2: return run<kMode, 2>(p, t);
+    case 3: return run<kMode, 3>(p, t);
+    case 4: return run<kMode, 4>(p, t);
+    case 5: return run<kMode, 5>(p, t);
+    case 6: return run<kMode, 6>(p, t);
+    case 7: return run<kMode, 7>(p, t);
+    default: return run<kMode, 8>(p, t);
   }
 }
 
 /// Sums of two columns; kTwice: two decoded values.
 template <bool kTwice, bool kAnchor>
 inline void gradient_columns(const GradientTile& t, int64_t col, int64_t columns) {
+  constexpr int64_t kAhead = 4 * kEncodeTile;
   __m512d sum[8];
 #pragma GCC unroll 8
   for (auto& s : sum) s = _mm512_setzero_pd();
@@ -285,8 +400,11 @@ inline void gradient_columns(const GradientTile& t, int64_t col, int64_t columns
 #pragma GCC unroll 2
     for (int c = 0; c < 2; ++c) {
       const int64_t at = (col + (c < columns ? c : 0)) * kEncodeTile + 8 * v;
-      const __m512d a = _mm512_cvtps_pd(_mm256_load_ps(t.a + at)),
-                    q = _mm512_cvtps_pd(_mm256_load_ps(t.q + at));
+      const __m512d a = load_wide(t.a + at), q = load_wide(t.q + at);
+      if (v % 2 == 0) {
+        _mm_prefetch(reinterpret_cast<const char*>(t.a + at + kAhead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(t.q + at + kAhead), _MM_HINT_T0);
+      }
       __m512d* s = sum + 4 * c;
       __m512d decoded = q, q2 = q;
       if constexpr (kTwice) {

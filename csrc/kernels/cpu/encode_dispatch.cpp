@@ -8,7 +8,7 @@ namespace torchext::cpu {
 EncodeKernels encode_kernels() noexcept {
   switch (active_isa()) {
 #if defined(__x86_64__)
-    case Isa::avx512: return {encode_tile_avx512, gradient_tile_avx512, false};
+    case Isa::avx512: return {encode_tile_avx512, gradient_tile_avx512, true};
     case Isa::avx2: return {encode_tile_avx2, gradient_tile_avx2, true};
 #endif
     default: return {encode_tile_ref, gradient_tile_ref, false};

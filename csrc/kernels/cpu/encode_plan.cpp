@@ -113,6 +113,11 @@ void encode_setup(const EncodeOptions& o, EncodeSetup* s) {
   std::copy_n(o.scale, o.cols, s->scale.begin());
   p.mean = s->mean.data();
   p.scale = s->scale.data();
+  if (std::all_of(s->scale.begin(), s->scale.end(), quotient_by_inverse)) {
+    s->inverse_scale.resize(p.padded);
+    for (int64_t j = 0; j < p.padded; ++j) s->inverse_scale[j] = 1.0 / s->scale[j];
+    p.inverse_scale = s->inverse_scale.data();
+  }
   s->last.assign(p.padded, 0);
   // Up to 16 levels a table search is as cheap as arithmetic and one register holds it.
   if (o.levels != nullptr || o.count <= 16) {
@@ -146,7 +151,7 @@ int64_t encode_sums_size(const EncodePlan& p) noexcept {
 int64_t encode_scratch_size(const EncodePlan& p) noexcept {
   const int64_t values = p.padded * kEncodeTile / 2;  // two floats a double
   return (p.mode == EncodeMode::twice ? 3 : 2) * values + 3 * p.outputs * kEncodeTile +
-         p.padded * kMomentSlots + p.outputs * p.cols * kOutputSums + 5 * kEncodeTile + 16;
+         p.padded * kMomentSlots + p.outputs * p.padded * kOutputSums + 5 * kEncodeTile + 16;
 }
 
 void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, double* scratch,
@@ -165,9 +170,9 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
   double* moments = take(p.padded * kMomentSlots);
   double *weight = take(kEncodeTile), *y = take(kEncodeTile), *e = take(kEncodeTile),
          *eq = take(kEncodeTile), *eq2 = take(kEncodeTile);
-  double* gradients = take(m * p.cols * kOutputSums);
+  double* gradients = take(m * p.padded * kOutputSums);
   std::fill(moments, moments + p.padded * kMomentSlots, 0.0);
-  std::fill(gradients, gradients + m * p.cols * kOutputSums, 0.0);
+  std::fill(gradients, gradients + m * p.padded * kOutputSums, 0.0);
   double* totals = sums + (kMoments + kOutputSums * m) * p.cols;  // [4][outputs + 1]
   std::fill(totals, totals + 4 * (m + 1), 0.0);
 
@@ -216,7 +221,7 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
         totals[3 * (m + 1) + o] += eq[r] + eq2[r];
       }
       kernels.gradient_tile(GradientTile{a, q, q2, y, anchor ? e : nullptr, eq, eq2,
-                                         gradients + o * p.cols * kOutputSums},
+                                         gradients + o * p.padded * kOutputSums},
                             p.cols);
     }
   }
@@ -225,7 +230,7 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
     for (int64_t o = 0; o < m; ++o) {
       for (int64_t k = 0; k < kOutputSums; ++k) {
         sums[(kMoments + kOutputSums * o + k) * p.cols + j] =
-            gradients[(o * p.cols + j) * kOutputSums + k];
+            gradients[(o * p.padded + j) * kOutputSums + k];
       }
     }
   }

@@ -10,7 +10,7 @@ namespace torchext::cpu {
 namespace {
 
 /// Rows of 16 columns -> columns of 16 rows.
-inline void transpose_16x16(__m512* r) {
+__attribute__((always_inline)) inline void transpose_16x16(__m512* r) {
   __m512 t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
@@ -47,7 +47,7 @@ inline __m512d high_half(__m512 x) { return _mm512_cvtps_pd(_mm512_extractf32x8_
 
 /// The lane sums of eight accumulators in the order of the definition (lanes join by 4, 2, 1):
 /// results 0 4 1 5 2 6 3 7.
-inline __m512d join_lanes(const __m512d* s) {
+__attribute__((always_inline)) inline __m512d join_lanes(const __m512d* s) {
   __m512d p[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
@@ -62,7 +62,7 @@ inline __m512d join_lanes(const __m512d* s) {
 }
 
 /// join_lanes with the results in their natural order.
-inline __m512d join_lanes_ordered(const __m512d* s) {
+__attribute__((always_inline)) inline __m512d join_lanes_ordered(const __m512d* s) {
   return _mm512_permutexvar_pd(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), join_lanes(s));
 }
 
@@ -99,9 +99,15 @@ inline __m512i descend(__m512 a, const float* thresholds, __m512i node) {
 /// Number of thresholds below each value.
 template <int kSteps>
 inline __m512i search(__m512 a, const float* thresholds) {
-  __m512i node = _mm512_set1_epi32(1);
-  node = descend<0>(a, thresholds, node);
-  if constexpr (kSteps > 1) node = descend<1>(a, thresholds, node);
+  const auto one = [thresholds](int node) { return _mm512_set1_ps(thresholds[node]); };
+  const __mmask16 up = _mm512_cmp_ps_mask(a, one(1), _CMP_GT_OQ);
+  __m512i node = _mm512_mask_mov_epi32(_mm512_set1_epi32(2), up, _mm512_set1_epi32(3));
+  if constexpr (kSteps > 1) {  // two thresholds need no permute
+    const __m512 t = _mm512_mask_mov_ps(one(2), up, one(3));
+    const __mmask16 up2 = _mm512_cmp_ps_mask(a, t, _CMP_GT_OQ);
+    node = _mm512_mask_mov_epi32(_mm512_set1_epi32(4), up, _mm512_set1_epi32(6));
+    node = _mm512_mask_or_epi32(node, up2, node, _mm512_set1_epi32(1));
+  }
   if constexpr (kSteps > 2) node = descend<2>(a, thresholds, node);
   if constexpr (kSteps > 3) node = descend<3>(a, thresholds, node);
   if constexpr (kSteps > 4) node = descend<4>(a, thresholds, node);
@@ -109,6 +115,16 @@ inline __m512i search(__m512 a, const float* thresholds) {
   if constexpr (kSteps > 6) node = descend<6>(a, thresholds, node);
   if constexpr (kSteps > 7) node = descend<7>(a, thresholds, node);
   return _mm512_sub_epi32(node, _mm512_set1_epi32(1 << kSteps));
+}
+
+/// d / scale as IEEE division rounds it, for finite d and `inverse` the rounded 1 / scale: the
+/// product is within two units in the last place, a first correction by the exact remainder within
+/// one, and from there a second one rounds correctly (Markstein, IBM J. Res. Dev. 34, 1990). -0 may
+/// come out as +0. Bounds on `scale` that keep all of it in range: quotient_by_inverse in encode.h.
+inline __m512d quotient(__m512d d, __m512d scale, __m512d inverse) {
+  __m512d q = _mm512_mul_pd(d, inverse);
+  q = _mm512_fmadd_pd(_mm512_fnmadd_pd(q, scale, d), inverse, q);
+  return _mm512_fmadd_pd(_mm512_fnmadd_pd(q, scale, d), inverse, q);
 }
 
 /// Packs one byte-wide plane group: word[v] holds rows 16v .. 16v+15, byte c column c of the group.
