@@ -76,8 +76,9 @@ def _(x: Tensor, state: Tensor) -> int:
 @library.register_fake("torchext::_encode")
 def _(
     x: Tensor, mean: Tensor, scale: Tensor, grid: Tensor, levels: Tensor, mode: str, bits: int, key: Tensor,
-    row0: int, copy: int, codes: Tensor, y: Tensor | None, weight: Tensor | None, x0: Tensor | None,
-    intercept: Tensor | None, loss: str, bounds: Tensor | None, sums: Tensor, totals: Tensor, clipped: Tensor,
+    row0: int, rows: Tensor | None, copy: int, codes: Tensor, y: Tensor | None, weight: Tensor | None,
+    x0: Tensor | None, intercept: Tensor | None, loss: str, bounds: Tensor | None, sums: Tensor,
+    totals: Tensor, clipped: Tensor,
 ) -> None:  # fmt: skip
     return None
 
@@ -106,6 +107,11 @@ def _(codes: Tensor, bits: int, layout: str) -> Tensor:
 
 @library.register_fake("torchext::_permute_tiles")
 def _(packed: Tensor, order: Tensor, cols: int, bits: int, out: Tensor) -> None:
+    return None
+
+
+@library.register_fake("torchext::_scale_rows")
+def _(x: Tensor, rows: Tensor | None, mean: Tensor, scale: Tensor, out: Tensor) -> None:
     return None
 
 

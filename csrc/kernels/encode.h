@@ -54,7 +54,9 @@ enum OutputSum : int {
 /// Whether a quotient by `scale` may be formed from its inverse and exact remainders: those stay
 /// above the subnormal numbers wherever the quotient is not 0 in float, and nothing overflows that
 /// a division would not.
-static inline bool quotient_by_inverse(double scale) { return scale >= 0x1p-800 && scale <= 0x1p800; }
+static inline bool quotient_by_inverse(double scale) {
+  return scale >= 0x1p-800 && scale <= 0x1p800;
+}
 
 enum class EncodeMode : int { nearest = 0, stochastic = 1, twice = 2 };
 
@@ -83,12 +85,12 @@ struct EncodePlan {
   int64_t outputs;
 };
 
-/// One tile: rows row .. row + rows - 1 of the source, rows <= 64.
+/// One tile of `rows` <= 64 rows.
 struct EncodeTile {
   const void* x;  // first row of the tile
   bool f64;
-  int64_t row_stride;  // elements
-  int64_t row;         // position in the source, for the random stream
+  int64_t row_stride;       // elements
+  const int64_t* position;  // [64] of the rows in the source, for the random stream
   int64_t rows;
   const double* weight;  // [64], zero for missing rows; null: all 64 rows are there with weight 1
   uint8_t* codes;        // the tile's bytes in tile4

@@ -49,8 +49,9 @@ struct EncodeRows {
   const void* x;
   bool f64;
   int64_t row_stride, row0, rows;
-  const float* y;       // [rows, outputs] or null
-  const float* weight;  // [rows] or null
+  const int64_t* position;  // [rows] in the source; null: row0, row0 + 1, ..
+  const float* y;           // [rows, outputs] or null
+  const float* weight;      // [rows] or null
   uint8_t* codes;
 };
 

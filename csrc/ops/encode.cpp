@@ -11,6 +11,7 @@
 #include "kernels/encode_plan.h"
 #include "kernels/layout.h"
 #include "kernels/lloyd.h"
+#include "kernels/scale_rows.h"
 #include "matrix.h"
 
 namespace torchext::ops {
@@ -63,6 +64,14 @@ int64_t column_stats(const Tensor& x, Tensor state) {
   return -1;
 }
 
+/// Row numbers below `limit`.
+const int64_t* read_rows(const char* op, const Tensor& rows, int64_t limit) {
+  const int64_t count = rows.numel();
+  const auto* index = read_array<int64_t>(op, "rows", rows, ScalarType::Long, {count});
+  for (int64_t i = 0; i < count; ++i) check_range(op, "rows", index[i], 0, limit - 1);
+  return index;
+}
+
 Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
                     const Tensor& scale, const Tensor& bounds, int64_t levels, int64_t iterations) {
   constexpr const char* op = "_lloyd_levels";
@@ -75,9 +84,7 @@ Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Te
   cpu::Sample sample{m.data, m.f64, m.row_stride, nullptr, m.rows};
   if (rows.has_value()) {
     sample.rows = rows->numel();
-    sample.index = read_array<int64_t>(op, "rows", *rows, ScalarType::Long, {sample.rows});
-    for (int64_t i = 0; i < sample.rows; ++i)
-      check_range(op, "rows", sample.index[i], 0, m.rows - 1);
+    sample.index = read_rows(op, *rows, m.rows);
   }
   check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
   Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
@@ -94,6 +101,23 @@ Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Te
   return out;
 }
 
+void scale_rows(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
+                const Tensor& scale, Tensor out) {
+  constexpr const char* op = "_scale_rows";
+  const Matrix m = read_matrix(op, x);
+  const int64_t count = rows.has_value() ? rows->numel() : m.rows;
+  const int64_t* index = rows.has_value() ? read_rows(op, *rows, m.rows) : nullptr;
+  const cpu::ScaleRows p{m.data,
+                         m.f64,
+                         m.row_stride,
+                         index,
+                         m.cols,
+                         read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols}),
+                         read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols}),
+                         write_array<float>(op, "out", out, ScalarType::Float, {count, m.cols})};
+  parallel_for(count, 64, [&](int64_t b, int64_t e) { cpu::scale_rows_ref(p, b, e); });
+}
+
 cpu::EncodeMode read_mode(const char* op, const std::string& mode) {
   if (mode == "nearest") return cpu::EncodeMode::nearest;
   if (mode == "stochastic") return cpu::EncodeMode::stochastic;
@@ -103,10 +127,11 @@ cpu::EncodeMode read_mode(const char* op, const std::string& mode) {
 
 void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tensor& grid,
             const Tensor& levels, std::string mode, int64_t bits, const Tensor& key, int64_t row0,
-            int64_t copy, Tensor codes, const std::optional<Tensor>& y,
-            const std::optional<Tensor>& weight, const std::optional<Tensor>& x0,
-            const std::optional<Tensor>& intercept, std::string loss,
-            const std::optional<Tensor>& bounds, Tensor sums, Tensor totals, Tensor clipped) {
+            const std::optional<Tensor>& position, int64_t copy, Tensor codes,
+            const std::optional<Tensor>& y, const std::optional<Tensor>& weight,
+            const std::optional<Tensor>& x0, const std::optional<Tensor>& intercept,
+            std::string loss, const std::optional<Tensor>& bounds, Tensor sums, Tensor totals,
+            Tensor clipped) {
   constexpr const char* op = "_encode";
   const Matrix m = read_matrix(op, x);
   cpu::EncodeOptions o;
@@ -131,7 +156,12 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   }
   if (bounds.has_value())
     o.bounds = read_array<float>(op, "bounds", *bounds, ScalarType::Float, {m.cols, 2});
-  cpu::EncodeRows rows{m.data, m.f64, m.row_stride, row0, m.rows, nullptr, nullptr, nullptr};
+  cpu::EncodeRows rows{m.data,  m.f64,   m.row_stride, row0,   m.rows,
+                       nullptr, nullptr, nullptr,      nullptr};
+  if (position.has_value()) {
+    check_shape(op, "rows", *position, {m.rows});
+    rows.position = read_rows(op, *position, int64_t{1} << 56);
+  }
   if (y.has_value()) {
     TX_CHECK(y->dim() == 2, op, "y must have shape (rows, outputs), got ", shape_text(*y));
     o.outputs = y->size(1);
@@ -281,5 +311,6 @@ STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
   m.impl("_lloyd_levels", TORCH_BOX(&torchext::ops::lloyd_levels));
   m.impl("_pack_codes", TORCH_BOX(&torchext::ops::pack_codes));
   m.impl("_permute_tiles", TORCH_BOX(&torchext::ops::permute_tiles));
+  m.impl("_scale_rows", TORCH_BOX(&torchext::ops::scale_rows));
   m.impl("_unpack_codes", TORCH_BOX(&torchext::ops::unpack_codes));
 }

@@ -21,7 +21,8 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(
       "_encode(Tensor x, Tensor mean, Tensor scale, Tensor grid, Tensor levels, str mode, int "
       "bits, Tensor key, "
-      "int row0, int copy, Tensor(a!) codes, Tensor? y, Tensor? weight, Tensor? x0, Tensor? "
+      "int row0, Tensor? rows, int copy, Tensor(a!) codes, Tensor? y, Tensor? weight, Tensor? x0, "
+      "Tensor? "
       "intercept, str loss, "
       "Tensor? bounds, Tensor(b!) sums, Tensor(c!) totals, Tensor(d!) clipped) -> ()");  // pass 2
                                                                                          // of a
@@ -43,6 +44,8 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(
       "_permute_tiles(Tensor packed, Tensor order, int cols, int bits, Tensor(a!) out) -> ()");  // rows of tile4
   m.def("_philox(Tensor key, int blocks, int stream, int draw) -> Tensor");  // raw words, for tests
+  m.def(  // rows as the encoder sees them
+      "_scale_rows(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor(a!) out) -> ()");
   m.def(
       "_sgd_decode(Tensor codes, int rows, int cols, int bits, str layout, Tensor grid, Tensor "
       "table, "

@@ -49,7 +49,7 @@ Result encode_all(const EncodeOptions& options, const std::vector<float>& x, int
   r.sums.resize(static_cast<size_t>(encode_sums_size(setup.plan)));
   r.clipped.resize(static_cast<size_t>(options.cols));
   std::vector<double> scratch(static_cast<size_t>(encode_scratch_size(setup.plan)));
-  const EncodeRows all{x.data(), false, options.cols, 0, rows, y, nullptr, r.codes.data()};
+  const EncodeRows all{x.data(), false, options.cols, 0, rows, nullptr, y, nullptr, r.codes.data()};
   encode_chunk(setup, all, 0, scratch.data(), r.sums.data(), r.clipped.data());
   return r;
 }

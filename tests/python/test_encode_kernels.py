@@ -285,6 +285,90 @@ def test_isa_parity(mode: str, bits: int, outputs: int, loss: str, kind: str, co
             same(results[0], other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("widest", [0, 100, 790, 900])
+def test_scaled_values_are_quotients(dtype: torch.dtype, widest: int) -> None:
+    """Kernels that multiply by an inverse round as a division does, special values included."""
+    generator = torch.Generator().manual_seed(widest)
+    rows, cols = 40_000 if widest == 0 else 2_000, 37
+    double = lambda *size: torch.randn(*size, dtype=torch.float64, generator=generator)  # noqa: E731
+    scale = double(cols).abs() + 0.5
+    scale *= 2.0 ** torch.linspace(-widest, widest, cols, dtype=torch.float64)
+    if dtype == torch.float32:
+        scale.clamp_(1e-30, 1e30)
+    scale[3] = 2.0 - 2.0**-52  # all ones
+    mean = double(cols) * scale
+    x = mean + double(rows, cols) * scale * 2.0 ** -torch.randint(
+        0, 40, (rows, 1), generator=generator
+    )
+    x = x.to(dtype)
+    top = torch.finfo(dtype).max
+    odd = [
+        float("inf"),
+        -float("inf"),
+        float("nan"),
+        top,
+        -top,
+        torch.finfo(dtype).tiny / 8,
+        -0.0,
+        0.0,
+    ]
+    x[70:78, 5] = torch.tensor(odd, dtype=dtype)
+    x[100], x[101] = mean.to(dtype), (mean * (1 + 1e-7)).to(dtype)
+    ends = torch.tensor([[-1.0, 1.0]]).expand(cols, 2).contiguous()
+    book = lev.codebook(8, "nearest", lo=ends[:, 0], hi=ends[:, 1])
+    results = []
+    for isa in ISAS:
+        with _testing.isa(isa):
+            encoder = enc.Encoder(mean, scale, book, KEY, bounds=ends)
+            sums, codes = [], []
+            for at in range(0, rows, 64):  # few rows a sum: no difference drowns
+                codes.append(encoder.add(x[at : at + 64], row0=at))
+                sums.append(encoder.sums.clone())
+                encoder.sums.zero_()
+            results.append((torch.cat(codes), torch.stack(sums), encoder.clipped))
+    for other in results[1:]:
+        assert torch.equal(results[0][0], other[0]) and torch.equal(results[0][2], other[2])
+        assert torch.equal(results[0][1].view(torch.int64), other[1].view(torch.int64)) or bool(
+            ((results[0][1] == other[1]) | (results[0][1].isnan() & other[1].isnan())).all()
+        )
+    want = ((x.double() - mean) / scale).float()
+    assert torch.equal(enc.scale_rows(x, mean, scale).nan_to_num(7.0), want.nan_to_num(7.0))
+    some = torch.tensor([rows - 1, 0, 5, 5])
+    assert torch.equal(enc.scale_rows(x, mean, scale, rows=some), want[some])
+    square = want[:64].double().square().sum(0)
+    torch.testing.assert_close(results[0][1][0, enc.MOMENTS - 3], square, rtol=1e-12, atol=0)
+
+
+def test_scaled_rows_refuse_what_does_not_fit() -> None:
+    x, one = torch.zeros(3, 2), torch.ones(2, dtype=torch.float64)
+    assert enc.scale_rows(torch.zeros(0, 2), one, one).shape == (0, 2)
+    with pytest.raises(RuntimeError, match="_scale_rows: rows must be in .0, 2., got 3"):
+        enc.scale_rows(x, one, one, rows=torch.tensor([3]))
+    with pytest.raises(RuntimeError, match="_scale_rows: out must have shape"):
+        enc.scale_rows(x, one, one, out=torch.empty(2, 2))
+    with pytest.raises(RuntimeError, match="_scale_rows: x must be float32 or float64"):
+        enc.scale_rows(x.half(), one, one)
+    with pytest.raises(RuntimeError, match="_encode: rows must be in"):
+        book = lev.codebook(4, "stochastic", lo=-torch.ones(2), hi=torch.ones(2))
+        enc.Encoder(one, one, book, KEY).add(x, position=torch.tensor([0, 1, -1]))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "stochastic", "double"])
+def test_scattered_rows_draw_what_their_places_draw(mode: str) -> None:
+    rows, cols = 2_100, 21
+    x = torch.randn(rows, cols, generator=torch.Generator().manual_seed(4)).clamp_(-1, 1)
+    zero, one = torch.zeros(cols, dtype=torch.float64), torch.ones(cols, dtype=torch.float64)
+    book = lev.codebook(4, mode, lo=-torch.ones(cols), hi=torch.ones(cols))
+    index = torch.randperm(rows, generator=torch.Generator().manual_seed(5))[:1_111]
+    for isa in ISAS:
+        with _testing.isa(isa):
+            codes = enc.Encoder(zero, one, book, KEY).add(x)
+            some = enc.Encoder(zero, one, book, KEY).add(x[index], position=index)
+        plain = enc.unpack_codes(codes, rows, cols, 4)
+        assert torch.equal(enc.unpack_codes(some, len(index), cols, 4), plain[index])
+
+
 def test_threads_and_chunks() -> None:
     """Bits do not depend on how the source is cut or on the number of threads."""
     rows, cols = 20 * 1024 + 77, 9

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import torchext
-from torchext.data import DataError, QuantizedDataset, draws, order, pilot, plan
+from torchext.data import DataError, QuantizedDataset, order, pilot, plan
 from torchext.data._encode import layout_bytes
+from torchext.data.coded import CodedRows
+from torchext.data.targets import read_targets
 from torchext.random import key_from_seed
 
 RNG = np.random.default_rng(5)
@@ -92,19 +94,17 @@ def test_random_bits_belong_to_the_row_of_the_source() -> None:
         ("nearest", "uniform"),
     ):
         store = build(bits=3, sampling=kind, levels=levels, shuffle=False)
-        rows = np.flatnonzero(np.arange(3000) % 7 < 3)
-        a = draws.scaled(torch.from_numpy(X[rows]), store.mean, store.scale)
-        source = torchext.data.sources.from_arrays(X)
-        books = plan.Books(
-            source,
-            plan.measure(source, None, "max", torchext.data.progress.Progress(False)),
-            torchext.data.Options(bits=3, levels=levels),
-            store.key,
-        )
-        found = draws.cells(a, books.get(kind))
-        u = draws.uniforms(store.key, rows, 9)
-        values = found.nearest() if kind == "nearest" else found.stochastic(u)
-        assert torch.equal(values, store.decode(rows))
+        source = torchext.data.sources.from_arrays(X, Y)
+        columns = plan.measure(source, None, "max", torchext.data.progress.Progress(False))
+        options = torchext.data.Options(bits=3, levels=levels)
+        book = plan.Books(source, columns, options, store.key).get(kind)
+        targets = read_targets(source, "squared_error", "auto")
+        assert targets is not None
+        sample = order.Sample(store.key, 3000, 1300)
+        some = pilot.Pilot(source, targets, columns.mean, columns.scale, sample)
+        (coded,) = CodedRows.encode(some, [book], store.key)
+        values = torch.cat([q for q, _ in coded.blocks()])
+        assert torch.equal(values, store.decode(sample.indices()))
 
 
 @pytest.mark.parametrize("layout", ["tile4", "block", "row"])
@@ -263,6 +263,44 @@ def test_permutation_and_nested_samples() -> None:
         sample = order.Sample(key, 600_001, count)
         assert torch.equal(sample.indices(), sequence[:count].sort().values)
         assert sum(len(b) for b in sample.blocks(1000)) == count
+
+
+@pytest.mark.parametrize("bits, weighted", [(2, True), (4, False), (16, True)])
+def test_auto_on_wide_data_is_the_solution_on_the_codes(bits: int, weighted: bool) -> None:
+    """Above 512 columns conjugate gradients read the codes; here S = K and the system is solved directly."""
+    rng = np.random.default_rng(bits)
+    rows, cols = 3000, 530
+    x = rng.normal(size=(rows, cols)) @ np.diag(rng.uniform(0.2, 5, cols)) + rng.normal(
+        size=(rows, 1)
+    )
+    x[:, 7] = 3.0
+    y = x @ rng.normal(size=(cols, 2)) + rng.normal(size=(rows, 2)) * [[1.0, 30.0]]
+    weight = rng.uniform(0.2, 3, rows) if weighted else None
+    options = dict(bits=bits, anchor="none", random_state=1, alpha=1e-3, sample_weight=weight)
+    chosen = QuantizedDataset.from_arrays(x, y, sampling="auto", **options)
+    w = np.ones(rows) if weight is None else weight.astype(np.float32).astype(np.float64)
+    losses = {}
+    for sampling in ("nearest", "corrected"):
+        store = QuantizedDataset.from_arrays(x, y, sampling=sampling, shuffle=False, **options)
+        q, a = store.decode().double().numpy(), scaled(store, x).astype(np.float64)
+        target = store.y.double().numpy() - store.y_mean.numpy()
+        extra = np.full(cols, 1e-3)
+        if sampling == "corrected":
+            extra -= (store.theta() * store.noise[0]).numpy()
+        gram = (q.T * w) @ q / w.sum() + np.diag(extra)
+        assert np.linalg.eigvalsh(gram)[0] > 0
+        best = np.linalg.solve(gram, (q.T * w) @ target / w.sum())
+        loss = (w @ (a @ best - target) ** 2 / w.sum() + 1e-3 * (best**2).sum(0)).mean()
+        losses[sampling] = loss
+        assert chosen.pilot[f"F_{sampling}"] == pytest.approx(loss, rel=5e-5)
+    better = losses["corrected"] <= 0.995 * losses["nearest"]
+    assert chosen.pilot["S"] == rows and chosen.sampling == ("corrected" if better else "nearest")
+
+
+def test_auto_on_wide_data_with_constant_targets() -> None:
+    x = np.random.default_rng(0).normal(size=(700, 600)).astype(np.float32)
+    store = QuantizedDataset.from_arrays(x, np.full(700, 4.0), sampling="auto", random_state=0)
+    assert store.sampling == "corrected" and store.pilot["F_nearest"] == 0.0  # 0 <= 0.995 * 0
 
 
 def test_pilot_sizes() -> None:

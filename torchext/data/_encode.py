@@ -56,6 +56,22 @@ def permute_tiles(packed: Tensor, order: Tensor, cols: int, bits: int, out: Tens
     torch.ops.torchext._permute_tiles(packed, order, cols, bits, out)
 
 
+def scale_rows(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    *,
+    rows: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """float32 [R, n]: ``fl32((x - mean)/scale)`` of x [K, n] or of its ``rows`` (int64 [R]), into ``out``."""
+    if out is None:
+        count = len(x) if rows is None else len(rows)
+        out = torch.empty(count, x.shape[1], dtype=torch.float32)
+    torch.ops.torchext._scale_rows(x, rows, mean, scale, out)
+    return out
+
+
 def new_stats(cols: int) -> Tensor:
     """Running statistics of no rows: float64 [6, n] = (count, sum, minimum, maximum, 0, 0)."""
     state = torch.zeros(6, cols, dtype=torch.float64)
@@ -179,6 +195,7 @@ class Encoder:
         weight: Tensor | None = None,
         *,
         row0: int | None = None,
+        position: Tensor | None = None,
     ) -> Tensor:
         """Encode the next rows; returns their codes (written to ``codes`` if given).
 
@@ -189,6 +206,7 @@ class Encoder:
             weight: float32 [R].
             row0: position of the first row in the source, which decides its random bits; default: rows
                 encoded so far. A multiple of 64.
+            position: int64 [R], positions of scattered rows, instead of row0.
         """
         book, (rows, cols) = self.codebook, x.shape
         if codes is None:
@@ -203,6 +221,7 @@ class Encoder:
             book.bits,
             self.key,
             self.rows if row0 is None else row0,
+            position,
             self.copy,
             codes,
             y if self.outputs else None,

@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from torchext.data import draws, solvers
+from torchext.data import solvers
 from torchext.data._levels import Codebook
+from torchext.data.coded import CodedRows
 from torchext.data.noise import shrinkage
-from torchext.data.pilot import EXACT_COLS, GRAM_COLS, Block, Decoder, Pilot, Rows, gram
+from torchext.data.pilot import EXACT_COLS, Pilot
 
 MARGIN = (
     0.995  # corrected must be this much better on the pilot, whose noise is larger than the store's
 )
-
-
-class Nearest(Decoder):
-    """Decodes to the nearest levels."""
-
-    def __init__(self, book: Codebook) -> None:
-        self.book = book
-
-    def __call__(self, block: Block) -> Tensor:
-        return draws.cells(block.a, self.book).nearest()
-
-
-@dataclass
-class Stochastic(Decoder):
-    """Decodes to the draws of the store, copy 0, and sums the noise."""
-
-    book: Codebook
-    key: Tensor
-    cols: int
-    mass: float = 0.0
-    sums: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sums = torch.zeros(3, self.cols, dtype=torch.float64)
-
-    def __call__(self, block: Block) -> Tensor:
-        cells = draws.cells(block.a, self.book)
-        q = cells.stochastic(draws.uniforms(self.key, block.rows, self.cols))
-        v = cells.variance()
-        for at, values in enumerate(((q.double() - block.a.double()).square(), v, v.square())):
-            self.sums[at] += block.weigh(values).sum(0)
-        self.mass += block.mass
-        return q
-
-    @property
-    def noise(self) -> Tensor:
-        """float64 [3, n]: mean (q - a)^2, mean v, mean v^2 over the rows so far."""
-        return self.sums / (self.mass or 1.0)
 
 
 @dataclass(frozen=True)
@@ -75,53 +38,40 @@ def compare(
 ) -> Comparison:
     """Both fixed points from the pilot's codes, made with the final codebooks and keys.
 
-    Cholesky up to 512 columns, conjugate gradients (at most 200 steps) beyond; up to 2,048 columns on
-    the Gram matrix, else on decoded rows in a temporary file.
+    Cholesky up to 512 columns, beyond at most 200 conjugate-gradient steps whose products read the codes.
     """
+    flat, drawn = CodedRows.encode(pilot, [nearest, stochastic], key)
     with solvers.one_thread():
-        flat, _ = _fixed_point(pilot, Nearest(nearest), alpha)
-        drawn = Stochastic(stochastic, key, pilot.cols)
-        corrected, definite = _fixed_point(pilot, drawn, alpha)
-        return Comparison(
-            rows=pilot.sample.count,
-            nearest=exact_loss(pilot, flat, alpha),
-            corrected=exact_loss(pilot, corrected, alpha) if definite else None,
-        )
+        x, _ = _fixed_point(flat, flat.new_diagonal(alpha))
+        extra = drawn.new_diagonal(alpha)
+        extra -= shrinkage(drawn.noise, pilot.sample.count, pilot.cols) * drawn.noise[0]
+        y, definite = _fixed_point(drawn, extra)
+        losses = exact_losses(pilot, [x, y] if definite else [x], alpha)
+    return Comparison(pilot.sample.count, losses[0], losses[1] if definite else None)
 
 
-def _fixed_point(pilot: Pilot, decode: Nearest | Stochastic, alpha: float) -> tuple[Tensor, bool]:
-    """Solution [n, m] of the decoded normal equations, noise subtracted for draws."""
+def _fixed_point(rows: CodedRows, extra: Tensor) -> tuple[Tensor, bool]:
+    """Solution [n, m] of the decoded normal equations with ``extra`` [n] on the diagonal.
 
-    def diagonal() -> Tensor:
-        """What is added to the Gram diagonal; needs a complete pass over the draws."""
-        extra = torch.full((pilot.cols,), alpha, dtype=torch.float64)
-        if isinstance(decode, Stochastic):
-            noise = decode.noise
-            extra -= shrinkage(noise, pilot.sample.count, pilot.cols) * noise[0]
-        return extra
-
-    if pilot.cols > GRAM_COLS:
-        rows = Rows(pilot, decode)
-        extra = diagonal()[:, None]
+    And whether they are positive definite, as far as the solver saw.
+    """
+    if len(extra) > EXACT_COLS:
         return solvers.conjugate_gradients(
-            lambda x: rows.product(x) + extra * x, rows.right(), tol=1e-4
+            lambda x: rows.product(x) + extra[:, None] * x, rows.right, tol=1e-5
         )
-    matrix, right = gram(pilot, decode)
-    extra = diagonal()
+    matrix = rows.gram()
     matrix.diagonal().add_(extra)
-    if pilot.cols > EXACT_COLS:
-        return solvers.conjugate_gradients(lambda x: matrix @ x, right, tol=1e-5)
-    x = solvers.solve_definite(matrix, right)
-    if x is not None:
-        return x, True
-    return solvers.solve_semidefinite(matrix, right), isinstance(decode, Nearest)
+    x = solvers.solve_definite(matrix, rows.right)
+    return (solvers.solve_semidefinite(matrix, rows.right), False) if x is None else (x, True)
 
 
-def exact_loss(pilot: Pilot, x: Tensor, alpha: float) -> float:
-    """F(x) = mean (a.x - y)^2 + alpha ||x||^2 on unquantised pilot rows, mean over outputs."""
-    total, mass = 0.0, 0.0
+def exact_losses(pilot: Pilot, solutions: list[Tensor], alpha: float) -> list[float]:
+    """F(x) = mean (a.x - y)^2 + alpha ||x||^2 on unquantised pilot rows, mean over outputs; x is [n, m]."""
+    stacked = torch.cat(solutions, dim=1)
+    total, mass = torch.zeros(stacked.shape[1], dtype=torch.float64), 0.0
     for block in pilot.blocks():
-        residual = block.a.double() @ x - block.y
-        total += float(block.weigh(residual.square()).sum())
+        residual = block.a.double() @ stacked - block.y.repeat(1, len(solutions))
+        total += block.weigh(residual.square()).sum(0)
         mass += block.mass
-    return (total / (mass or 1.0) + alpha * float(x.square().sum())) / x.shape[1]
+    each = total / (mass or 1.0) + alpha * stacked.square().sum(0)
+    return [float(part.mean()) for part in each.chunk(len(solutions))]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchext.data.draws import scaled
+from torchext.data._encode import scale_rows
 from torchext.data.solvers import one_thread
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def encode(
     with one_thread():
         for at in range(0, rows, step):
             part = slice(at, min(rows, at + step))
-            a = scaled(source.block(part.start, part.stop), plan.columns.mean, plan.columns.scale)
+            a = scale_rows(
+                source.block(part.start, part.stop), plan.columns.mean, plan.columns.scale
+            )
             codes[part if position is None else position[part], :cols] = a
             progress.add(len(a))
             exact = a.double()

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from torchext.data import draws, solvers
+from torchext.data import solvers
+from torchext.data._encode import scale_rows
 from torchext.data.order import Sample
 from torchext.data.sources import Source
 from torchext.data.spill import scratch
 from torchext.data.targets import Targets
 
-EXACT_COLS = 512  # up to here systems are solved exactly in float64
-GRAM_COLS = 2048  # up to here an n x n matrix is formed
+EXACT_COLS = 512  # up to here an n x n matrix is formed and the system solved exactly in float64
+
+RowIndex = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 def pilot_size(rows: int, cols: int) -> int:
@@ -30,9 +33,8 @@ def anchor_size(rows: int, cols: int) -> int:
 
 @dataclass(frozen=True)
 class Block:
-    """Some pilot rows: positions, scaled values [R, n] float32, targets [R, m] float64, weights [R]."""
+    """Some pilot rows: scaled values [R, n] float32, targets [R, m] and weights [R] float64."""
 
-    rows: draws.RowIndex
     a: Tensor
     y: Tensor
     weight: Tensor | None
@@ -63,14 +65,21 @@ class Pilot:
         """Number of features."""
         return self.source.cols
 
-    def blocks(self) -> Iterator[Block]:
-        """Blocks of about 2^18 values."""
+    def blocks(self, out: Tensor | None = None) -> Iterator[Block]:
+        """Blocks of about 2^18 values; with ``out`` [S, n] the values are written there."""
+        whole, at = self.source.whole(), 0
+        if whole is not None and whole.stride(1) != 1:
+            whole = None  # the kernel would copy it
         for rows in self.sample.blocks(max(64, 2**18 // self.cols)):
             index = torch.from_numpy(rows)
+            to = None if out is None else out[at : at + len(rows)]
+            at += len(rows)
+            if whole is None:
+                a = scale_rows(self.source.take(rows), self.mean, self.scale, out=to)
+            else:
+                a = scale_rows(whole, self.mean, self.scale, rows=index, out=to)
             weight = self.targets.weights(index)
-            a = draws.scaled(self.source.take(rows), self.mean, self.scale)
             yield Block(
-                rows,
                 a,
                 self.targets.seen(index).double(),
                 None if weight is None else weight.double(),
@@ -78,18 +87,17 @@ class Pilot:
 
 
 class Rows:
-    """Decoded or exact pilot rows kept as float32, in a mapped temporary file when there are many."""
+    """Exact pilot rows kept as float32, in a mapped temporary file when there are many."""
 
-    def __init__(self, pilot: Pilot, decode: Decoder | None = None) -> None:
+    def __init__(self, pilot: Pilot) -> None:
         self.matrix = scratch((pilot.sample.count, pilot.cols), torch.float32, pilot.folder)
         self.y = torch.empty(pilot.sample.count, pilot.targets.outputs, dtype=torch.float64)
         self.weight: Tensor | None = None
         if pilot.targets.weight is not None:
             self.weight = torch.empty(pilot.sample.count, dtype=torch.float64)
         at = 0
-        for block in pilot.blocks():
+        for block in pilot.blocks(self.matrix):
             end = at + len(block.a)
-            self.matrix[at:end] = block.a if decode is None else decode(block)
             self.y[at:end] = block.y
             if self.weight is not None and block.weight is not None:
                 self.weight[at:end] = block.weight
@@ -124,25 +132,16 @@ class Rows:
         return out / self.mass
 
 
-class Decoder:
-    """What a block decodes to; subclasses also keep sums of its noise."""
-
-    def __call__(self, block: Block) -> Tensor:
-        """float32 [R, n]."""
-        return block.a
-
-
-def gram(pilot: Pilot, decode: Decoder) -> tuple[Tensor, Tensor]:
-    """Mean of q q^T, float64 [n, n], and of q y, [n, m]; products are float32 for wide data."""
-    cols = pilot.cols
-    total = torch.zeros(cols, cols, dtype=torch.float64)
-    right = torch.zeros(cols, pilot.targets.outputs, dtype=torch.float64)
+def gram(pilot: Pilot) -> tuple[Tensor, Tensor]:
+    """Mean of a a^T, float64 [n, n], and of a y, [n, m]."""
+    total = torch.zeros(pilot.cols, pilot.cols, dtype=torch.float64)
+    right = torch.zeros(pilot.cols, pilot.targets.outputs, dtype=torch.float64)
     mass = 0.0
-    kind = torch.float64 if cols <= EXACT_COLS else torch.float32
     for block in pilot.blocks():
-        q = decode(block).to(kind)
-        total += block.weigh(q).T @ q
-        right += (block.weigh(q).T @ block.y.to(kind)).double()
+        a = block.a.double()
+        weighted = block.weigh(a).T
+        total += weighted @ a
+        right += weighted @ block.y
         mass += block.mass
     return total.div_(mass or 1.0), right.div_(mass or 1.0)
 
@@ -151,7 +150,7 @@ def fit_squares(pilot: Pilot, alpha: float) -> Tensor:
     """x0 float64 [n, m]: least squares with ridge alpha; wide data to a relative gradient of 1e-2."""
     with solvers.one_thread():
         if pilot.cols <= EXACT_COLS:
-            matrix, right = gram(pilot, Decoder())
+            matrix, right = gram(pilot)
             matrix.diagonal().add_(alpha)
             return solvers.solve_semidefinite(matrix, right)
         rows = Rows(pilot)

@@ -61,6 +61,12 @@ def conjugate_gradients(
 ) -> tuple[Tensor, bool]:
     """Solve ``A x = right`` for every column of ``right`` [n, m] at once.
 
+    Args:
+        product: A times its argument, which it may round in place: the rounded direction is followed.
+        right: [n, m].
+        steps: upper limit.
+        tol: residual at the end, relative to the right-hand side.
+
     Returns:
         (x, definite): ``definite`` is False if a direction with ``p^T A p <= 0`` was met; its column
         keeps the x it had by then.

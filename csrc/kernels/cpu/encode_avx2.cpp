@@ -285,8 +285,7 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       __m256i random[kDraws > 0 ? kDraws : 1][kVectors][4];
       for (int d = 0; d < kDraws; ++d) {
         for (int v = 0; v < kVectors; ++v) {
-          const uint64_t row = static_cast<uint64_t>(t.row + 8 * v);
-          philox_rows(p.key, (row * p.pitch + static_cast<uint64_t>(col)) / 4, p.pitch / 4,
+          philox_rows(p.key, static_cast<uint64_t>(col) / 4, p.pitch / 4, t.position + 8 * v,
                       static_cast<uint32_t>(d), random[d][v]);
         }
       }

@@ -102,8 +102,10 @@ struct Neighbours {
 /// Counts the values of one column outside its bounds, if there are any.
 inline void count_clipped(const EncodePlan& p, const EncodeTile& t, int64_t col, __m512 least,
                           __m512 most) {
-  const __m512 low = _mm512_set1_ps(p.bounds[2 * col]), high = _mm512_set1_ps(p.bounds[2 * col + 1]);
-  if ((_mm512_cmp_ps_mask(least, low, _CMP_LT_OQ) | _mm512_cmp_ps_mask(most, high, _CMP_GT_OQ)) == 0)
+  const __m512 low = _mm512_set1_ps(p.bounds[2 * col]),
+               high = _mm512_set1_ps(p.bounds[2 * col + 1]);
+  if ((_mm512_cmp_ps_mask(least, low, _CMP_LT_OQ) | _mm512_cmp_ps_mask(most, high, _CMP_GT_OQ)) ==
+      0)
     return;
   for (int64_t r = 0; r < t.rows; ++r) {
     const float a = t.a[col * kEncodeTile + r];
@@ -330,8 +332,7 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
       __m512i random[kDraws > 0 ? kDraws : 1][kVectors][4];
       for (int d = 0; d < kDraws; ++d) {
         for (int v = 0; v < kVectors; ++v) {
-          const uint64_t row = static_cast<uint64_t>(t.row + 16 * v);
-          philox_rows(p.key, (row * p.pitch + static_cast<uint64_t>(col)) / 4, p.pitch / 4,
+          philox_rows(p.key, static_cast<uint64_t>(col) / 4, p.pitch / 4, t.position + 16 * v,
                       static_cast<uint32_t>(d), random[d][v]);
         }
       }

@@ -151,7 +151,7 @@ int64_t encode_sums_size(const EncodePlan& p) noexcept {
 int64_t encode_scratch_size(const EncodePlan& p) noexcept {
   const int64_t values = p.padded * kEncodeTile / 2;  // two floats a double
   return (p.mode == EncodeMode::twice ? 3 : 2) * values + 3 * p.outputs * kEncodeTile +
-         p.padded * kMomentSlots + p.outputs * p.padded * kOutputSums + 5 * kEncodeTile + 16;
+         p.padded * kMomentSlots + p.outputs * p.padded * kOutputSums + 6 * kEncodeTile + 16;
 }
 
 void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, double* scratch,
@@ -170,6 +170,7 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
   double* moments = take(p.padded * kMomentSlots);
   double *weight = take(kEncodeTile), *y = take(kEncodeTile), *e = take(kEncodeTile),
          *eq = take(kEncodeTile), *eq2 = take(kEncodeTile);
+  auto* position = reinterpret_cast<int64_t*>(take(kEncodeTile));
   double* gradients = take(m * p.padded * kOutputSums);
   std::fill(moments, moments + p.padded * kMomentSlots, 0.0);
   std::fill(gradients, gradients + m * p.padded * kOutputSums, 0.0);
@@ -186,6 +187,10 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
       weight[r] = r >= count ? 0.0 : rows.weight != nullptr ? rows.weight[row + r] : 1.0;
     }
     for (int64_t r = 0; r < count; ++r) totals[m] += weight[r];
+    for (int64_t r = 0; r < kEncodeTile; ++r) {
+      const int64_t at = row + (r < count ? r : 0);
+      position[r] = rows.position != nullptr ? rows.position[at] : rows.row0 + at;
+    }
     if (anchor) std::fill(z, z + 3 * m * kEncodeTile, 0.0);
     if (fused) {
       for (int64_t r = 0; r < kEncodeTile; ++r) {
@@ -195,9 +200,9 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
     }
     const char* x = static_cast<const char*>(rows.x) + row * rows.row_stride * item;
     kernels.encode_tile(
-        p, EncodeTile{x, rows.f64, rows.row_stride, rows.row0 + row, count,
-                      weighted ? weight : nullptr, rows.codes + row / kEncodeTile * tile_bytes, a,
-                      q, q2, z, y, fused ? gradients : nullptr, moments, clipped});
+        p, EncodeTile{x, rows.f64, rows.row_stride, position, count, weighted ? weight : nullptr,
+                      rows.codes + row / kEncodeTile * tile_bytes, a, q, q2, z, y,
+                      fused ? gradients : nullptr, moments, clipped});
     for (int64_t o = 0; o < m && !fused; ++o) {
       for (int64_t r = 0; r < kEncodeTile; ++r) {
         const double w = weight[r], label = r < count ? rows.y[(row + r) * m + o] : 0.0;

@@ -85,7 +85,7 @@ void encode_tile_ref(const EncodePlan& p, const EncodeTile& t) noexcept {
         const float rise = a - cell.lower, width = cell.upper - cell.lower;
         const float f = rise / width;
         const uint64_t element =
-            static_cast<uint64_t>(t.row + r) * p.pitch + static_cast<uint64_t>(j);
+            static_cast<uint64_t>(t.position[r]) * p.pitch + static_cast<uint64_t>(j);
         const bool two = width > 0.0f;  // a column of one level keeps code 0
         const bool up = two && unit(draw1(p.key, element, 0, 0)) < f;
         q = up ? cell.upper : cell.lower;

@@ -164,33 +164,50 @@ void unpack_tile4(const uint8_t* packed, int64_t rows, int64_t cols, int bits, v
 bool permute_tile4(const uint8_t* packed, const int64_t* order, int64_t rows, int64_t cols,
                    int bits, uint8_t* out, int64_t begin, int64_t end) noexcept {
   const int64_t groups = (cols + 3) / 4, tiles = (rows + kTileRows - 1) / kTileRows;
-  const int64_t bytes = bits > 8 ? 2 : 1, most = kPermuteBytes / (rows * 4 * bytes);
-  const int64_t strip = most < 1 ? 1 : most > 16 ? 16 : most;  // 16 groups: one cache line a row
-  const int64_t words = strip * bytes;                         // of a row
-  const std::unique_ptr<uint32_t[]> buffer(
-      new (std::nothrow) uint32_t[static_cast<size_t>(tiles * kTileRows * words)]);
-  if (buffer == nullptr) return false;
+  // A row of a strip is a line of words. Narrow codes of several groups share one; codes of 16 bits
+  // take two.
+  const int width = bits <= 1 ? 1 : bits <= 2 ? 2 : bits <= 4 ? 4 : 8;
+  const int64_t share = 8 / width, bytes = bits > 8 ? 2 : 1, most = kPermuteBytes / (rows * 4);
+  const int64_t words = most < bytes ? bytes : most > 16 ? 16 : most / bytes * bytes;
+  const int64_t strip = words / bytes * share;  // groups
+  const std::unique_ptr<uint32_t[]> memory(
+      new (std::nothrow) uint32_t[static_cast<size_t>(tiles * kTileRows * words + 15)]);
+  if (memory == nullptr) return false;
+  uint32_t* const buffer =
+      memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64 / 4;
   for (int64_t first = begin; first < end; first += strip) {
     const int64_t last = first + strip < end ? first + strip : end;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      for (int64_t g = first; g < last; ++g) {
-        Words64 in;
-        get_group(packed + (tile * groups + g) * 32 * bits, bits, &in);
+      uint32_t* to = buffer + tile * kTileRows * words;
+      for (int64_t g = first; g < last; g += share, to += bytes) {
+        Words64 all, in;
+        for (int64_t i = 0; i < share && g + i < last; ++i) {
+          get_group(packed + (tile * groups + g + i) * 32 * bits, bits, i == 0 ? &all : &in);
+          for (int64_t r = 0; r < kTileRows && i > 0; ++r)
+            all.byte[0][r] |= in.byte[0][r] << (width * i);
+        }
         for (int64_t b = 0; b < bytes; ++b) {
-          uint32_t* to = buffer.get() + tile * kTileRows * words + (g - first) * bytes + b;
-          for (int64_t r = 0; r < kTileRows; ++r) to[r * words] = in.byte[b][r];
+          for (int64_t r = 0; r < kTileRows; ++r) to[r * words + b] = all.byte[b][r];
         }
       }
     }
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t row = tile * kTileRows, count = rows - row < kTileRows ? rows - row : kTileRows;
-      for (int64_t g = first; g < last; ++g) {
+      const int64_t ahead = rows - row - count < kTileRows ? rows - row - count : kTileRows;
+      for (int64_t r = 0; r < ahead; ++r)  // lines of the next tile, from anywhere
+        __builtin_prefetch(buffer + order[row + count + r] * words);
+      const uint32_t* line[kTileRows];
+      for (int64_t r = 0; r < count; ++r) line[r] = buffer + order[row + r] * words;
+      int64_t word = 0;
+      for (int64_t g = first; g < last; g += share) {
         Words64 moved{};
-        for (int64_t b = 0; b < bytes; ++b) {
-          const uint32_t* from = buffer.get() + (g - first) * bytes + b;
-          for (int64_t r = 0; r < count; ++r) moved.byte[b][r] = from[order[row + r] * words];
+        for (int64_t b = 0; b < bytes; ++b, ++word) {
+          for (int64_t r = 0; r < count; ++r) moved.byte[b][r] = line[r][word];
         }
-        put_group(moved, bits, out + (tile * groups + g) * 32 * bits);
+        for (int64_t i = 0; i < share && g + i < last; ++i) {
+          put_group(moved, bits, out + (tile * groups + g + i) * 32 * bits);
+          for (int64_t r = 0; r < kTileRows; ++r) moved.byte[0][r] >>= width;
+        }
       }
     }
   }

@@ -112,19 +112,20 @@ inline uint8_t* pack_group(const __m256i* word, int bits, uint8_t* out) {
   return out;
 }
 
-/// The four words of the Philox blocks of 8 rows: words[c] has column c (mod 4) of rows 0..7.
+/// The four words of the Philox blocks row * row_blocks + group of 8 rows: words[c] has column c
+/// (mod 4) of rows 0..7.
 /// 64-bit lanes carry one row each, even rows in one chain and odd rows in the other; only their
 /// low halves count.
-inline void philox_rows(Key key, uint64_t first_block, uint64_t row_blocks, uint32_t draw,
-                        __m256i* words) {
+inline void philox_rows(Key key, uint64_t group, uint64_t row_blocks, const int64_t* rows,
+                        uint32_t draw, __m256i* words) {
   __m256i c0[2], c1[2], c2[2], c3[2];
   const __m256i m0 = _mm256_set1_epi64x(0xD2511F53u), m1 = _mm256_set1_epi64x(0xCD9E8D57u);
   for (int h = 0; h < 2; ++h) {
-    const uint64_t b = key.offset + first_block + row_blocks * static_cast<uint64_t>(h),
-                   d = 2 * row_blocks;
-    c0[h] =
-        _mm256_setr_epi64x(static_cast<long long>(b), static_cast<long long>(b + d),
-                           static_cast<long long>(b + 2 * d), static_cast<long long>(b + 3 * d));
+    const auto block = [&](int i) {
+      return static_cast<long long>(key.offset + group +
+                                    static_cast<uint64_t>(rows[2 * i + h]) * row_blocks);
+    };
+    c0[h] = _mm256_setr_epi64x(block(0), block(1), block(2), block(3));
     c1[h] = _mm256_srli_epi64(c0[h], 32);
     c2[h] = _mm256_setzero_si256();
     c3[h] = _mm256_set1_epi64x(draw);

@@ -162,20 +162,22 @@ inline uint8_t* pack_group(const __m512i* word, int bits, uint8_t* out) {
   return out;
 }
 
-/// The four words of the Philox blocks (row*pitch + 4*group)/4 of 16 rows: words[c][row], c =
+/// The four words of the Philox blocks row * row_blocks + group of 16 rows: words[c][row], c =
 /// column mod 4. 64-bit lanes carry one row each, even rows in one chain and odd rows in the other;
 /// the low half of a lane is the state word and the high half is garbage, so that products need no
 /// shuffles.
-inline void philox_rows(Key key, uint64_t first_block, uint64_t row_blocks, uint32_t draw,
-                        __m512i* words) {
+inline void philox_rows(Key key, uint64_t group, uint64_t row_blocks, const int64_t* rows,
+                        uint32_t draw, __m512i* words) {
   __m512i c0[2], c1[2], c2[2], c3[2];
   const __m512i m0 = _mm512_set1_epi64(0xD2511F53u), m1 = _mm512_set1_epi64(0xCD9E8D57u);
   const __m512i stride = _mm512_set1_epi64(static_cast<long long>(row_blocks));
-  const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-  const __m512i base = _mm512_set1_epi64(static_cast<long long>(key.offset + first_block));
+  const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), one = _mm512_set1_epi64(1);
+  const __m512i base = _mm512_set1_epi64(static_cast<long long>(key.offset + group));
+  const __m512i low = _mm512_loadu_si512(rows), high = _mm512_loadu_si512(rows + 8);
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    const __m512i row = h == 0 ? even : _mm512_add_epi64(even, _mm512_set1_epi64(1));
+    const __m512i pick = h == 0 ? even : _mm512_add_epi64(even, one);
+    const __m512i row = _mm512_permutex2var_epi64(low, pick, high);
     c0[h] = _mm512_add_epi64(base, _mm512_mullo_epi64(row, stride));
     c1[h] = _mm512_srli_epi64(c0[h], 32);
     c2[h] = _mm512_setzero_si512();
