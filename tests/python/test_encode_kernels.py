@@ -343,7 +343,7 @@ def test_scaled_values_are_quotients(dtype: torch.dtype, widest: int) -> None:
 def test_scaled_rows_refuse_what_does_not_fit() -> None:
     x, one = torch.zeros(3, 2), torch.ones(2, dtype=torch.float64)
     assert enc.scale_rows(torch.zeros(0, 2), one, one).shape == (0, 2)
-    with pytest.raises(RuntimeError, match="_scale_rows: rows must be in .0, 2., got 3"):
+    with pytest.raises(RuntimeError, match=r"_scale_rows: rows must be in .0, 2., got 3"):
         enc.scale_rows(x, one, one, rows=torch.tensor([3]))
     with pytest.raises(RuntimeError, match="_scale_rows: out must have shape"):
         enc.scale_rows(x, one, one, out=torch.empty(2, 2))

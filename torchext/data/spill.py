@@ -24,7 +24,8 @@ def scratch(
     item = torch.empty(0, dtype=dtype)
     count = int(np.prod(shape, dtype=np.int64))
     if count * item.element_size() < small:
-        return torch.empty(shape, dtype=dtype)
+        # numpy asks the system for huge pages, whose first writes cost a third
+        return torch.from_numpy(np.empty(shape, dtype=item.numpy().dtype))
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(count * item.element_size())
         mapped = np.memmap(file, dtype=item.numpy().dtype, mode="r+", shape=shape)

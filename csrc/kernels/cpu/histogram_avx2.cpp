@@ -35,7 +35,8 @@ inline __m256 scaled8(const T* from, const double* mean, const double* inverse) 
 
 /// Bins and low bits of 8 rows of column j.
 inline void place(__m256 a, const HistogramMap& map, int64_t j, uint32_t* bin, uint32_t* rest) {
-  const auto all = [](uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); };
+  // Broadcasts from memory take no port that the arithmetic needs.
+  const auto all = [j](const uint32_t* x) { return _mm256_set1_epi32(static_cast<int>(x[j])); };
   const __m256 away = _mm256_sub_ps(a, _mm256_set1_ps(map.center[j]));
   const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), away);
   const __m256i word = _mm256_castps_si256(_mm256_add_ps(size, _mm256_set1_ps(map.c[j])));
@@ -44,15 +45,14 @@ inline void place(__m256 a, const HistogramMap& map, int64_t j, uint32_t* bin, u
     return _mm256_castps_si256(
         _mm256_blendv_ps(_mm256_castsi256_ps(above), _mm256_castsi256_ps(under), below));
   };
-  const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(map.shift[j]));
-  const __m256i room_below = all(map.origin[j] - 1);
-  __m256i key = _mm256_sub_epi32(_mm256_srl_epi32(word, shift), all(map.base[j]));
-  key = _mm256_min_epu32(key, choose(all(map.bins - 1 - map.origin[j]), room_below));
+  const __m256i under = all(map.under);
+  __m256i key = _mm256_sub_epi32(_mm256_srlv_epi32(word, all(map.shift)), all(map.base));
+  key = _mm256_min_epu32(key, choose(all(map.over), under));
   const __m256i at =
-      choose(_mm256_add_epi32(all(map.origin[j]), key), _mm256_sub_epi32(room_below, key));
+      choose(_mm256_add_epi32(all(map.origin), key), _mm256_sub_epi32(under, key));
   _mm256_store_si256(reinterpret_cast<__m256i*>(bin), at);
   _mm256_store_si256(reinterpret_cast<__m256i*>(rest),
-                     _mm256_and_si256(word, all((1u << map.shift[j]) - 1)));
+                     _mm256_and_si256(word, all(map.rest)));
 }
 
 /// kWhole: 16 columns; fewer are copied, so that no register reads past the last row.

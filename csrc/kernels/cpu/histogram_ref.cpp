@@ -18,10 +18,10 @@ void histogram_ref(const Sample& sample, int64_t begin, int64_t end, int64_t col
       uint32_t word;
       std::memcpy(&word, &t, sizeof word);
       const uint32_t key = (word >> map.shift[j]) - map.base[j];
-      const uint32_t room = away < 0.0f ? map.origin[j] - 1 : map.bins - 1 - map.origin[j];
+      const uint32_t room = away < 0.0f ? map.under[j] : map.over[j];
       const uint32_t step = key < room ? key : room;
-      const uint32_t bin = away < 0.0f ? map.origin[j] - 1 - step : map.origin[j] + step;
-      bins[j * map.bins + bin] += (uint64_t{1} << 40) + (word & ((1u << map.shift[j]) - 1));
+      const uint32_t bin = away < 0.0f ? map.under[j] - step : map.origin[j] + step;
+      bins[j * map.bins + bin] += (uint64_t{1} << 40) + (word & map.rest[j]);
     }
   }
 }

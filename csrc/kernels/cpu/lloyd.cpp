@@ -59,6 +59,9 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
   map->shift[j] = shift;
   map->base[j] = word_of(c) >> shift;
   map->origin[j] = low;
+  map->rest[j] = (1u << shift) - 1;
+  map->under[j] = low - 1;
+  map->over[j] = map->bins - 1 - low;
 }
 
 /// The populated bins of one column in ascending order, with prefix sums from index 0.
