@@ -1,10 +1,11 @@
-// A C++ program that calls torchext's ops through libtorch, without Python. Loading libtorchext_ops.so
-// registers them; nothing else refers to it, hence --no-as-needed. TORCH is the folder of libtorch or of
-// Python's torch package:
+// A C++ program that calls torchext's ops through libtorch, without Python. Loading the library
+// registers them; nothing refers to it otherwise, hence --no-as-needed. TORCH is the folder of
+// libtorch, or of Python's torch package.
 //   cmake -S . -B build -DTORCHEXT_OPS_LIB=ON && cmake --build build
 //   cmake --install build --component ops --prefix PREFIX
-//   g++ -std=c++20 -I TORCH/include -I TORCH/include/torch/csrc/api/include examples/cpp/ops/fold_in.cpp -o fold_in
-//     -Wl,--no-as-needed PREFIX/lib/libtorchext_ops.so -L TORCH/lib -ltorch -ltorch_cpu -lc10
+//   g++ -std=c++20 -I TORCH/include -I TORCH/include/torch/csrc/api/include
+//     examples/cpp/ops/fold_in.cpp -o fold_in -L TORCH/lib -ltorch -ltorch_cpu -lc10
+//     -Wl,--no-as-needed PREFIX/lib/libtorchext_ops.so
 //   LD_LIBRARY_PATH=PREFIX/lib:TORCH/lib ./fold_in
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
