@@ -48,11 +48,9 @@ inline void place(__m256 a, const HistogramMap& map, int64_t j, uint32_t* bin, u
   const __m256i under = all(map.under);
   __m256i key = _mm256_sub_epi32(_mm256_srlv_epi32(word, all(map.shift)), all(map.base));
   key = _mm256_min_epu32(key, choose(all(map.over), under));
-  const __m256i at =
-      choose(_mm256_add_epi32(all(map.origin), key), _mm256_sub_epi32(under, key));
+  const __m256i at = choose(_mm256_add_epi32(all(map.origin), key), _mm256_sub_epi32(under, key));
   _mm256_store_si256(reinterpret_cast<__m256i*>(bin), at);
-  _mm256_store_si256(reinterpret_cast<__m256i*>(rest),
-                     _mm256_and_si256(word, all(map.rest)));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(rest), _mm256_and_si256(word, all(map.rest)));
 }
 
 /// kWhole: 16 columns; fewer are copied, so that no register reads past the last row.
