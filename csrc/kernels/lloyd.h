@@ -39,6 +39,7 @@ struct HistogramMap {
   uint32_t origin[kHistogramColumns];  // >= 1: bins below it hold values under the center
   uint32_t rest[kHistogramColumns];    // mask of the low `shift` bits
   uint32_t under[kHistogramColumns], over[kHistogramColumns];  // last key on either side
+  uint32_t turn[kHistogramColumns];                            // under ^ over
 };
 
 /// Adds rows [begin, end) of the sample, columns [col, col + cols), cols <= 16, to

@@ -1,73 +1,10 @@
 // The encoding pass with AVX-512: 16 rows of one column a register, so that a column's thresholds
 // and levels are one register each and a search step is one permute. Same bits as encode_ref.cpp.
-#include "tile_avx512.h"
+#include "encode_scale_avx512.h"
+#include "encode_sums_avx512.h"
 
 namespace torchext::cpu {
 namespace {
-
-constexpr int kVectors = 4;  // registers of a tile's column
-
-template <class T, bool kWhole>
-inline __m512d load8(const T* x, unsigned mask) {
-  const auto some = static_cast<__mmask8>(mask);
-  if constexpr (sizeof(T) == 8) {
-    return kWhole ? _mm512_loadu_pd(x) : _mm512_maskz_loadu_pd(some, x);
-  } else {
-    return _mm512_cvtps_pd(kWhole ? _mm256_loadu_ps(x) : _mm256_maskz_loadu_ps(some, x));
-  }
-}
-
-/// Rows 16 v .. 16 v + 15 of 16 columns from col: scaled values a, transposed into tile.a. Without
-/// kDivide by the inverse, and false if a value is not finite: then it is a division's to answer.
-template <class T, bool kWhole, bool kDivide>
-inline bool scale_rows(const EncodePlan& p, const EncodeTile& t, int64_t col, int v) {
-  const unsigned mask = kWhole ? 0xFFFF : (1u << (p.cols - col)) - 1;
-  __m512d mean[2], scale[2], inverse[2];
-#pragma GCC unroll 2
-  for (int h = 0; h < 2; ++h) {
-    mean[h] = _mm512_loadu_pd(p.mean + col + 8 * h);
-    scale[h] = _mm512_loadu_pd(p.scale + col + 8 * h);
-    if constexpr (!kDivide) inverse[h] = _mm512_loadu_pd(p.inverse_scale + col + 8 * h);
-  }
-  __m512 a[16], zero = _mm512_setzero_ps();  // stays zero while all values are finite
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) {
-    const int64_t row = 16 * v + i < t.rows ? 16 * v + i : 0;  // missing rows repeat the first
-    const T* x = static_cast<const T*>(t.x) + row * t.row_stride + col;
-    __m256 half[2];
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      const __m512d d = _mm512_sub_pd(load8<T, kWhole>(x + 8 * h, mask >> (8 * h)), mean[h]);
-      if constexpr (kDivide) {
-        half[h] = _mm512_cvtpd_ps(_mm512_div_pd(d, scale[h]));
-      } else {
-        half[h] = _mm512_cvtpd_ps(quotient(d, scale[h], inverse[h]));
-      }
-    }
-    a[i] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
-    if constexpr (!kDivide) zero = _mm512_fmadd_ps(a[i], _mm512_setzero_ps(), zero);
-  }
-  transpose_16x16(a);
-#pragma GCC unroll 16
-  for (int c = 0; c < 16; ++c) _mm512_store_ps(t.a + (col + c) * kEncodeTile + 16 * v, a[c]);
-  return kDivide || _mm512_cmp_ps_mask(zero, zero, _CMP_UNORD_Q) == 0;
-}
-
-template <class T, bool kWhole>
-inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col) {
-  for (int v = 0; v < kVectors; ++v) {
-    if (p.inverse_scale == nullptr || !scale_rows<T, kWhole, false>(p, t, col, v))
-      scale_rows<T, kWhole, true>(p, t, col, v);
-  }
-}
-
-inline void scale_columns(const EncodePlan& p, const EncodeTile& t, int64_t col) {
-  if (p.cols - col >= 16) {
-    (t.f64 ? scale_columns<double, true> : scale_columns<float, true>)(p, t, col);
-  } else {
-    (t.f64 ? scale_columns<double, false> : scale_columns<float, false>)(p, t, col);
-  }
-}
 
 struct Cell {
   __m512i index;
@@ -93,11 +30,6 @@ inline Cell find_affine(const EncodePlan& p, int64_t col, __m512 a) {
   i = _mm512_min_epi32(_mm512_max_epi32(i, _mm512_setzero_si512()), top);
   return {i, level(i), level(_mm512_add_epi32(i, one))};
 }
-
-/// What the sums of a group need beside a and q.
-struct Neighbours {
-  alignas(64) float lower[4][kEncodeTile], upper[4][kEncodeTile];
-};
 
 /// Counts the values of one column outside its bounds, if there are any.
 inline void count_clipped(const EncodePlan& p, const EncodeTile& t, int64_t col, __m512 least,
@@ -170,145 +102,6 @@ inline void round_column(const EncodePlan& p, const EncodeTile& t, int64_t col, 
     code[v] = cell.index;
   }
   if (p.bounds != nullptr) count_clipped(p, t, j, least, most);
-}
-
-/// What is summed over a column beside its moments.
-enum class Extra { none, targets, dots };
-
-inline __m512d load_wide(const float* x) { return _mm512_cvtps_pd(_mm256_load_ps(x)); }
-
-inline void add_to(double* out, __m512d x) {
-  _mm512_storeu_pd(out, _mm512_add_pd(_mm512_loadu_pd(out), x));
-}
-
-/// The sums of columns c and c + 1 of the group from col; converting from memory costs half of
-/// converting from a register. targets: those of the only output; dots: the columns' shares of z.
-template <EncodeMode kMode, bool kWeighted, Extra kExtra>
-void sum_pair(const EncodePlan& p, const EncodeTile& t, int64_t col, int64_t c,
-              const Neighbours& near) noexcept {
-  constexpr bool kTwice = kMode == EncodeMode::twice, kDraw = kMode != EncodeMode::nearest;
-  constexpr bool kTargets = kExtra == Extra::targets, kDots = kExtra == Extra::dots;
-  const __m512d zero = _mm512_setzero_pd(), half = _mm512_set1_pd(0.5);
-  __m512d sum[2][kMomentSlots], target[2][kOutputSums];
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-#pragma GCC unroll 8
-    for (auto& s : sum[i]) s = zero;
-#pragma GCC unroll 4
-    for (auto& s : target[i]) s = zero;
-  }
-#pragma GCC unroll 2
-  for (int64_t at = 0; at < kEncodeTile; at += 8) {
-    const __m512d w = kWeighted ? _mm512_loadu_pd(t.weight + at) : _mm512_set1_pd(1.0);
-    const auto times = [w](__m512d x) { return kWeighted ? _mm512_mul_pd(w, x) : x; };
-    const auto add_weighted = [w](__m512d* s, __m512d x) {
-      *s = kWeighted ? _mm512_fmadd_pd(w, x, *s) : _mm512_add_pd(x, *s);
-    };
-    const auto add = [](__m512d* s, __m512d x, __m512d y) { *s = _mm512_fmadd_pd(x, y, *s); };
-    __m512d z[3];
-#pragma GCC unroll 3
-    for (int d = 0; d < (kTwice ? 3 : 2); ++d) {
-      if constexpr (kDots) z[d] = _mm512_loadu_pd(t.z + d * kEncodeTile + at);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-      const int64_t j = col + c + i, from = j * kEncodeTile + at;
-      __m512d *s = sum[i], *to = target[i];
-      const __m512d a = load_wide(t.a + from), q = load_wide(t.q + from), d = _mm512_sub_pd(q, a);
-      __m512d error = d, q2 = q;
-      if constexpr (kTwice) {
-        q2 = load_wide(t.q2 + from);
-        const __m512d d2 = _mm512_sub_pd(q2, a), half_w = _mm512_mul_pd(half, w);
-        add(s + kSquaredError, _mm512_mul_pd(half_w, d), d);
-        add(s + kSquaredError, _mm512_mul_pd(half_w, d2), d2);
-        add(s + kDecodedSquare, times(q), q2);
-        add(s + kDecoded, half_w, _mm512_add_pd(q, q2));
-        error = _mm512_sub_pd(_mm512_mul_pd(half, _mm512_add_pd(q, q2)), a);
-      } else {
-        add(s + kSquaredError, times(d), d);
-        add(s + kDecodedSquare, times(q), q);
-        add_weighted(s + kDecoded, q);
-      }
-      add(s + kExactSquare, times(a), a);
-      if constexpr (kDraw) {
-        const __m512d rise = _mm512_sub_pd(a, load_wide(near.lower[c + i] + at)),
-                      fall = _mm512_sub_pd(load_wide(near.upper[c + i] + at), a);
-        const __m512d var = _mm512_max_pd(_mm512_mul_pd(fall, rise), zero);
-        add_weighted(s + kVariance, var);
-        add(s + kVarianceSquare, times(var), var);
-      }
-      if constexpr (kTargets) {
-        const __m512d y = _mm512_loadu_pd(t.y + at);
-        add(to + kExactTarget, a, y);
-        add(to + kErrorTarget, error, y);
-      }
-      if constexpr (kDots) {
-        const __m512d coef = _mm512_set1_pd(p.x0[j]);
-        add(z, a, coef);
-        add(z + 1, q, coef);
-        if constexpr (kTwice) add(z + 2, q2, coef);
-      }
-    }
-#pragma GCC unroll 3
-    for (int d = 0; d < (kTwice ? 3 : 2); ++d) {
-      if constexpr (kDots) _mm512_storeu_pd(t.z + d * kEncodeTile + at, z[d]);
-    }
-  }
-  double* out = t.moments + (col + c) * kMomentSlots;
-  if constexpr (kDraw) {
-    add_to(out, join_lanes_ordered(sum[0]));
-    add_to(out + kMomentSlots, join_lanes_ordered(sum[1]));
-  } else {  // four sums a column: both are joined at once and take their slots
-    constexpr int kUsed[4] = {kSquaredError, kExactSquare, kDecodedSquare, kDecoded};
-    constexpr __mmask8 kSlots =
-        1 << kSquaredError | 1 << kExactSquare | 1 << kDecodedSquare | 1 << kDecoded;
-    __m512d both[8];
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) both[k] = sum[k / 4][kUsed[k % 4]];
-    const __m512d joined = join_lanes_ordered(both);
-    add_to(out, _mm512_maskz_expand_pd(kSlots, joined));
-    add_to(out + kMomentSlots,
-           _mm512_maskz_expand_pd(kSlots, _mm512_shuffle_f64x2(joined, joined, 0xEE)));
-  }
-  if constexpr (kTargets) {
-    __m512d both[8];
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) both[k] = target[k / kOutputSums][k % kOutputSums];
-    add_to(t.targets + (col + c) * kOutputSums, join_lanes_ordered(both));
-  }
-}
-
-using SumPair = void(const EncodePlan&, const EncodeTile&, int64_t, int64_t,
-                     const Neighbours&) noexcept;
-
-template <EncodeMode kMode, Extra kExtra>
-SumPair* sum_of(bool weighted) {
-  return weighted ? sum_pair<kMode, true, kExtra> : sum_pair<kMode, false, kExtra>;
-}
-
-/// z += x0 * values over columns [begin, end) for every output, in column order.
-inline void add_dots(const EncodePlan& p, const EncodeTile& t, int64_t begin, int64_t end) {
-  const float* values[3] = {t.a, t.q, t.q2};
-  const int draws = p.mode == EncodeMode::twice ? 3 : 2;
-  for (int64_t o = 0; o < p.outputs; ++o) {
-    const double* coef = p.x0 + o * p.padded;
-    for (int d = 0; d < draws; ++d) {
-      double* z = t.z + (3 * o + d) * kEncodeTile;
-      __m512d sum[2 * kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < 2 * kVectors; ++v) sum[v] = _mm512_loadu_pd(z + 8 * v);
-      for (int64_t j = begin; j < end; ++j) {
-        const __m512d c = _mm512_set1_pd(coef[j]);
-        const float* x = values[d] + j * kEncodeTile;
-#pragma GCC unroll 8
-        for (int v = 0; v < 2 * kVectors; ++v) {
-          sum[v] = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_load_ps(x + 8 * v)), c, sum[v]);
-        }
-      }
-#pragma GCC unroll 8
-      for (int v = 0; v < 2 * kVectors; ++v) _mm512_storeu_pd(z + 8 * v, sum[v]);
-    }
-  }
 }
 
 template <EncodeMode kMode, int kSteps>
@@ -387,54 +180,6 @@ void run_mode(const EncodePlan& p, const EncodeTile& t) noexcept {
   }
 }
 
-/// Sums of two columns; kTwice: two decoded values.
-template <bool kTwice, bool kAnchor>
-inline void gradient_columns(const GradientTile& t, int64_t col, int64_t columns) {
-  constexpr int64_t kAhead = 4 * kEncodeTile;
-  __m512d sum[8];
-#pragma GCC unroll 8
-  for (auto& s : sum) s = _mm512_setzero_pd();
-  for (int v = 0; v < 8; ++v) {
-    const __m512d y = _mm512_loadu_pd(t.y + 8 * v);
-    const __m512d e = kAnchor ? _mm512_loadu_pd(t.e + 8 * v) : y,
-                  eq = kAnchor ? _mm512_loadu_pd(t.eq + 8 * v) : y;
-#pragma GCC unroll 2
-    for (int c = 0; c < 2; ++c) {
-      const int64_t at = (col + (c < columns ? c : 0)) * kEncodeTile + 8 * v;
-      const __m512d a = load_wide(t.a + at), q = load_wide(t.q + at);
-      if (v % 2 == 0) {
-        _mm_prefetch(reinterpret_cast<const char*>(t.a + at + kAhead), _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(t.q + at + kAhead), _MM_HINT_T0);
-      }
-      __m512d* s = sum + 4 * c;
-      __m512d decoded = q, q2 = q;
-      if constexpr (kTwice) {
-        q2 = _mm512_cvtps_pd(_mm256_load_ps(t.q2 + at));
-        decoded = _mm512_mul_pd(_mm512_set1_pd(0.5), _mm512_add_pd(q, q2));
-      }
-      s[kExactTarget] = _mm512_fmadd_pd(a, y, s[kExactTarget]);
-      s[kErrorTarget] = _mm512_fmadd_pd(_mm512_sub_pd(decoded, a), y, s[kErrorTarget]);
-      if constexpr (kAnchor) {
-        s[kExactGradient] = _mm512_fmadd_pd(a, e, s[kExactGradient]);
-        s[kDecodedGradient] = _mm512_fmadd_pd(q, eq, s[kDecodedGradient]);
-        if constexpr (kTwice) {
-          s[kDecodedGradient] =
-              _mm512_fmadd_pd(q2, _mm512_loadu_pd(t.eq2 + 8 * v), s[kDecodedGradient]);
-        }
-      }
-    }
-  }
-  const auto mask = static_cast<__mmask8>(columns > 1 ? 0xFF : 0x0F);
-  double* out = t.out + col * kOutputSums;
-  const __m512d old = _mm512_maskz_loadu_pd(mask, out);
-  _mm512_mask_storeu_pd(out, mask, _mm512_add_pd(old, join_lanes_ordered(sum)));
-}
-
-template <bool kTwice, bool kAnchor>
-void run_gradient(const GradientTile& t, int64_t cols) noexcept {
-  for (int64_t j = 0; j < cols; j += 2) gradient_columns<kTwice, kAnchor>(t, j, cols - j);
-}
-
 }  // namespace
 
 void encode_tile_avx512(const EncodePlan& p, const EncodeTile& t) noexcept {
@@ -442,14 +187,6 @@ void encode_tile_avx512(const EncodePlan& p, const EncodeTile& t) noexcept {
     case EncodeMode::nearest: return run_mode<EncodeMode::nearest>(p, t);
     case EncodeMode::stochastic: return run_mode<EncodeMode::stochastic>(p, t);
     default: return run_mode<EncodeMode::twice>(p, t);
-  }
-}
-
-void gradient_tile_avx512(const GradientTile& t, int64_t cols) noexcept {
-  if (t.q2 != nullptr) {
-    (t.e != nullptr ? run_gradient<true, true> : run_gradient<true, false>)(t, cols);
-  } else {
-    (t.e != nullptr ? run_gradient<false, true> : run_gradient<false, false>)(t, cols);
   }
 }
 

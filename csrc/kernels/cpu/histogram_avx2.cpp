@@ -40,15 +40,12 @@ inline void place(__m256 a, const HistogramMap& map, int64_t j, uint32_t* bin, u
   const __m256 away = _mm256_sub_ps(a, _mm256_set1_ps(map.center[j]));
   const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), away);
   const __m256i word = _mm256_castps_si256(_mm256_add_ps(size, _mm256_set1_ps(map.c[j])));
-  const __m256 below = _mm256_cmp_ps(away, _mm256_setzero_ps(), _CMP_LT_OQ);
-  const auto choose = [below](__m256i above, __m256i under) {
-    return _mm256_castps_si256(
-        _mm256_blendv_ps(_mm256_castsi256_ps(above), _mm256_castsi256_ps(under), below));
-  };
-  const __m256i under = all(map.under);
+  const __m256i below = _mm256_castps_si256(_mm256_cmp_ps(away, _mm256_setzero_ps(), _CMP_LT_OQ));
+  const __m256i turn = _mm256_and_si256(all(map.turn), below);
   __m256i key = _mm256_sub_epi32(_mm256_srlv_epi32(word, all(map.shift)), all(map.base));
-  key = _mm256_min_epu32(key, choose(all(map.over), under));
-  const __m256i at = choose(_mm256_add_epi32(all(map.origin), key), _mm256_sub_epi32(under, key));
+  key = _mm256_min_epu32(key, _mm256_xor_si256(all(map.over), turn));
+  // Below the center the bin is origin - 1 - key = origin + ~key.
+  const __m256i at = _mm256_add_epi32(all(map.origin), _mm256_xor_si256(key, below));
   _mm256_store_si256(reinterpret_cast<__m256i*>(bin), at);
   _mm256_store_si256(reinterpret_cast<__m256i*>(rest), _mm256_and_si256(word, all(map.rest)));
 }

@@ -62,6 +62,7 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
   map->rest[j] = (1u << shift) - 1;
   map->under[j] = low - 1;
   map->over[j] = map->bins - 1 - low;
+  map->turn[j] = map->under[j] ^ map->over[j];
 }
 
 /// The populated bins of one column in ascending order, with prefix sums from index 0.

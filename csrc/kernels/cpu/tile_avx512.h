@@ -9,6 +9,8 @@
 namespace torchext::cpu {
 namespace {
 
+constexpr int kVectors = 4;  // registers of a tile's column
+
 /// Rows of 16 columns -> columns of 16 rows.
 __attribute__((always_inline)) inline void transpose_16x16(__m512* r) {
   __m512 t[16];
@@ -44,6 +46,12 @@ __attribute__((always_inline)) inline void transpose_16x16(__m512* r) {
 
 inline __m512d low_half(__m512 x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
 inline __m512d high_half(__m512 x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
+
+inline __m512d load_wide(const float* x) { return _mm512_cvtps_pd(_mm256_load_ps(x)); }
+
+inline void add_to(double* out, __m512d x) {
+  _mm512_storeu_pd(out, _mm512_add_pd(_mm512_loadu_pd(out), x));
+}
 
 /// The lane sums of eight accumulators in the order of the definition (lanes join by 4, 2, 1):
 /// results 0 4 1 5 2 6 3 7.
@@ -115,16 +123,6 @@ inline __m512i search(__m512 a, const float* thresholds) {
   if constexpr (kSteps > 6) node = descend<6>(a, thresholds, node);
   if constexpr (kSteps > 7) node = descend<7>(a, thresholds, node);
   return _mm512_sub_epi32(node, _mm512_set1_epi32(1 << kSteps));
-}
-
-/// d / scale as IEEE division rounds it, for finite d and `inverse` the rounded 1 / scale: the
-/// product is within two units in the last place, a first correction by the exact remainder within
-/// one, and from there a second one rounds correctly (Markstein, IBM J. Res. Dev. 34, 1990). -0 may
-/// come out as +0. Bounds on `scale` that keep all of it in range: quotient_by_inverse in encode.h.
-inline __m512d quotient(__m512d d, __m512d scale, __m512d inverse) {
-  __m512d q = _mm512_mul_pd(d, inverse);
-  q = _mm512_fmadd_pd(_mm512_fnmadd_pd(q, scale, d), inverse, q);
-  return _mm512_fmadd_pd(_mm512_fnmadd_pd(q, scale, d), inverse, q);
 }
 
 /// Packs one byte-wide plane group: word[v] holds rows 16v .. 16v+15, byte c column c of the group.
