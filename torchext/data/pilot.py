@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from torchext.data.targets import Targets
 
 EXACT_COLS = 512  # up to here an n x n matrix is formed and the system solved exactly in float64
 
-RowIndex = np.ndarray[tuple[int], np.dtype[np.int64]]
+_ROWS_IN_MEMORY = 64 << 20  # bytes; the pages of a new file cost more than reading it
 
 
 def pilot_size(rows: int, cols: int) -> int:
@@ -87,10 +86,11 @@ class Pilot:
 
 
 class Rows:
-    """Exact pilot rows kept as float32, in a mapped temporary file when there are many."""
+    """Exact pilot rows kept as float32, in a mapped temporary file above 64 MiB."""
 
     def __init__(self, pilot: Pilot) -> None:
-        self.matrix = scratch((pilot.sample.count, pilot.cols), torch.float32, pilot.folder)
+        shape = (pilot.sample.count, pilot.cols)
+        self.matrix = scratch(shape, torch.float32, pilot.folder, _ROWS_IN_MEMORY + 1)
         self.y = torch.empty(pilot.sample.count, pilot.targets.outputs, dtype=torch.float64)
         self.weight: Tensor | None = None
         if pilot.targets.weight is not None:

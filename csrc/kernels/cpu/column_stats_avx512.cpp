@@ -37,6 +37,11 @@ inline void add_rows(const ColumnBlock& b, int64_t row, int64_t begin, int64_t e
     __m512d h0 = _mm512_maskz_loadu_pd(m0, hi + j), h1 = _mm512_maskz_loadu_pd(m1, hi + j + 8);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
+      // Rows are too short for the hardware to follow: the same columns of the next rows.
+      const int64_t ahead = (row + r + kRows) * b.row_stride + j;
+      const char* next = static_cast<const char*>(b.x) + ahead * (kF64 ? 8 : 4);
+      _mm_prefetch(next, _MM_HINT_T1);
+      if constexpr (kF64) _mm_prefetch(next + 64, _MM_HINT_T1);
       const Pair x = load<kF64>(b.x, (row + r) * b.row_stride + j, mask);
       s0 = _mm512_add_pd(s0, x.lo);
       s1 = _mm512_add_pd(s1, x.hi);
