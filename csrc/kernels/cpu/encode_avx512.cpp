@@ -6,6 +6,8 @@
 namespace torchext::cpu {
 namespace {
 
+constexpr int64_t kPanel = 64;  // columns fetched together
+
 struct Cell {
   __m512i index;
   __m512 lower, upper;
@@ -62,7 +64,9 @@ inline void round_column(const EncodePlan& p, const EncodeTile& t, int64_t col, 
     const __m512 a = _mm512_load_ps(t.a + j * kEncodeTile + 16 * v);
     least = _mm512_min_ps(a, least);  // of a NaN and a number the number
     most = _mm512_max_ps(a, most);
-    _mm_prefetch(ahead + (4 * (j % 16) + v) * t.row_stride * (t.f64 ? 8 : 4), _MM_HINT_T1);
+    const char* fetch = ahead + (j % 16) * t.row_stride * (t.f64 ? 8 : 4) + 64 * v;
+    _mm_prefetch(fetch, _MM_HINT_T1);
+    if (t.f64) _mm_prefetch(fetch + 256, _MM_HINT_T1);
     Cell cell;
     if constexpr (kSteps == 0) {
       cell = find_affine(p, j, a);
@@ -116,11 +120,13 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
   for (int64_t block = 0; block < p.cols; block += 16) {
     scale_columns(p, t, block);
     const int64_t end = block + 16 < p.cols ? block + 16 : p.cols;
-    // A tile's rows are too many streams for the hardware. While these columns are worked on, the
-    // next 16 are fetched, one row per column and register; at the end of the rows the start of the
-    // next tile.
-    const int64_t next = end < p.cols ? end : kEncodeTile * t.row_stride;
-    const char* ahead = static_cast<const char*>(t.x) + next * (t.f64 ? 8 : 4);
+    // A tile's rows are too many streams for the hardware. While 16 columns of a panel are worked
+    // on, a quarter of the next panel is fetched: 16 rows, one a column, so that what lies together
+    // comes together; at the end of the rows the start of the next tile.
+    const int64_t panel = block / kPanel * kPanel + kPanel;
+    const int64_t next = panel < p.cols ? panel : kEncodeTile * t.row_stride;
+    const int64_t row = block % kPanel;
+    const char* ahead = static_cast<const char*>(t.x) + (next + row * t.row_stride) * (t.f64 ? 8 : 4);
     for (int64_t col = block; col < end; col += 4) {
       __m512i random[kDraws > 0 ? kDraws : 1][kVectors][4];
       for (int d = 0; d < kDraws; ++d) {
