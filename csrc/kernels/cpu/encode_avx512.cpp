@@ -126,7 +126,8 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
     const int64_t panel = block / kPanel * kPanel + kPanel;
     const int64_t next = panel < p.cols ? panel : kEncodeTile * t.row_stride;
     const int64_t row = block % kPanel;
-    const char* ahead = static_cast<const char*>(t.x) + (next + row * t.row_stride) * (t.f64 ? 8 : 4);
+    const char* ahead =
+        static_cast<const char*>(t.x) + (next + row * t.row_stride) * (t.f64 ? 8 : 4);
     for (int64_t col = block; col < end; col += 4) {
       __m512i random[kDraws > 0 ? kDraws : 1][kVectors][4];
       for (int d = 0; d < kDraws; ++d) {
