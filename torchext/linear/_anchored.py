@@ -33,7 +33,7 @@ _FULL_STEPS = 1000
 
 @dataclass(frozen=True)
 class Point:
-    """Objective, gradient (m, n + 1) and scores (m, K) on the full-precision rows at x."""
+    """Objective, gradient (m, n + 1) and scores (m, K) on the full-precision rows, in the store's order."""
 
     x: Tensor
     value: float
@@ -156,7 +156,7 @@ class Anchored(CodeModel):
         assert self.exact is not None
         total, gradient, z = self.exact.gradient(x)
         value = total / self.mass + 0.5 * float((self.penalty * x * x).sum())
-        point = Point(x, value, gradient / self.mass + self.penalty * x, z)
+        point = Point(x, value, gradient / self.mass + self.penalty * x, self.codes.arrange(z))
         out.losses.append(value)
         out.x, out.gradient_norm = x, self.norm(point.gradient) / first
         return point

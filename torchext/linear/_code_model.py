@@ -21,7 +21,7 @@ class CodeModel:
     """Mean weighted loss + x^T P x / 2 over the codes, around a point whose gradient is given.
 
     Args:
-        loss: the loss on scores in source order.
+        loss: the loss on scores in the order of the store.
         codes: the rows.
         penalty: float64 (1 or m, n + 1), the diagonal of P; 0 for the intercept.
         mass: sum of the weights.

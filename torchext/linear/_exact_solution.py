@@ -177,7 +177,8 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         mass = float(store.rows) if weight is None else float(weight.sum())
         diagonal = penalty.reshape(-1, 1) / mass / store.scale.square()
         problem = Anchored(
-            targets.loss, codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass, targets.curvature,
+            targets.loss.arranged(codes.order), codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass,
+            targets.curvature,
             _stored_anchor(store, targets, weight) if self.fit_intercept else None,
         )  # fmt: skip
         zero = torch.zeros(len(targets.start), store.cols + 1, dtype=torch.float64)

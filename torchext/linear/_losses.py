@@ -30,6 +30,13 @@ class Loss:
     y: Tensor
     weight: Tensor | None
 
+    def arranged(self, order: Tensor | None) -> Loss:
+        """The same sum over the rows in another order."""
+        if order is None:
+            return self
+        weight = None if self.weight is None else self.weight[order]
+        return Loss(self.name, self.y[:, order].contiguous(), weight)
+
     @property
     def quadratic(self) -> bool:
         """Whether the loss is its own second-order model, and every output a problem of its own."""

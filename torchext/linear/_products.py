@@ -41,12 +41,13 @@ _BLOCK = 1 << 22
 
 @dataclass
 class CodeProducts:
-    """Products with the decoded rows of a store, in the order of the source.
+    """Products with the decoded rows of a store, in the order of the store.
 
     Attributes:
         threads: for the products.
         digits: 1 or 2 signed digits (7 bits each) for the vectors.
         passes: reads of the codes so far.
+        order: int64 (K,), the place in the source of every row; None where that is the same.
     """
 
     store: QuantizedDataset
@@ -61,11 +62,6 @@ class CodeProducts:
         store = self.store
         self.shift = store.mean / store.scale
         self.order = store.row_id() if store.shuffled else None
-        place = None
-        if self.order is not None:
-            place = torch.empty_like(self.order)
-            place[self.order] = torch.arange(store.rows)
-        self._place = place
         self._codes = store.codes[0]
         if store.layout != "tile4":  # the kernels read tiles
             plain = unpack_codes(self._codes, store.rows, store.cols, store.bits, store.layout)
@@ -83,13 +79,12 @@ class CodeProducts:
         offset = x[:, -1:] if self.intercept else inner @ self.shift[:, None]
         if bool((offset != 0).any()):
             z += offset.float()
-        return z if self._place is None else z[:, self._place]
+        return z
 
     def sum(self, e: Tensor, mass: Tensor) -> Tensor:
         """float64 (m, n + 1): sum_k e_k q_k, and in the last column ``mass``, which is sum_k e_k."""
-        ordered = e if self.order is None else e[:, self.order]
         with self._read() as data:
-            total: Tensor = torch.ops.torchext._code_sum(*data, ordered.contiguous(), self.digits)
+            total: Tensor = torch.ops.torchext._code_sum(*data, e, self.digits)
         return self._with_mass(total, mass)
 
     def gram(self, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -99,14 +94,16 @@ class CodeProducts:
             offset = x[:, -1].contiguous()
         else:
             shift = self.shift
-        if weight is not None and self.order is not None:
-            weight = weight[self.order]
         with self._read() as data:
             total: Tensor = torch.ops.torchext._code_gram(
                 *data, inner, offset, shift, weight, self.digits
             )
         x[:, :-1] = inner
         return self._with_mass(total[:, :-1], total[:, -1:])
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """Values (..., K) of the rows of the source, in the order of the store."""
+        return values if self.order is None else values[..., self.order]
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[tuple[Any, ...]]:

@@ -26,7 +26,15 @@ TX_INL void store_some(float* p, VF v, int64_t count) {
   if (count >= TX_LANES) return store(p, v);
   for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
-TX_INL VF sigmoid(VF z) { return 1.0f / (exp_approx(-z) + 1.0f); }
+/// Probabilities of either class at score z: up = 1/(1 + exp(-z)), down = 1/(1 + exp(z)).
+struct Chance {
+  VF up, down;
+};
+TX_INL Chance chance(VF z) {
+  const VF less = exp_approx(-absolute(z)), more = 1.0f / (less + 1.0f);
+  const VF rest = less * more;
+  return {z < 0.0f ? rest : more, z < 0.0f ? more : rest};
+}
 
 TX_INL void add_lanes(float* lanes, VF v) { store(lanes, load(lanes) + v); }
 
@@ -44,16 +52,16 @@ struct Block {
     return a.score != nullptr ? m + at(a.score, o) * a.length[o] : m;
   }
   VF weight() const {
-    VF v = {};
     if (a.weight != nullptr) return load_some(a.weight + k, count);
+    if (count >= TX_LANES) return splat(1.0f);
+    VF v = {};
     for (int64_t i = 0; i < TX_LANES; ++i) v[i] = i < count ? 1.0f : 0.0f;
     return v;
   }
-  void put(int o, VF slope, VF bent) const {
+  void put(int o, VF slope, VF bent, VF score, VF d) const {
     if (a.slopes != nullptr) store_some(a.slopes + o * a.rows + k, slope, count);
     float* const to = lanes + o * kLaneSums;
-    const VF d = move(o);
-    add_lanes(to, slope * score(o));
+    add_lanes(to, slope * score);
     add_lanes(to + 16, bent);
     add_lanes(to + 32, slope);
     add_lanes(to + 48, d * d);
@@ -69,18 +77,18 @@ TX_INL void one_output(const Block& b, int o) {
     slope = a.moved != nullptr ? d : z - b.at(a.y, o);
     bent = s * s;
   } else {
-    const VF there = z + d, chance = sigmoid(there), against = sigmoid(-there);
-    bent = chance * against * s * s;
+    const Chance here = chance(z), there = chance(z + d);
+    bent = there.up * there.down * s * s;
     if (a.moved == nullptr) {
       const VF y = b.at(a.y, o);
-      slope = -y * sigmoid(-y * z);
+      slope = y < 0.0f ? here.up : -here.down;
     } else {
-      const VF high = d < 0.0f ? z : there, low = d < 0.0f ? there : z;
-      const VF rise = sigmoid(high) * sigmoid(-low) * -expm1_approx(-absolute(d));
-      slope = d < 0.0f ? -rise : rise;
+      const VF rise = d < 0.0f ? here.up * there.down : there.up * here.down;
+      const VF part = rise * -expm1_approx(-absolute(d));
+      slope = d < 0.0f ? -part : part;
     }
   }
-  b.put(o, v * slope, v * bent);
+  b.put(o, v * slope, v * bent, s, d);
 }
 
 /// Probabilities of the outputs at z, or at z + d, a vector for each.
@@ -111,7 +119,7 @@ TX_INL void softmax(const Block& b, float* scratch) {
   if (a.moved == nullptr) {
     for (int o = 0; o < m; ++o) {
       const VF own = load_some(a.y + b.k, b.count) == static_cast<float>(o) ? splat(1.0f) : VF{};
-      b.put(o, v * (load(p + o * TX_LANES) - own), VF{});
+      b.put(o, v * (load(p + o * TX_LANES) - own), VF{}, VF{}, VF{});
     }
     return;
   }
@@ -130,11 +138,11 @@ TX_INL void softmax(const Block& b, float* scratch) {
   }
   const VF bent = v * spread, reach = mean + 1.0f;
   for (int o = 0; o < m; ++o) {
-    const VF chance = load(p + o * TX_LANES);
-    const VF near = chance * (expm1_approx(b.move(o) - peak) - mean) / reach;
+    const VF before = load(p + o * TX_LANES);
+    const VF near = before * (expm1_approx(b.move(o) - peak) - mean) / reach;
     // Where the moves differ much, the difference of the probabilities loses nothing.
-    const VF slope = peak - least < 0.25f ? near : load(q + o * TX_LANES) - chance;
-    b.put(o, v * slope, o == 0 ? bent : VF{});
+    const VF slope = peak - least < 0.25f ? near : load(q + o * TX_LANES) - before;
+    b.put(o, v * slope, o == 0 ? bent : VF{}, b.score(o), b.move(o));
   }
 }
 
