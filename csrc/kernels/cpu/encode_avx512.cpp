@@ -6,7 +6,8 @@
 namespace torchext::cpu {
 namespace {
 
-constexpr int64_t kPanel = 64;  // columns fetched together
+constexpr int64_t kPanel = 128;  // columns fetched together
+constexpr int64_t kLines = kPanel / 16, kFetchRows = kEncodeTile / kLines;
 
 struct Cell {
   __m512i index;
@@ -64,9 +65,10 @@ inline void round_column(const EncodePlan& p, const EncodeTile& t, int64_t col, 
     const __m512 a = _mm512_load_ps(t.a + j * kEncodeTile + 16 * v);
     least = _mm512_min_ps(a, least);  // of a NaN and a number the number
     most = _mm512_max_ps(a, most);
-    const char* fetch = ahead + (j % 16) * t.row_stride * (t.f64 ? 8 : 4) + 64 * v;
+    const int64_t line = 4 * (j % 16) + v, at = line / kLines * t.row_stride + line % kLines * 16;
+    const char* fetch = ahead + at * (t.f64 ? 8 : 4);
     _mm_prefetch(fetch, _MM_HINT_T1);
-    if (t.f64) _mm_prefetch(fetch + 256, _MM_HINT_T1);
+    if (t.f64) _mm_prefetch(fetch + 64, _MM_HINT_T1);
     Cell cell;
     if constexpr (kSteps == 0) {
       cell = find_affine(p, j, a);
@@ -121,11 +123,11 @@ void run(const EncodePlan& p, const EncodeTile& t) noexcept {
     scale_columns(p, t, block);
     const int64_t end = block + 16 < p.cols ? block + 16 : p.cols;
     // A tile's rows are too many streams for the hardware. While 16 columns of a panel are worked
-    // on, a quarter of the next panel is fetched: 16 rows, one a column, so that what lies together
-    // comes together; at the end of the rows the start of the next tile.
+    // on, some rows of the next panel are fetched, so that lines that lie together come together;
+    // at the end of the rows the start of the next tile.
     const int64_t panel = block / kPanel * kPanel + kPanel;
     const int64_t next = panel < p.cols ? panel : kEncodeTile * t.row_stride;
-    const int64_t row = block % kPanel;
+    const int64_t row = block % kPanel / 16 * kFetchRows;
     const char* ahead =
         static_cast<const char*>(t.x) + (next + row * t.row_stride) * (t.f64 ? 8 : 4);
     for (int64_t col = block; col < end; col += 4) {
