@@ -13,7 +13,7 @@ from torch import Tensor
 from torchext.data import arrange, dense
 from torchext.data._encode import Encoder, EncodeSums, layout_bytes, planes
 from torchext.data.dataset import QuantizedDataset
-from torchext.data.format import SLACK, StoreWriter
+from torchext.data.format import ALIGN, SLACK, StoreWriter
 from torchext.data.options import Options
 from torchext.data.order import permutation
 from torchext.data.plan import Books, Plan, block_rows, decide, measure
@@ -167,9 +167,13 @@ def _arrange(
 
 
 def _aligned(shape: tuple[int, int]) -> Tensor:
-    """Codes in memory, with readable bytes behind the end; numpy's zeros cost nothing until written."""
-    codes = torch.from_numpy(np.zeros(shape[0] * shape[1] + SLACK, dtype=np.uint8))
-    return codes[:-SLACK].view(shape)
+    """Codes in memory that start a cache line, with readable bytes behind the end.
+
+    numpy's zeros cost nothing until they are written, and lie in huge pages.
+    """
+    room = torch.from_numpy(np.zeros(shape[0] * shape[1] + SLACK + ALIGN, dtype=np.uint8))
+    first = -room.data_ptr() % ALIGN
+    return room[first : first + shape[0] * shape[1]].view(shape)
 
 
 def _assemble(

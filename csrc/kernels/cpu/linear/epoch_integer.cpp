@@ -11,7 +11,7 @@ namespace torchext::cpu {
 namespace {
 
 constexpr int kChunkTiles = 4;             // one call of a tile kernel
-constexpr int64_t kAheadBytes = 96 << 10;  // prefetch distance
+constexpr int64_t kAheadBytes = 48 << 10;  // prefetch distance
 constexpr int64_t kSmallChunk = 16 << 10;  // below it the streams lie in different chunks
 
 class IntegerEpoch {
@@ -139,7 +139,7 @@ class IntegerEpoch {
     a.tiles = static_cast<int>(std::min<int64_t>(kChunkTiles, count - t));
   }
 
-  /// Streams through the chunk(s) that come about 96 KiB later in the order of this epoch.
+  /// Streams through the chunk(s) that come about 48 KiB later in the order of this epoch.
   Prefetch ahead(int64_t i, int64_t t, int64_t count, const TileArgs& a) const {
     Prefetch f{};
     const int64_t segment = (a.g1 - a.g0) * group_bytes_, bytes = a.tiles * segment;

@@ -24,8 +24,8 @@ constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
   do {                                                                               \
     const uint8_t* tx_p =                                                            \
         (ahead).stream[(h) & mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                  \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);             \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T0);                  \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T0);             \
     ++(h);                                                                           \
   } while (false)
 
