@@ -1,0 +1,34 @@
+// Level tiles, avx512.
+#include <immintrin.h>
+
+namespace torchext::levels {
+namespace {
+
+using V8 = __m512d;
+using Mask = __mmask8;
+#define TX_OP static inline __attribute__((always_inline))
+TX_OP V8 load(const double* p) { return _mm512_loadu_pd(p); }
+TX_OP void store(double* p, V8 a) { _mm512_storeu_pd(p, a); }
+TX_OP V8 splat(double x) { return _mm512_set1_pd(x); }
+TX_OP V8 add(V8 a, V8 b) { return _mm512_add_pd(a, b); }
+TX_OP V8 sub(V8 a, V8 b) { return _mm512_sub_pd(a, b); }
+TX_OP V8 mul(V8 a, V8 b) { return _mm512_mul_pd(a, b); }
+TX_OP V8 div(V8 a, V8 b) { return _mm512_div_pd(a, b); }
+TX_OP V8 fma(V8 a, V8 b, V8 c) { return _mm512_fmadd_pd(a, b, c); }
+TX_OP V8 lesser(V8 a, V8 b) { return _mm512_min_pd(b, a); }
+TX_OP Mask less(V8 a, V8 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+TX_OP Mask same(V8 a, V8 b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+TX_OP Mask both(Mask a, Mask b) { return a & b; }
+TX_OP Mask either(Mask a, Mask b) { return a | b; }
+TX_OP V8 choose(Mask m, V8 a, V8 b) { return _mm512_mask_blend_pd(m, b, a); }
+
+}  // namespace
+}  // namespace torchext::levels
+
+#include "tile_impl.h"
+
+namespace torchext::levels {
+
+const TileKernels tiles_avx512 = kTiles;
+
+}  // namespace torchext::levels

@@ -1,0 +1,234 @@
+// The tile kernels, written once over a vector V8 of eight doubles that each per-ISA source
+// defines: load, splat, add, sub, mul, div, fma, lesser(a, b), choose(mask, a, b), less(a, b),
+// same(a, b), both, either. No operation is fused unless it says fma, so all instruction sets give
+// the same bits.
+#pragma once
+
+#include "../../levels/tile.h"
+
+namespace torchext::levels {
+namespace {
+
+#define TX_INL static inline __attribute__((always_inline))
+
+constexpr double kInf = __builtin_inf();
+
+// ---- numbers: a plain double, or a double-double
+
+struct Plain {
+  V8 h;
+};
+struct Pair {
+  V8 h, l;
+};
+
+TX_INL Pair sum2(V8 a, V8 b) {
+  const V8 s = add(a, b), t = sub(s, a);
+  return {s, add(sub(a, sub(s, t)), sub(b, t))};
+}
+TX_INL Pair quick2(V8 a, V8 b) {
+  const V8 s = add(a, b);
+  return {s, sub(b, sub(s, a))};
+}
+
+TX_INL Plain plus(Plain a, Plain b) { return {add(a.h, b.h)}; }
+TX_INL Plain minus(Plain a, Plain b) { return {sub(a.h, b.h)}; }
+TX_INL Plain times(Plain a, Plain b) { return {mul(a.h, b.h)}; }
+TX_INL Plain over(Plain a, Plain b) { return {div(a.h, b.h)}; }
+TX_INL Plain pick(Mask m, Plain a, Plain b) { return {choose(m, a.h, b.h)}; }
+TX_INL Mask below(Plain a, Plain b) { return less(a.h, b.h); }
+TX_INL Plain smaller(Plain a, Plain b) { return {lesser(a.h, b.h)}; }
+
+TX_INL Pair plus(Pair a, Pair b) {
+  const Pair s = sum2(a.h, b.h), t = sum2(a.l, b.l), r = quick2(s.h, add(s.l, t.h));
+  return quick2(r.h, add(r.l, t.l));
+}
+TX_INL Pair minus(Pair a, Pair b) {
+  const V8 zero = splat(0.0);
+  return plus(a, Pair{sub(zero, b.h), sub(zero, b.l)});
+}
+TX_INL Pair times(Pair a, Pair b) {
+  const V8 p = mul(a.h, b.h), e = fma(a.h, b.h, sub(splat(0.0), p));
+  return quick2(p, add(e, add(mul(a.h, b.l), mul(a.l, b.h))));
+}
+TX_INL Pair over(Pair a, Pair b) {
+  const V8 q = div(a.h, b.h);
+  const Pair r = minus(a, times(Pair{q, splat(0.0)}, b));
+  return quick2(q, div(r.h, b.h));
+}
+TX_INL Pair pick(Mask m, Pair a, Pair b) { return {choose(m, a.h, b.h), choose(m, a.l, b.l)}; }
+TX_INL Mask below(Pair a, Pair b) {
+  return either(less(a.h, b.h), both(same(a.h, b.h), less(a.l, b.l)));
+}
+TX_INL Pair smaller(Pair a, Pair b) { return pick(below(b, a), b, a); }
+
+TX_INL void splat_at(const double* h, const double*, int64_t c, Plain* out) {
+  *out = {splat(h[c])};
+}
+TX_INL void splat_at(const double* h, const double* l, int64_t c, Pair* out) {
+  *out = {splat(h[c]), splat(l[c])};
+}
+TX_INL void constant(double x, Plain* out) { *out = {splat(x)}; }
+TX_INL void constant(double x, Pair* out) { *out = {splat(x), splat(0.0)}; }
+
+// ---- rows: gathered once per tile
+
+struct Pick {
+  int64_t first, stride, count;
+};
+
+TX_INL V8 lanes(const double* a, const Pick& p) {
+  if (p.stride == 1) return load(a + p.first);
+  double buffer[kTileRows];
+  for (int k = 0; k < kTileRows; ++k)
+    buffer[k] = a[p.first + p.stride * (k < p.count ? k : p.count - 1)];
+  return load(buffer);
+}
+TX_INL void lanes_of(const double* h, const double*, const Pick& p, Plain* out) {
+  *out = {lanes(h, p)};
+}
+TX_INL void lanes_of(const double* h, const double* l, const Pick& p, Pair* out) {
+  *out = {lanes(h, p), lanes(l, p)};
+}
+
+// ---- entries
+
+template <class N>
+struct Ends {
+  N x, y;
+  TX_INL Ends rows(const TileRows& r, const Pick& p) {
+    Ends e;
+    lanes_of(r.a[0], r.low[0], p, &e.x);
+    lanes_of(r.a[1], r.low[1], p, &e.y);
+    return e;
+  }
+  TX_INL N plane(const TileColumns& c, int k, int64_t at, N x, N y) {
+    N big, p, q;
+    splat_at(c.a[k], c.low[k], at, &big);
+    splat_at(c.a[k + 1], c.low[k + 1], at, &p);
+    splat_at(c.a[k + 2], c.low[k + 2], at, &q);
+    return plus(plus(big, times(p, x)), times(q, y));
+  }
+  TX_INL N entry(const Ends& e, const TileColumns& c, int64_t at) {
+    return plane(c, 0, at, e.x, e.y);
+  }
+};
+
+template <class N>
+struct Blocks {
+  N x, y, height, x2, y2, height2;
+  TX_INL Blocks rows(const TileRows& r, const Pick& p) {
+    Blocks e;
+    lanes_of(r.a[0], r.low[0], p, &e.x);
+    lanes_of(r.a[1], r.low[1], p, &e.y);
+    lanes_of(r.a[2], r.low[2], p, &e.height);
+    lanes_of(r.a[3], r.low[3], p, &e.x2);
+    lanes_of(r.a[4], r.low[4], p, &e.y2);
+    lanes_of(r.a[5], r.low[5], p, &e.height2);
+    return e;
+  }
+  TX_INL N entry(const Blocks& e, const TileColumns& c, int64_t at) {
+    const N one = smaller(Ends<N>::plane(c, 0, at, e.x, e.y), Ends<N>::plane(c, 3, at, e.x, e.y));
+    const N two =
+        smaller(Ends<N>::plane(c, 0, at, e.x2, e.y2), Ends<N>::plane(c, 3, at, e.x2, e.y2));
+    return smaller(plus(one, e.height), plus(two, e.height2));
+  }
+};
+
+template <class N>
+struct Clusters {
+  N w, s, q;
+  TX_INL Clusters rows(const TileRows& r, const Pick& p) {
+    Clusters e;
+    lanes_of(r.a[0], r.low[0], p, &e.w);
+    lanes_of(r.a[1], r.low[1], p, &e.s);
+    lanes_of(r.a[2], r.low[2], p, &e.q);
+    return e;
+  }
+  TX_INL N entry(const Clusters& e, const TileColumns& c, int64_t at) {
+    N f, w, s, q, zero;
+    splat_at(c.a[0], c.low[0], at, &f);
+    splat_at(c.a[1], c.low[1], at, &w);
+    splat_at(c.a[2], c.low[2], at, &s);
+    splat_at(c.a[3], c.low[3], at, &q);
+    constant(0.0, &zero);
+    const N d = minus(e.s, s);
+    const N k = minus(minus(e.q, q), over(times(d, d), minus(e.w, w)));
+    return plus(f, pick(below(zero, k), k, zero));  // the test is false for 0/0, an empty cluster
+  }
+};
+
+TX_INL void put(Plain a, TileMinima* out) {
+  store(out->value, a.h);
+  store(out->low, splat(0.0));
+}
+TX_INL void put(Pair a, TileMinima* out) {
+  store(out->value, a.h);
+  store(out->low, a.l);
+}
+
+template <class Entry, class N>
+TX_INL void tile(const TileColumns& columns, const TileRows& rows, int64_t first, int64_t stride,
+                 int64_t count, int64_t c0, int64_t c1, TileMinima* out) {
+  const Pick p{first, stride, count};
+  const Entry e = Entry::rows(rows, p);
+  N best;
+  constant(kInf, &best);
+  V8 at = splat(static_cast<double>(c0)), column = at;
+  const V8 one = splat(1.0), two = splat(2.0);
+  const auto ready_in_all = static_cast<int64_t>(rows.ready[first]);
+  const int64_t common = c1 < ready_in_all ? c1 : ready_in_all;
+  int64_t c = c0;
+  for (; c + 1 < common; c += 2) {  // in pairs: half as many steps that wait for each other
+    const N u = Entry::entry(e, columns, c), v = Entry::entry(e, columns, c + 1);
+    const Mask second = below(v, u);
+    const N pair = pick(second, v, u);
+    const V8 where = choose(second, add(at, one), at);
+    const Mask better = below(pair, best);
+    best = pick(better, pair, best);
+    column = choose(better, where, column);
+    at = add(at, two);
+  }
+  for (; c < common; ++c) {
+    const N v = Entry::entry(e, columns, c);
+    const Mask better = below(v, best);
+    best = pick(better, v, best);
+    column = choose(better, at, column);
+    at = add(at, one);
+  }
+  if (c < c1) {  // the edge of what exists: some rows end here
+    N none, z;
+    constant(kInf, &none);
+    z = none;
+    const V8 ready = lanes(rows.ready, p), end = lanes(rows.end, p);
+    if (columns.z != nullptr) lanes_of(rows.z, rows.z_low, p, &z);
+    for (; c < c1; ++c) {
+      N v = none;
+      if (columns.z != nullptr) {
+        N own;
+        splat_at(columns.z, columns.z_low, c, &own);
+        v = pick(less(at, end), plus(own, z), none);
+      }
+      v = pick(less(at, ready), Entry::entry(e, columns, c), v);
+      const Mask better = below(v, best);
+      best = pick(better, v, best);
+      column = choose(better, at, column);
+      at = add(at, one);
+    }
+  }
+  put(best, out);
+  store(out->column, column);
+}
+
+template <class Entry, class N>
+void run(const TileColumns& columns, const TileRows& rows, int64_t first, int64_t stride,
+         int64_t count, int64_t c0, int64_t c1, TileMinima* out) noexcept {
+  tile<Entry, N>(columns, rows, first, stride, count, c0, c1, out);
+}
+
+constexpr TileKernels kTiles{run<Ends<Plain>, Plain>,     run<Blocks<Plain>, Plain>,
+                             run<Clusters<Plain>, Plain>, run<Ends<Pair>, Pair>,
+                             run<Blocks<Pair>, Pair>,     run<Clusters<Pair>, Pair>};
+
+}  // namespace
+}  // namespace torchext::levels

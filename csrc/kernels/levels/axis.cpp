@@ -1,0 +1,107 @@
+#include "axis.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace torchext::levels {
+
+double round_centre(double mean, double lo, double hi) {
+  if (!(hi > lo)) return lo;
+  int exponent;
+  std::frexp(hi - lo, &exponent);
+  const double grid = std::ldexp(1.0, exponent - 10), rounded = std::nearbyint(mean / grid) * grid;
+  return std::isfinite(rounded) ? std::min(std::max(rounded, lo), hi) : mean;
+}
+
+void Axis::bound_error(double terms) {
+  double s1 = 0;
+  for (const Cut& c : cut) s1 = std::max(s1, std::fabs(c.s.h));
+  const double r = std::max(std::fabs(lo.front() - centre), std::fabs(hi.back() - centre));
+  const double squares = total() * r * r + 2 * r * s1 + cut.back().q.h;
+  cut_error = 64 * (0x1p-98 + terms * 0x1p-104) * squares;
+}
+
+void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis) {
+  // Plain sums in a fixed order: the centre need not be the mean, only near it.
+  double sum = 0, total = 0;
+  axis->lo.clear();
+  std::vector<double>& lo = axis->lo;
+  lo.reserve(n);
+  axis->cut.resize(n + 1);
+  Cut* cut = axis->cut.data();
+  size_t m = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double w = weight != nullptr ? weight[i] : 1.0;
+    if (w == 0) continue;
+    total += w;
+    if (m > 0 && lo[m - 1] == x[i]) {
+      cut[m].w = cut[m].w + DD{w, 0};  // for now the weight of item m - 1
+    } else {
+      lo.push_back(x[i]);
+      cut[++m].w = {w, 0};
+    }
+    sum += w * (x[i] - lo[0]);
+  }
+  axis->cut.resize(m + 1);
+  axis->hi = lo;
+  axis->centre = m > 0 ? round_centre(lo[0] + sum / total, lo[0], lo[m - 1]) : 0.0;
+  Cut at;
+  for (size_t i = 0; i < m; ++i) {
+    const DD w = cut[i + 1].w, t = axis->about(lo[i]), wt = w * t;
+    cut[i] = at;
+    at = {at.w + w, at.s + wt, at.q + wt * t};
+  }
+  cut[m] = at;
+  if (m > 0) axis->bound_error(static_cast<double>(n));
+}
+
+namespace {
+
+DD stochastic_cost(const Axis& axis, uint32_t k, uint32_t j) {
+  const DD a = axis.about(axis.lo[k]), b = axis.about(axis.lo[j]);
+  const Cut &p = axis.cut[k], &q = axis.cut[j];  // the mass at k adds (b - a) (a - a) = 0
+  return (a + b) * (q.s - p.s) - a * b * (q.w - p.w) - (q.q - p.q);
+}
+
+DD cluster_cost(const Axis& axis, uint32_t k, uint32_t j) {
+  const Cut &p = axis.cut[k], &q = axis.cut[j];
+  const DD s = q.s - p.s, w = q.w - p.w;
+  return w.h > 0 ? (q.q - p.q) - s * s / w : DD{};
+}
+
+}  // namespace
+
+double path_cost(const Axis& axis, Objective objective, const std::vector<uint32_t>& path,
+                 bool* accurate) {
+  DD cost;
+  for (size_t i = 0; i + 1 < path.size(); ++i) {
+    const DD c = objective == Objective::stochastic ? stochastic_cost(axis, path[i], path[i + 1])
+                                                    : cluster_cost(axis, path[i], path[i + 1]);
+    if (DD{} < c) cost = cost + c;
+  }
+  *accurate = axis.cut_error * static_cast<double>(path.size()) <= 0x1p-40 * cost.h;
+  return cost.h;
+}
+
+double direct_cost(const double* x, const double* weight, size_t n, Objective objective,
+                   const double* levels, size_t count) {
+  DD cost;
+  if (count == 0) return 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double w = weight != nullptr ? weight[i] : 1.0;
+    if (w == 0) continue;
+    // q[j - 1] <= x < q[j], or the ends
+    const auto j = static_cast<size_t>(std::upper_bound(levels, levels + count, x[i]) - levels);
+    const DD below = j > 0 ? two_sum(x[i], -levels[j - 1]) : DD{},
+             above = j < count ? two_sum(levels[j], -x[i]) : DD{};
+    if (objective == Objective::stochastic) {
+      cost = cost + below * above * DD{w, 0};
+    } else {
+      const DD d = j == 0 || (j < count && above < below) ? above : below;
+      cost = cost + d * d * DD{w, 0};
+    }
+  }
+  return cost.h;
+}
+
+}  // namespace torchext::levels

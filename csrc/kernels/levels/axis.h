@@ -1,0 +1,54 @@
+// The data as the level solvers see it: items in ascending order with the sums of everything below.
+//
+// An item is one distinct value, or a bin: values known only to lie in [lo, hi], with their sums.
+// All sums are about a centre near the mean, in double-double, so that differences of them stay
+// exact enough when a cost is 10^-20 of the squares that it is made of.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "dd.h"
+
+namespace torchext::levels {
+
+enum class Objective : int { stochastic = 0, nearest = 1 };
+
+/// Sums of w, w t and w t^2 over all values below a position; t = value - centre.
+struct Cut {
+  DD w, s, q;
+};
+
+struct Axis {
+  std::vector<double> lo, hi;  // smallest and largest value of each item; equal: a single value
+  std::vector<Cut> cut;        // size() + 1 of them: cut[i] lies below item i
+  double centre = 0;
+  double cut_error = 0;  // bound on what the error of the sums adds to the cost of an interval
+
+  size_t size() const { return lo.size(); }
+  bool single(size_t i) const { return lo[i] == hi[i]; }
+  DD about(double value) const { return two_sum(value, -centre); }
+  double total() const { return cut.back().w.h; }
+
+  /// Sets cut_error from the cuts; `terms` is the number of terms in the longest sum.
+  void bound_error(double terms);
+};
+
+/// The mean rounded to ten significant bits of the range: data with few bits keep exact sums.
+double round_centre(double mean, double lo, double hi);
+
+/// Distinct values of x [n], ascending, with their weights (null: 1 each; zero weights are
+/// dropped). Reuses the memory of `axis`.
+void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis);
+
+/// Cost of the levels at `path` (items, or cuts for the nearest objective) and whether it is good
+/// to 2^-40 relative.
+double path_cost(const Axis& axis, Objective objective, const std::vector<uint32_t>& path,
+                 bool* accurate);
+
+/// The same for `levels` [count] over values x [n], summed term by term: good for any data.
+double direct_cost(const double* x, const double* weight, size_t n, Objective objective,
+                   const double* levels, size_t count);
+
+}  // namespace torchext::levels

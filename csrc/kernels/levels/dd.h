@@ -1,0 +1,54 @@
+// Double-double arithmetic: a value is the exact sum of two doubles, good to about 2^-104 relative.
+#pragma once
+
+#include <cmath>
+
+namespace torchext::levels {
+
+struct DD {
+  double h = 0, l = 0;  // |l| is at most half a unit in the last place of h
+};
+
+/// a + b exactly.
+static inline DD two_sum(double a, double b) {
+  const double s = a + b, t = s - a;
+  return {s, (a - (s - t)) + (b - t)};
+}
+
+/// a + b exactly, for |a| >= |b| or a = 0.
+static inline DD quick_two_sum(double a, double b) {
+  const double s = a + b;
+  return {s, b - (s - a)};
+}
+
+/// a b exactly, barring underflow.
+static inline DD two_prod(double a, double b) {
+  const double p = a * b;
+  return {p, std::fma(a, b, -p)};
+}
+
+static inline DD operator+(DD a, DD b) {
+  DD s = two_sum(a.h, b.h);
+  const DD t = two_sum(a.l, b.l);
+  s = quick_two_sum(s.h, s.l + t.h);
+  return quick_two_sum(s.h, s.l + t.l);
+}
+
+static inline DD operator-(DD a) { return {-a.h, -a.l}; }
+
+static inline DD operator-(DD a, DD b) { return a + -b; }
+
+static inline DD operator*(DD a, DD b) {
+  const DD p = two_prod(a.h, b.h);
+  return quick_two_sum(p.h, p.l + (a.h * b.l + a.l * b.h));
+}
+
+static inline DD operator/(DD a, DD b) {
+  const double q = a.h / b.h;
+  const DD r = a - DD{q, 0} * b;
+  return quick_two_sum(q, r.h / b.h);
+}
+
+static inline bool operator<(DD a, DD b) { return a.h < b.h || (a.h == b.h && a.l < b.l); }
+
+}  // namespace torchext::levels

@@ -1,0 +1,172 @@
+#include "path.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace torchext::levels {
+namespace {
+
+using Candidates = PathScratch::Candidates;
+
+/// t, Y = t W - S and G = Q - t S of items: the cost of an interval from k to j is
+/// G_k + t_k X_j + Y_k t_j + H_j with X = -Y and H = -G.
+void fill_ends(const Axis& axis, const std::vector<uint32_t>& items, bool precise,
+               Candidates* out) {
+  double t_max = 0, s_max = 0, w_max = 0, q_max = 0;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const Cut& c = axis.cut[items[i]];
+    const DD t = axis.about(axis.lo[items[i]]);
+    out->a.set(i, t);
+    if (precise) {
+      out->b.set(i, t * c.w - c.s);
+      out->c.set(i, c.q - t * c.s);
+    } else {
+      out->b.h[i] = t.h * c.w.h - c.s.h;
+      out->c.h[i] = c.q.h - t.h * c.s.h;
+    }
+    t_max = std::max(t_max, std::fabs(t.h));
+    s_max = std::max(s_max, std::fabs(c.s.h));
+    w_max = std::max(w_max, c.w.h);
+    q_max = std::max(q_max, c.q.h);
+  }
+  out->scale = 2 * (q_max + t_max * s_max) + 2 * t_max * (s_max + t_max * w_max);
+}
+
+void fill_clusters(const Axis& axis, const std::vector<uint32_t>& cuts, Candidates* out) {
+  double q_max = 0;
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    const Cut& c = axis.cut[cuts[i]];
+    out->a.set(i, c.w);
+    out->b.set(i, c.s);
+    out->c.set(i, c.q);
+    q_max = std::max(q_max, c.q.h);
+  }
+  // (S_r - S_c)^2 / n is at most the sum of squares between (Cauchy-Schwarz), but S_r - S_c carries
+  // the error of the larger of the two: relative to that difference of at least one weight.
+  double s_max = 0, r = std::max(std::fabs(axis.about(axis.lo.front()).h),
+                                 std::fabs(axis.about(axis.hi.back()).h));
+  for (size_t i = 0; i < cuts.size(); ++i)
+    s_max = std::max(s_max, std::fabs(axis.cut[cuts[i]].s.h));
+  out->scale = 2 * q_max + 2 * r * s_max + r * r * axis.total();
+}
+
+void fill(const Axis& axis, Objective objective, const std::vector<uint32_t>& list, bool precise,
+          Candidates* out) {
+  for (Plane* p : {&out->a, &out->b, &out->c}) p->resize(list.size());
+  if (objective == Objective::stochastic) {
+    fill_ends(axis, list, precise, out);
+  } else {
+    fill_clusters(axis, list, out);
+  }
+}
+
+}  // namespace
+
+Path best_path(const Axis& axis, Objective objective,
+               const std::vector<const std::vector<uint32_t>*>& layers, bool precise,
+               PathScratch* s) {
+  const bool ends = objective == Objective::stochastic;
+  const TileKernels& tiles = tile_kernels();
+  TileFn* const tile = ends ? (precise ? tiles.ends_precise : tiles.ends)
+                            : (precise ? tiles.clusters_precise : tiles.clusters);
+  size_t args = 0;
+  for (size_t i = 1; i < layers.size(); ++i) args += layers[i]->size();
+  s->arg.resize(args);
+  std::vector<size_t> start(layers.size() + 1, 0);
+  Path path;
+  fill(axis, objective, *layers[0], precise, &s->from);
+  s->value.resize(1);
+  s->value.set(0, {});
+  for (size_t i = 1; i < layers.size(); ++i) {
+    const std::vector<uint32_t>&columns = *layers[i - 1], &rows = *layers[i];
+    const size_t n = columns.size(), m = rows.size();
+    const bool again = i > 1 && layers[i] == layers[i - 1];
+    Candidates& to = again ? s->from : s->to;
+    if (!again) {
+      fill(axis, objective, rows, precise, &to);
+      if (ends) {
+        s->x.resize(m);
+        s->height.resize(m);
+        for (size_t r = 0; r < m; ++r) {
+          s->x.set(r, -to.b[r]);
+          s->height.set(r, -to.c[r]);
+        }
+      }
+    }
+    if (!again || layers[i - 2] != layers[i - 1]) {
+      s->ready.resize(m + kTileRows);
+      size_t ready = 0;
+      for (size_t r = 0; r < m; ++r) {
+        while (ready < n && columns[ready] < rows[r]) ++ready;
+        s->ready[r] = static_cast<double>(ready);
+      }
+    }
+    const Candidates& from = s->from;
+    TileColumns c{};
+    TileRows r{};
+    double reached = 0;
+    for (size_t k = 0; k < n; ++k)
+      if (s->value.h[k] < kUnreachable) reached = std::max(reached, s->value.h[k]);
+    const auto give = [](const Plane& p, const double** a, const double** low, int k) {
+      a[k] = p.h.data();
+      low[k] = p.l.data();
+    };
+    if (ends) {
+      s->base.resize(n);
+      for (size_t k = 0; k < n; ++k) {
+        if (precise) {
+          s->base.set(k, from.c[k] + s->value[k]);
+        } else {
+          s->base.h[k] = from.c.h[k] + s->value.h[k];
+        }
+      }
+      give(s->base, c.a, c.low, 0);
+      give(from.a, c.a, c.low, 1);
+      give(from.b, c.a, c.low, 2);
+      give(s->x, r.a, r.low, 0);
+      give(to.a, r.a, r.low, 1);
+    } else {
+      give(s->value, c.a, c.low, 0);
+      give(from.a, c.a, c.low, 1);
+      give(from.b, c.a, c.low, 2);
+      give(from.c, c.a, c.low, 3);
+      give(to.a, r.a, r.low, 0);
+      give(to.b, r.a, r.low, 1);
+      give(to.c, r.a, r.low, 2);
+    }
+    r.ready = r.end = s->ready.data();
+    s->next.resize(m);
+    start[i + 1] = start[i] + m;
+    uint32_t* arg = s->arg.data() + start[i];
+    // With the same candidates in all layers the argmins also grow from layer to layer.
+    const uint32_t* floor = again && i > 2 && layers[i - 2] == layers[i] ? arg - m : nullptr;
+    const int64_t work = row_minima(tile, c, static_cast<int64_t>(n), r, static_cast<int64_t>(m),
+                                    floor, {s->next.h.data(), s->next.l.data(), arg});
+    path.work += precise ? 4 * work : work;
+    if (ends) {
+      for (size_t k = 0; k < m; ++k) {
+        if (!precise) {
+          s->next.h[k] += s->height.h[k];
+        } else {
+          s->next.set(k, s->next[k] + s->height[k]);
+        }
+      }
+    }
+    const double scale = std::max(from.scale, to.scale) + reached;
+    path.slack += (row_minima_noise(static_cast<int64_t>(m)) + (floor != nullptr ? 2 : 0)) *
+                  ((precise ? 0x1p-98 : 8 * 0x1p-53) * scale + axis.cut_error);
+    if (!again) std::swap(s->from, s->to);
+    std::swap(s->value, s->next);
+  }
+  path.value = s->value.h[0];
+  path.at.resize(layers.size());
+  size_t k = 0;
+  for (size_t i = layers.size(); i-- > 0;) {
+    path.at[i] = (*layers[i])[k];
+    if (i > 0) k = s->arg[start[i] + k];
+  }
+  return path;
+}
+
+}  // namespace torchext::levels
