@@ -81,7 +81,7 @@ void BlockLayer::set_slopes(const Axis& axis, const BlockLayer& before) {
   }
 }
 
-PassReport BlockLayer::pass(TileFn* tile, int columns, int rows, size_t n, size_t m, bool precise,
+PassReport BlockLayer::pass(RowMinimaFn* row_minima, int columns, int rows, size_t n, size_t m, bool precise,
                             bool overlaps, PassScratch* s) const {
   TileColumns c{};
   TileRows r{};
@@ -102,9 +102,10 @@ PassReport BlockLayer::pass(TileFn* tile, int columns, int rows, size_t n, size_
   r.ready = s->ready.data();
   r.end = overlaps ? s->end.data() : s->ready.data();
   s->value.resize(m);
-  s->arg.resize(m);
-  const int64_t work = row_minima(tile, c, static_cast<int64_t>(n), r, static_cast<int64_t>(m),
-                                  nullptr, {s->value.h.data(), s->value.l.data(), s->arg.data()});
+  s->arg.resize(m + kTileRows);
+  c.count = static_cast<int64_t>(n);
+  r.count = static_cast<int64_t>(m);
+  const int64_t work = row_minima(c, r, {s->value.h.data(), s->value.l.data(), s->arg.data()});
   double scale = 0;
   if (ends()) {
     for (int k = 0; k < columns; k += 3) {

@@ -60,7 +60,7 @@ class BlockLayer {
   PassReport backward_from(const BlockLayer& after, bool precise, PassScratch* scratch);
 
  private:
-  PassReport pass(TileFn* tile, int columns, int rows, size_t n, size_t m, bool precise,
+  PassReport pass(RowMinimaFn* row_minima, int columns, int rows, size_t n, size_t m, bool precise,
                   bool overlaps, PassScratch* s) const;
   bool ends() const { return objective_ == Objective::stochastic; }
 

@@ -68,11 +68,11 @@ Path best_path(const Axis& axis, Objective objective,
                PathScratch* s) {
   const bool ends = objective == Objective::stochastic;
   const TileKernels& tiles = tile_kernels();
-  TileFn* const tile = ends ? (precise ? tiles.ends_precise : tiles.ends)
+  RowMinimaFn* const row_minima = ends ? (precise ? tiles.ends_precise : tiles.ends)
                             : (precise ? tiles.clusters_precise : tiles.clusters);
   size_t args = 0;
   for (size_t i = 1; i < layers.size(); ++i) args += layers[i]->size();
-  s->arg.resize(args);
+  s->arg.resize(args + kTileRows);
   std::vector<size_t> start(layers.size() + 1, 0);
   Path path;
   fill(axis, objective, *layers[0], precise, &s->from);
@@ -140,9 +140,10 @@ Path best_path(const Axis& axis, Objective objective,
     start[i + 1] = start[i] + m;
     uint32_t* arg = s->arg.data() + start[i];
     // With the same candidates in all layers the argmins also grow from layer to layer.
-    const uint32_t* floor = again && i > 2 && layers[i - 2] == layers[i] ? arg - m : nullptr;
-    const int64_t work = row_minima(tile, c, static_cast<int64_t>(n), r, static_cast<int64_t>(m),
-                                    floor, {s->next.h.data(), s->next.l.data(), arg});
+    r.floor = again && i > 2 && layers[i - 2] == layers[i] ? arg - m : nullptr;
+    c.count = static_cast<int64_t>(n);
+    r.count = static_cast<int64_t>(m);
+    const int64_t work = row_minima(c, r, {s->next.h.data(), s->next.l.data(), arg});
     path.work += precise ? 4 * work : work;
     if (ends) {
       for (size_t k = 0; k < m; ++k) {
@@ -154,7 +155,7 @@ Path best_path(const Axis& axis, Objective objective,
       }
     }
     const double scale = std::max(from.scale, to.scale) + reached;
-    path.slack += (row_minima_noise(static_cast<int64_t>(m)) + (floor != nullptr ? 2 : 0)) *
+    path.slack += (row_minima_noise(static_cast<int64_t>(m)) + (r.floor != nullptr ? 2 : 0)) *
                   ((precise ? 0x1p-98 : 8 * 0x1p-53) * scale + axis.cut_error);
     if (!again) std::swap(s->from, s->to);
     std::swap(s->value, s->next);

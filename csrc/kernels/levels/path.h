@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "axis.h"
-#include "row_minima.h"
+#include "tile.h"
 
 namespace torchext::levels {
 

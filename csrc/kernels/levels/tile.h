@@ -1,31 +1,33 @@
-// The one hot loop of the level solvers: eight row minima of a matrix that is never stored.
+// The one hot loop of the level solvers: all row minima of a totally monotone matrix that is never
+// stored, eight rows at a time.
 //
-// A tile works on up to eight rows and a range of columns. What an entry (row r, column c) is
-// depends on the kernel; a[k] are arrays over the columns or over the rows:
+// What an entry (row r, column c) is depends on the kernel; a[k] are arrays over columns or rows:
 //
 //   ends       columns P p q, rows x y:                      P + p x + q y
 //   blocks     columns P p q and P' p' q', rows x y H, x' y' H':
-//              the smaller of H + min(P + p x + q y, P' + p' x + q' y) and of the same with x' y'
-//              H'
+//              the smaller of H + min(P + p x + q y, P' + p' x + q' y) and of the same with x' y' H'
 //   clusters   columns F W S Q, rows W S Q, differences n = W_r - W_c etc.:
 //              F + max(0, Q_r - Q_c - (S_r - S_c)^2 / n)
 //
-// The cost of an interval between two levels is such a sum of two products (levels.md says how), so
-// ends and blocks need no division and no branch. Columns from `ready` of a row on, but below its
-// `end`, have the entry z_c + z_r instead; columns from `end` on do not exist. Both limits grow
-// with the row.
+// The cost of an interval between two levels is such a sum of two products (docs/levels.md), so ends
+// and blocks need no division and no branch. Columns from `ready` of a row on, but below its `end`,
+// have the entry z_c + z_r instead; columns from `end` on do not exist. Both limits grow with the row.
 #pragma once
 
 #include <cstdint>
 
 namespace torchext::levels {
 
-constexpr int kTileRows = 8;  // arrays over rows are readable up to a multiple of 8 beyond the end
+constexpr int kTileRows = 8;  // all arrays are readable (results: writable) so far beyond their end
+
+/// The minimum of a row without columns. Finite, so that sums with it stay ordered in double-double.
+constexpr double kUnreachable = 0x1p1000;
 
 struct TileColumns {
   const double* a[6];
   const double* low[6];  // low words; read by the precise kernels only
   const double *z, *z_low;
+  int64_t count;
 };
 
 struct TileRows {
@@ -33,26 +35,39 @@ struct TileRows {
   const double* low[6];
   const double *z, *z_low;
   const double *ready, *end;
+  const uint32_t* floor;  // lower bounds of the argmins, or null
+  int64_t count;
 };
 
-/// Minimum of each row and the first column that attains it; an infinity where there is no column.
-struct TileMinima {
-  double value[kTileRows], low[kTileRows], column[kTileRows];
+/// Minimum of each row and the first column that attains it.
+struct RowMinima {
+  double *value, *low;
+  uint32_t* arg;
 };
 
-/// Rows first, first + stride, .. (count <= 8 of them) over the columns [c0, c1).
-using TileFn = void(const TileColumns& columns, const TileRows& rows, int64_t first, int64_t stride,
-                    int64_t count, int64_t c0, int64_t c1, TileMinima* out) noexcept;
+/// The first argmin must not decrease from row to row. Every eighth row of every eighth row .. is
+/// solved first and bounds the columns of those between: three passes over the columns serve 512
+/// rows. Returns the number of entries evaluated.
+using RowMinimaFn = int64_t(const TileColumns& columns, const TileRows& rows,
+                            const RowMinima& out) noexcept;
 
 /// Plain double, and double-double throughout.
 struct TileKernels {
-  TileFn *ends, *blocks, *clusters;
-  TileFn *ends_precise, *blocks_precise, *clusters_precise;
+  RowMinimaFn *ends, *blocks, *clusters;
+  RowMinimaFn *ends_precise, *blocks_precise, *clusters_precise;
 };
 
 extern const TileKernels tiles_ref, tiles_avx2, tiles_avx512;
 
 /// The variant of the instruction set in use. All give the same bits.
 const TileKernels& tile_kernels() noexcept;
+
+/// By how many errors of one entry a minimum may be wrong: a wrong argmin of one pass costs up to two
+/// errors in each pass after it.
+static inline double row_minima_noise(int64_t rows) noexcept {
+  int passes = 1;
+  for (int64_t reach = kTileRows; reach < rows; reach *= kTileRows) ++passes;
+  return 2 * passes + 1;
+}
 
 }  // namespace torchext::levels

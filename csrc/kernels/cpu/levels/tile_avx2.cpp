@@ -1,6 +1,8 @@
 // Level tiles, avx2: eight lanes are two registers.
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace torchext::levels {
 namespace {
 
@@ -13,6 +15,10 @@ TX_OP V8 load(const double* p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd(p +
 TX_OP void store(double* p, V8 v) {
   _mm256_storeu_pd(p, v.a);
   _mm256_storeu_pd(p + 4, v.b);
+}
+TX_OP void store_index(uint32_t* p, V8 v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvttpd_epi32(v.a));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 4), _mm256_cvttpd_epi32(v.b));
 }
 TX_OP V8 splat(double x) { return {_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
 TX_OP V8 add(V8 x, V8 y) { return {_mm256_add_pd(x.a, y.a), _mm256_add_pd(x.b, y.b)}; }

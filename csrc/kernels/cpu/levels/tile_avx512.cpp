@@ -1,6 +1,8 @@
 // Level tiles, avx512.
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace torchext::levels {
 namespace {
 
@@ -9,6 +11,9 @@ using Mask = __mmask8;
 #define TX_OP static inline __attribute__((always_inline))
 TX_OP V8 load(const double* p) { return _mm512_loadu_pd(p); }
 TX_OP void store(double* p, V8 a) { _mm512_storeu_pd(p, a); }
+TX_OP void store_index(uint32_t* p, V8 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvttpd_epi32(a));
+}
 TX_OP V8 splat(double x) { return _mm512_set1_pd(x); }
 TX_OP V8 add(V8 a, V8 b) { return _mm512_add_pd(a, b); }
 TX_OP V8 sub(V8 a, V8 b) { return _mm512_sub_pd(a, b); }

@@ -1,5 +1,5 @@
-// The tile kernels, written once over a vector V8 of eight doubles that each per-ISA source
-// defines: load, splat, add, sub, mul, div, fma, lesser(a, b), choose(mask, a, b), less(a, b),
+// Row minima by tiles, written once over a vector V8 of eight doubles that each per-ISA source
+// defines: load, store, store_index, splat, add, sub, mul, div, fma, lesser(a, b), choose(mask, a, b), less(a, b),
 // same(a, b), both, either. No operation is fused unless it says fma, so all instruction sets give
 // the same bits.
 #pragma once
@@ -158,77 +158,118 @@ struct Clusters {
   }
 };
 
-TX_INL void put(Plain a, TileMinima* out) {
-  store(out->value, a.h);
-  store(out->low, splat(0.0));
-}
-TX_INL void put(Pair a, TileMinima* out) {
-  store(out->value, a.h);
-  store(out->low, a.l);
-}
+TX_INL V8 high(Plain a) { return a.h; }
+TX_INL V8 high(Pair a) { return a.h; }
+TX_INL V8 low(Plain) { return splat(0.0); }
+TX_INL V8 low(Pair a) { return a.l; }
 
+template <class N>
+struct Best {
+  N value;
+  V8 column;
+
+  TX_INL void offer(Best* b, N v, V8 at) {
+    const Mask better = below(v, b->value);
+    b->value = pick(better, v, b->value);
+    b->column = choose(better, at, b->column);
+  }
+};
+
+/// Rows first, first + stride, .. (count <= 8 of them) over the columns [c0, c1).
 template <class Entry, class N>
-TX_INL void tile(const TileColumns& columns, const TileRows& rows, int64_t first, int64_t stride,
-                 int64_t count, int64_t c0, int64_t c1, TileMinima* out) {
-  const Pick p{first, stride, count};
+TX_INL Best<N> tile(const TileColumns& columns, const TileRows& rows, const Pick& p, int64_t c0,
+                    int64_t c1) {
   const Entry e = Entry::rows(rows, p);
-  N best;
-  constant(kInf, &best);
-  V8 at = splat(static_cast<double>(c0)), column = at;
+  Best<N> best;
+  constant(kUnreachable, &best.value);
+  V8 at = splat(static_cast<double>(c0));
+  best.column = at;
   const V8 one = splat(1.0), two = splat(2.0);
-  const auto ready_in_all = static_cast<int64_t>(rows.ready[first]);
+  const auto ready_in_all = static_cast<int64_t>(rows.ready[p.first]);
   const int64_t common = c1 < ready_in_all ? c1 : ready_in_all;
   int64_t c = c0;
   for (; c + 1 < common; c += 2) {  // in pairs: half as many steps that wait for each other
     const N u = Entry::entry(e, columns, c), v = Entry::entry(e, columns, c + 1);
     const Mask second = below(v, u);
-    const N pair = pick(second, v, u);
-    const V8 where = choose(second, add(at, one), at);
-    const Mask better = below(pair, best);
-    best = pick(better, pair, best);
-    column = choose(better, where, column);
+    Best<N>::offer(&best, pick(second, v, u), choose(second, add(at, one), at));
     at = add(at, two);
   }
   for (; c < common; ++c) {
-    const N v = Entry::entry(e, columns, c);
-    const Mask better = below(v, best);
-    best = pick(better, v, best);
-    column = choose(better, at, column);
+    Best<N>::offer(&best, Entry::entry(e, columns, c), at);
     at = add(at, one);
   }
-  if (c < c1) {  // the edge of what exists: some rows end here
-    N none, z;
-    constant(kInf, &none);
-    z = none;
-    const V8 ready = lanes(rows.ready, p), end = lanes(rows.end, p);
-    if (columns.z != nullptr) lanes_of(rows.z, rows.z_low, p, &z);
+  if (c >= c1) return best;
+  // The edge of what exists: some rows end here.
+  const V8 ready = lanes(rows.ready, p);
+  N none;
+  constant(kInf, &none);
+  if (columns.z == nullptr) {
     for (; c < c1; ++c) {
-      N v = none;
-      if (columns.z != nullptr) {
-        N own;
-        splat_at(columns.z, columns.z_low, c, &own);
-        v = pick(less(at, end), plus(own, z), none);
-      }
-      v = pick(less(at, ready), Entry::entry(e, columns, c), v);
-      const Mask better = below(v, best);
-      best = pick(better, v, best);
-      column = choose(better, at, column);
+      Best<N>::offer(&best, pick(less(at, ready), Entry::entry(e, columns, c), none), at);
       at = add(at, one);
     }
+    return best;
   }
-  put(best, out);
-  store(out->column, column);
+  const V8 end = lanes(rows.end, p);
+  N z;
+  lanes_of(rows.z, rows.z_low, p, &z);
+  for (; c < c1; ++c) {
+    N own;
+    splat_at(columns.z, columns.z_low, c, &own);
+    const N flat = pick(less(at, end), plus(own, z), none);
+    Best<N>::offer(&best, pick(less(at, ready), Entry::entry(e, columns, c), flat), at);
+    at = add(at, one);
+  }
+  return best;
 }
 
 template <class Entry, class N>
-void run(const TileColumns& columns, const TileRows& rows, int64_t first, int64_t stride,
-         int64_t count, int64_t c0, int64_t c1, TileMinima* out) noexcept {
-  tile<Entry, N>(columns, rows, first, stride, count, c0, c1, out);
+int64_t row_minima(const TileColumns& columns, const TileRows& rows,
+                   const RowMinima& out) noexcept {
+  const int64_t count = rows.count;
+  int64_t top = 1, work = 0;
+  while (top * kTileRows < count) top *= kTileRows;
+  for (int64_t stride = top; stride >= 1; stride /= kTileRows) {
+    const int64_t reach = stride * kTileRows;
+    int64_t before = 0;  // argmin of the row below this group
+    for (int64_t base = 0; base + stride <= count; base += reach) {
+      // Row `known`, if there is one, was solved in the pass before and bounds the others.
+      const int64_t first = base + stride - 1, known = base + reach - 1;
+      const bool bounded = stride != top && known < count;
+      const int64_t fit = (count - 1 - first) / stride + 1;
+      const Pick p{first, stride, fit < kTileRows ? fit : kTileRows};
+      int64_t c0 = before, c1 = columns.count;
+      if (bounded) c1 = (before = out.arg[known]) + 1;
+      if (rows.floor != nullptr && rows.floor[first] > c0) c0 = rows.floor[first];
+      const auto last = static_cast<int64_t>(rows.end[first + (p.count - 1) * stride]);
+      if (last < c1) c1 = last;
+      const Best<N> best = tile<Entry, N>(columns, rows, p, c0, c1);
+      if (c1 > c0) work += kTileRows * (c1 - c0);
+      // The known row comes out as before: its argmin is the last column here.
+      if (stride == 1) {
+        store(out.value + first, high(best.value));
+        store(out.low + first, low(best.value));
+        store_index(out.arg + first, best.column);
+        continue;
+      }
+      double value[kTileRows], rest[kTileRows];
+      uint32_t arg[kTileRows];
+      store(value, high(best.value));
+      store(rest, low(best.value));
+      store_index(arg, best.column);
+      for (int64_t k = 0; k < p.count; ++k) {
+        out.value[first + k * stride] = value[k];
+        out.low[first + k * stride] = rest[k];
+        out.arg[first + k * stride] = arg[k];
+      }
+    }
+  }
+  return work;
 }
 
-constexpr TileKernels kTiles{run<Ends<Plain>, Plain>,     run<Blocks<Plain>, Plain>,
-                             run<Clusters<Plain>, Plain>, run<Ends<Pair>, Pair>,
-                             run<Blocks<Pair>, Pair>,     run<Clusters<Pair>, Pair>};
+constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>, row_minima<Blocks<Plain>, Plain>,
+                             row_minima<Clusters<Plain>, Plain>, row_minima<Ends<Pair>, Pair>,
+                             row_minima<Blocks<Pair>, Pair>, row_minima<Clusters<Pair>, Pair>};
 
 }  // namespace
 }  // namespace torchext::levels
