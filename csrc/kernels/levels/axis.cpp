@@ -85,23 +85,22 @@ double path_cost(const Axis& axis, Objective objective, const std::vector<uint32
 
 double direct_cost(const double* x, const double* weight, size_t n, Objective objective,
                    const double* levels, size_t count) {
-  DD cost;
-  if (count == 0) return 0;
-  for (size_t i = 0; i < n; ++i) {
-    const double w = weight != nullptr ? weight[i] : 1.0;
-    if (w == 0) continue;
-    // q[j - 1] <= x < q[j], or the ends
-    const auto j = static_cast<size_t>(std::upper_bound(levels, levels + count, x[i]) - levels);
-    const DD below = j > 0 ? two_sum(x[i], -levels[j - 1]) : DD{},
-             above = j < count ? two_sum(levels[j], -x[i]) : DD{};
-    if (objective == Objective::stochastic) {
-      cost = cost + below * above * DD{w, 0};
-    } else {
-      const DD d = j == 0 || (j < count && above < below) ? above : below;
-      cost = cost + d * d * DD{w, 0};
+  const bool ends = objective == Objective::stochastic;
+  double sum = 0, rest = 0;
+  size_t i = 0;
+  // Piece j holds the values between levels j - 1 and j; where all are nearer to one of two, halves.
+  for (size_t j = 0; j <= count; ++j) {
+    const double below = levels[j > 0 ? j - 1 : 0], above = levels[j < count ? j : count - 1];
+    const bool outside = j == 0 || j == count;
+    for (; i < n && (j == count || x[i] < above); ++i) {
+      const double w = weight != nullptr ? weight[i] : 1.0, a = x[i] - below, b = above - x[i];
+      const double d = j > 0 && (j == count || a <= b) ? a : b;
+      const double term = w * (ends && !outside ? a * b : d * d), next = sum + term;
+      rest += sum >= term ? (sum - next) + term : (term - next) + sum;
+      sum = next;
     }
   }
-  return cost.h;
+  return sum + rest;
 }
 
 }  // namespace torchext::levels

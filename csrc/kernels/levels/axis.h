@@ -47,7 +47,8 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
 double path_cost(const Axis& axis, Objective objective, const std::vector<uint32_t>& path,
                  bool* accurate);
 
-/// The same for `levels` [count] over values x [n], summed term by term: good for any data.
+/// Cost of ascending `levels` [count] over ascending x [n], summed term by term with compensation:
+/// good to about 10^-15 for any data. Values beyond the levels count their squared distance.
 double direct_cost(const double* x, const double* weight, size_t n, Objective objective,
                    const double* levels, size_t count);
 

@@ -117,17 +117,49 @@ std::vector<uint32_t> solve(Cost cost, uint32_t n, int64_t steps) {
   return {path.rbegin(), path.rend()};
 }
 
+/// Distinct values and their sums, plain: positions [m], or cuts [m + 1] for clusters.
+std::vector<Position> positions(const double* x, const double* weight, size_t n, double* centre) {
+  double total = 0, mean = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double w = weight != nullptr ? weight[i] : 1.0;
+    total += w;
+    mean += w * (x[i] - x[0]);
+  }
+  *centre = x[0] + mean / total;
+  std::vector<Position> at;
+  at.reserve(n + 1);
+  Position sums{0, 0, 0, 0};
+  for (size_t i = 0; i < n; ++i) {
+    const double w = weight != nullptr ? weight[i] : 1.0, t = x[i] - *centre;
+    if (w == 0) continue;
+    if (at.empty() || at.back().t != t) at.push_back({t, sums.w, sums.s, sums.q});
+    sums = {0, sums.w + w, sums.s + w * t, sums.q + w * t * t};
+  }
+  at.push_back({0, sums.w, sums.s, sums.q});
+  return at;
+}
+
 }  // namespace
 
-std::vector<uint32_t> smawk_path(const Axis& axis, Objective objective, int64_t levels) {
-  const bool ends = objective == Objective::stochastic;
-  const auto n = static_cast<uint32_t>(ends ? axis.size() : axis.size() + 1);
-  std::vector<Position> at(n);
-  for (uint32_t i = 0; i < n; ++i) {
-    const Cut& c = axis.cut[i];
-    at[i] = {ends ? axis.about(axis.lo[i]).h : 0.0, c.w.h, c.s.h, c.q.h};
+double smawk_levels(const double* x, const double* weight, size_t n, Objective objective,
+                    int64_t count, std::vector<double>* levels) {
+  double centre = 0;
+  const std::vector<Position> at = positions(x, weight, n, &centre);
+  const auto m = static_cast<uint32_t>(at.size() - 1);
+  levels->clear();
+  if (count >= m) {
+    for (uint32_t i = 0; i < m; ++i) levels->push_back(at[i].t + centre);
+  } else if (objective == Objective::stochastic) {
+    for (const uint32_t k : solve(Interval{at.data()}, m, count - 1))
+      levels->push_back(at[k].t + centre);
+  } else {
+    const std::vector<uint32_t> cuts = solve(Cluster{at.data()}, m + 1, count);
+    for (size_t k = 0; k + 1 < cuts.size(); ++k) {
+      const Position &a = at[cuts[k]], &b = at[cuts[k + 1]];
+      levels->push_back(centre + (b.s - a.s) / (b.w - a.w));
+    }
   }
-  return ends ? solve(Interval{at.data()}, n, levels - 1) : solve(Cluster{at.data()}, n, levels);
+  return direct_cost(x, weight, n, objective, levels->data(), levels->size());
 }
 
 }  // namespace torchext::levels

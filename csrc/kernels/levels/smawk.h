@@ -1,6 +1,7 @@
 // The exact solver that the others are measured against: SMAWK row minima, O(levels x values).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -8,9 +9,9 @@
 
 namespace torchext::levels {
 
-/// Optimal path over all items (nearest: all cuts) in plain double arithmetic: exact up to
-/// rounding, not certified. 2 <= levels < items (nearest: 1 <= levels). Memory: 4 levels x items
-/// bytes.
-std::vector<uint32_t> smawk_path(const Axis& axis, Objective objective, int64_t levels);
+/// Optimal levels of ascending x [n] with weights (null: 1 each) in plain double arithmetic: exact up
+/// to rounding, not certified. Returns their cost, summed term by term. Memory: 4 levels x n bytes.
+double smawk_levels(const double* x, const double* weight, size_t n, Objective objective,
+                    int64_t count, std::vector<double>* levels);
 
 }  // namespace torchext::levels

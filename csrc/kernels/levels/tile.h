@@ -51,10 +51,15 @@ struct RowMinima {
 using RowMinimaFn = int64_t(const TileColumns& columns, const TileRows& rows,
                             const RowMinima& out) noexcept;
 
+/// Sums of t and t^2, t = x - centre, of runs of 32 values: out[run] = {S, its low word, Q, its low
+/// word}; out is written up to a multiple of 8 runs.
+using RunSumsFn = void(const double* x, int64_t runs, double centre, double* out) noexcept;
+
 /// Plain double, and double-double throughout.
 struct TileKernels {
   RowMinimaFn *ends, *blocks, *clusters;
   RowMinimaFn *ends_precise, *blocks_precise, *clusters_precise;
+  RunSumsFn* run_sums;
 };
 
 extern const TileKernels tiles_ref, tiles_avx2, tiles_avx512;

@@ -267,9 +267,30 @@ int64_t row_minima(const TileColumns& columns, const TileRows& rows,
   return work;
 }
 
+void run_sums(const double* x, int64_t runs, double centre, double* out) noexcept {
+  constexpr int64_t kRun = 32;
+  const V8 c = splat(-centre);
+  for (int64_t r = 0; r < runs; r += kTileRows) {  // a run per lane
+    const Pick p{r * kRun, kRun, runs - r < kTileRows ? runs - r : kTileRows};
+    Pair s{splat(0.0), splat(0.0)}, q = s;
+    for (int64_t i = 0; i < kRun; ++i) {
+      const Pair t = sum2(lanes(x + i, p), c);
+      s = plus(s, t);
+      q = plus(q, times(t, t));
+    }
+    double v[4][kTileRows];
+    store(v[0], s.h);
+    store(v[1], s.l);
+    store(v[2], q.h);
+    store(v[3], q.l);
+    for (int k = 0; k < kTileRows; ++k)
+      for (int j = 0; j < 4; ++j) out[4 * (r + k) + j] = v[j][k];
+  }
+}
+
 constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>, row_minima<Blocks<Plain>, Plain>,
                              row_minima<Clusters<Plain>, Plain>, row_minima<Ends<Pair>, Pair>,
-                             row_minima<Blocks<Pair>, Pair>, row_minima<Clusters<Pair>, Pair>};
+                             row_minima<Blocks<Pair>, Pair>, row_minima<Clusters<Pair>, Pair>, run_sums};
 
 }  // namespace
 }  // namespace torchext::levels

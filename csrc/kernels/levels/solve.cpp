@@ -1,0 +1,301 @@
+#include "solve.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <type_traits>
+
+#include "adaquant.h"
+#include "bins.h"
+#include "reference.h"
+#include "smawk.h"
+#include "sort.h"
+
+namespace torchext::levels {
+namespace {
+
+constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
+constexpr size_t kExactBins = size_t{1} << 15, kHistBins = size_t{1} << 13;
+constexpr int64_t kFew = 64;       // up to so many values per level the whole programme is cheaper
+constexpr int64_t kBudget = 6;     // entries per level and value before the programme takes over
+constexpr double kCertificate = 0x1p-30;  // relative gap that is reported as none
+
+/// Power of two that brings the largest magnitude near 1 where squares could leave the range.
+int exponent_of(double largest) {
+  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
+  return std::ilogb(largest);
+}
+
+class Solver {
+ public:
+  Solver(Objective objective, int64_t levels, Scratch* scratch)
+      : objective_(objective), levels_(levels), s_(scratch) {}
+
+  Solution exact(const Axis& axis, const Bins* bins) {
+    const auto few = static_cast<size_t>(kFew * levels_);
+    const bool singles = all_single(axis);
+    if (!singles && axis.size() <= few) {  // most are opened sooner or later
+      std::vector<uint32_t> items;
+      for (uint32_t i = 0; i < axis.size(); ++i)
+        if (!axis.single(i)) items.push_back(i);
+      Axis opened;
+      open(axis, *bins, items, items, &opened);
+      return exact(opened, nullptr);
+    }
+    if (singles && axis.size() <= few) return whole(axis);
+    CoarseToFine search(objective_, levels_);
+    search.start(axis);
+    const auto budget = static_cast<int64_t>(kBudget * static_cast<double>(levels_) *
+                                             (bins != nullptr ? axis.total() : axis.size()));
+    search.refine(axis, budget);
+    if (singles) return finish(axis, search);
+    // Open the bins in which a level may lie; what they hold is the next axis.
+    std::vector<uint32_t> live, items;
+    std::vector<bool> used(axis.size() + 1, false);
+    for (const BlockLayer& l : search.layers())
+      for (const Block& b : l.blocks) std::fill(used.begin() + b.lo, used.begin() + b.hi + 1, true);
+    for (uint32_t i = 0; i < axis.size(); ++i) {
+      if (!used[i]) continue;
+      live.push_back(i);
+      if (!axis.single(i)) items.push_back(i);
+    }
+    Axis opened;
+    const std::vector<uint32_t> first = open(axis, *bins, items, live, &opened);
+    search.reopen(axis, first);
+    if (!search.work.fell_back) search.refine(opened, budget);
+    return finish(opened, search);
+  }
+
+  Solution hist(const Axis& axis) {
+    if (all_single(axis) && axis.size() <= static_cast<size_t>(kFew * levels_)) return whole(axis);
+    CoarseToFine search(objective_, levels_);
+    search.start(axis);
+    search.refine(axis, INT64_MAX);
+    if (all_single(axis)) return finish(axis, search);
+    Solution out = solution(axis, search.incumbent(), search.lower());
+    out.work = search.work;
+    return out;
+  }
+
+  /// The programme over all items.
+  Solution whole(const Axis& axis) {
+    if (const auto m = static_cast<int64_t>(axis.size()); m <= levels_) return everything(axis);
+    const size_t positions = axis.size() + (ends() ? 0 : 1);
+    s_->all.resize(positions);
+    std::iota(s_->all.begin(), s_->all.end(), 0u);
+    return over(axis, s_->all);
+  }
+
+  /// The programme over `candidates`, the same for every level but the first and the last.
+  Solution over(const Axis& axis, const std::vector<uint32_t>& candidates) {
+    s_->first.assign(1, candidates.front());
+    s_->last.assign(1, candidates.back());
+    std::vector<const std::vector<uint32_t>*> layers(
+        static_cast<size_t>(ends() ? levels_ : levels_ + 1), &candidates);
+    layers.front() = &s_->first;
+    layers.back() = &s_->last;
+    return programme(axis, layers, false);
+  }
+
+  Solution everything(const Axis& axis) const {
+    Solution out;
+    out.levels = axis.lo;
+    out.certified = true;
+    return out;
+  }
+
+  Solution solution(const Axis& axis, const std::vector<uint32_t>& path, double lower) const {
+    Solution out;
+    for (size_t k = 0; k < path.size(); ++k) {
+      if (ends()) {
+        const double v = axis.lo[path[k]];
+        if (out.levels.empty() || v > out.levels.back()) out.levels.push_back(v);
+      } else if (k > 0 && path[k] > path[k - 1]) {
+        const Cut &a = axis.cut[path[k - 1]], &b = axis.cut[path[k]];
+        const DD mean = (b.s - a.s) / (b.w - a.w) + DD{axis.centre, 0};
+        out.levels.push_back(mean.h);
+      }
+    }
+    bool accurate = false;
+    out.cost = path_cost(axis, objective_, path, &accurate);
+    if (!accurate && all_single(axis)) {
+      std::vector<double> weight(axis.size());
+      for (size_t i = 0; i < axis.size(); ++i) weight[i] = (axis.cut[i + 1].w - axis.cut[i].w).h;
+      out.cost = direct_cost(axis.lo.data(), weight.data(), axis.size(), objective_,
+                             out.levels.data(), out.levels.size());
+    }
+    out.lower_bound = std::min(std::max(lower, 0.0), out.cost);
+    // One figure for all that is proved, so that the way to the proof leaves no trace.
+    const double proved = out.cost * (1 - kCertificate);
+    out.certified = out.lower_bound >= proved;
+    if (out.certified) out.lower_bound = proved;
+    return out;
+  }
+
+ private:
+  bool ends() const { return objective_ == Objective::stochastic; }
+
+  static bool all_single(const Axis& axis) { return axis.lo == axis.hi; }
+
+  Solution finish(const Axis& axis, CoarseToFine& search) {
+    const std::vector<std::vector<uint32_t>> lists = search.candidates();
+    std::vector<const std::vector<uint32_t>*> layers;
+    for (const auto& l : lists) layers.push_back(&l);
+    Solution out = programme(axis, layers, !search.work.fell_back);
+    search.work.entries += out.work.entries;
+    out.work = search.work;
+    return out;
+  }
+
+  Solution programme(const Axis& axis, const std::vector<const std::vector<uint32_t>*>& layers,
+                     bool precise) {
+    Solution out;
+    int64_t work = 0;
+    for (;; precise = true) {
+      const Path path = best_path(axis, objective_, layers, precise, &s_->path);
+      work += path.work;
+      out = solution(axis, path.at, path.value - path.slack);
+      if (out.certified || precise) break;
+    }
+    out.work.entries = work;
+    return out;
+  }
+
+  /// `opened`: the listed items replaced by their distinct values, the other live ones kept, runs of
+  /// dead ones joined. Returns the new number of each old item and of the end.
+  static std::vector<uint32_t> open(const Axis& axis, const Bins& bins,
+                                    const std::vector<uint32_t>& items,
+                                    const std::vector<uint32_t>& live, Axis* opened) {
+    std::vector<double> values;
+    std::vector<size_t> start;
+    bins.members(items, &values, &start);
+    opened->centre = axis.centre;
+    opened->cut_error = axis.cut_error;
+    std::vector<uint32_t> first(axis.size() + 1);
+    const auto push = [&](double lo, double hi, const Cut& below) {
+      opened->lo.push_back(lo);
+      opened->hi.push_back(hi);
+      opened->cut.push_back(below);
+    };
+    size_t next = 0, alive = 0;
+    bool dead = false;
+    double longest = 0;
+    for (uint32_t i = 0; i < axis.size(); ++i) {
+      const bool is_live = alive < live.size() && live[alive] == i;
+      alive += is_live;
+      if (next < items.size() && items[next] == i) {
+        first[i] = static_cast<uint32_t>(opened->size());
+        Cut at = axis.cut[i];
+        longest = std::max(longest, static_cast<double>(start[next + 1] - start[next]));
+        for (size_t k = start[next]; k < start[next + 1];) {
+          size_t same = k + 1;
+          while (same < start[next + 1] && values[same] == values[k]) ++same;
+          push(values[k], values[k], at);
+          const DD t = axis.about(values[k]), wt = DD{static_cast<double>(same - k), 0} * t;
+          at = {at.w + DD{static_cast<double>(same - k), 0}, at.s + wt, at.q + wt * t};
+          k = same;
+        }
+        ++next;
+        dead = false;
+      } else if (is_live || axis.single(i) || !dead) {
+        first[i] = static_cast<uint32_t>(opened->size());
+        push(axis.lo[i], axis.hi[i], axis.cut[i]);
+        dead = !is_live;
+      } else {
+        first[i] = static_cast<uint32_t>(opened->size() - 1);
+        opened->hi.back() = axis.hi[i];
+      }
+    }
+    first[axis.size()] = static_cast<uint32_t>(opened->size());
+    opened->cut.push_back(axis.cut.back());
+    opened->cut_error *= 1 + longest * 0x1p-6;  // terms added here
+    return first;
+  }
+
+  Objective objective_;
+  int64_t levels_;
+  Scratch* s_;
+};
+
+Solution by_method(Solver* solver, Method method, Objective objective, int64_t levels,
+                   const Axis& axis, const Bins* bins) {
+  switch (method) {
+    case Method::hist: return solver->hist(axis);
+    case Method::adaquant:
+      if (static_cast<int64_t>(axis.size()) > levels) {
+        Solution out = solver->over(axis, merge_intervals(axis, levels));
+        out.certified = false;  // optimal among the ends only
+        out.lower_bound = 0;
+        return out;
+      }
+      return solver->whole(axis);
+    case Method::dnc: return solver->whole(axis);
+    case Method::dp:
+      if (static_cast<int64_t>(axis.size()) > levels) {
+        std::vector<double> weight(axis.size());
+        for (size_t i = 0; i < axis.size(); ++i) weight[i] = (axis.cut[i + 1].w - axis.cut[i].w).h;
+        const auto path = reference_path(axis.lo, weight, objective, levels);
+        Solution out = solver->solution(axis, path, 0);
+        out.certified = true;  // by exhaustion: every path was weighed
+        out.lower_bound = out.cost * (1 - kCertificate);
+        return out;
+      }
+      return solver->whole(axis);
+    default: return solver->exact(axis, bins);
+  }
+}
+
+}  // namespace
+
+template <class T>
+Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
+               int64_t levels, Scratch* s) {
+  Solver solver(objective, levels, s);
+  const bool binned = method == Method::exact || method == Method::hist;
+  if constexpr (std::is_same_v<T, float>) {
+    if (binned && weight == nullptr && n > kSorted) {
+      const size_t most = method == Method::hist ? kHistBins : kExactBins;
+      const FloatBins bins(x, n, most, objective == Objective::stochastic);
+      return by_method(&solver, method, objective, levels, bins.axis, &bins);
+    }
+  }
+  s->x.resize(n);
+  double largest = 0, heaviest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    s->x[i] = static_cast<double>(x[i]);
+    largest = std::max(largest, std::fabs(s->x[i]));
+  }
+  const int power = exponent_of(largest);
+  if (power != 0)
+    for (double& v : s->x) v = std::ldexp(v, -power);
+  double* w = nullptr;
+  int weight_power = 0;
+  if (weight != nullptr) {
+    s->weight.assign(weight, weight + n);
+    for (const double v : s->weight) heaviest = std::max(heaviest, v);
+    weight_power = std::ilogb(heaviest);
+    for (double& v : s->weight) v = std::ldexp(v, -weight_power);
+    w = s->weight.data();
+  }
+  sort_values(s->x.data(), w, n);
+  Solution out;
+  if (method == Method::smawk) {
+    out.cost = smawk_levels(s->x.data(), w, n, objective, levels, &out.levels);
+  } else if (binned && weight == nullptr && n > kSorted) {
+    const RunBins bins(s->x.data(), n);
+    out = by_method(&solver, method, objective, levels, bins.axis, &bins);
+  } else {
+    axis_of_sorted(s->x.data(), w, n, &s->axis);
+    out = by_method(&solver, method, objective, levels, s->axis, nullptr);
+  }
+  for (double& v : out.levels) v = std::ldexp(v, power);
+  out.cost = std::ldexp(out.cost, 2 * power + weight_power);
+  out.lower_bound = std::ldexp(out.lower_bound, 2 * power + weight_power);
+  return out;
+}
+
+template Solution solve(const float*, const double*, size_t, Objective, Method, int64_t, Scratch*);
+template Solution solve(const double*, const double*, size_t, Objective, Method, int64_t, Scratch*);
+
+}  // namespace torchext::levels
