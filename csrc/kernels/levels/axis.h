@@ -23,6 +23,7 @@ struct Cut {
 struct Axis {
   std::vector<double> lo, hi;  // smallest and largest value of each item; equal: a single value
   std::vector<Cut> cut;        // size() + 1 of them: cut[i] lies below item i
+  bool binned = false;         // a level may lie inside an item that is not a single value
   double centre = 0;
   double cut_error = 0;  // bound on what the error of the sums adds to the cost of an interval
 

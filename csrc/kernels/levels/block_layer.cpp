@@ -58,7 +58,7 @@ void BlockLayer::fill(const Axis& axis, Objective objective, bool start) {
       width_[i] = (hi - lo).h;
     } else {
       // A break lies below a single value, but anywhere in a bin.
-      highest_[i] = b.hi + (!start && b.hi < axis.size() && !axis.single(b.hi) ? 1 : 0);
+      highest_[i] = b.hi + (axis.binned && !start && b.hi < axis.size() && !axis.single(b.hi) ? 1 : 0);
       const Cut& above = axis.cut[highest_[i]];
       set3(out_[0], i, above.w, above.s, above.q);
       set3(in_[0], i, below.w, below.s, below.q);

@@ -60,7 +60,7 @@ bool CoarseToFine::round(const Axis& axis) {
     widest = std::max(widest, layers_[i].size());
     all += layers_[i].size();
     for (const Block& b : layers_[i].blocks)
-      done = done && b.lo == b.hi && (b.lo == axis.size() || axis.single(b.lo));
+      done = done && b.lo == b.hi && (!axis.binned || b.lo == axis.size() || axis.single(b.lo));
   }
   if (done) return true;  // what is left is for the programme over single values
   work.blocks = std::max(work.blocks, static_cast<int64_t>(all));

@@ -200,6 +200,7 @@ void FloatBins::make_axis(const std::vector<uint64_t>& held, const std::vector<u
   }
   if (before)
     for (uint32_t& k : item_) k += k != kNoItem;
+  axis.binned = true;
   axis.bound_error(static_cast<double>(size) + 4);
 }
 

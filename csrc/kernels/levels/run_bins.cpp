@@ -44,13 +44,21 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
     add(i, i + 1, t, t * t);
   };
   add_one(0);
+  // Where values are far apart, bounds on runs would say little: those few are taken one by one.
+  const double wide = 16 * (x[n - 1] - x[0]) / static_cast<double>(runs);
   for (size_t r = 0; r < runs; ++r) {
-    const double* v = sums.data() + 4 * r;
-    add(1 + r * kRun, 1 + (r + 1) * kRun, {v[0], v[1]}, {v[2], v[3]});
+    const size_t begin = 1 + r * kRun, end = begin + kRun;
+    if (x[end - 1] - x[begin] > wide) {
+      for (size_t i = begin; i < end; ++i) add_one(i);
+    } else {
+      const double* v = sums.data() + 4 * r;
+      add(begin, end, {v[0], v[1]}, {v[2], v[3]});
+    }
   }
   for (size_t i = rest; i < n; ++i) add_one(i);
   axis.cut.push_back(at);
   begin_.push_back(n);
+  axis.binned = true;
   axis.bound_error(static_cast<double>(axis.size() + kRun));
 }
 

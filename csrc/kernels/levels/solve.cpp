@@ -16,7 +16,7 @@ namespace torchext::levels {
 namespace {
 
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
-constexpr size_t kExactBins = size_t{1} << 15, kHistBins = size_t{1} << 13;
+constexpr size_t kExactBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kFew = 64;       // up to so many values per level the whole programme is cheaper
 constexpr int64_t kBudget = 6;     // entries per level and value before the programme takes over
 constexpr double kCertificate = 0x1p-30;  // relative gap that is reported as none
