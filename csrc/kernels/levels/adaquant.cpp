@@ -24,8 +24,8 @@ std::vector<uint32_t> merge_intervals(const Axis& axis, int64_t levels) {
     const auto nth = order.begin() + static_cast<std::ptrdiff_t>(pairs - keep);
     std::nth_element(order.begin(), nth, order.end());
     const double least = *nth;  // the smallest cost that is kept apart; of equals the first ones
-    size_t equal = keep - static_cast<size_t>(std::count_if(
-                              order.begin(), order.end(), [&](double c) { return c > least; }));
+    size_t equal = keep - static_cast<size_t>(std::count_if(order.begin(), order.end(),
+                                                            [&](double c) { return c > least; }));
     next.assign(1, ends[0]);
     for (size_t p = 0; p < pairs; ++p) {
       const bool apart = cost[p] > least || (cost[p] == least && equal > 0);

@@ -14,10 +14,10 @@ double round_centre(double mean, double lo, double hi) {
 }
 
 void Axis::bound_error(double terms) {
-  double s1 = 0;
-  for (const Cut& c : cut) s1 = std::max(s1, std::fabs(c.s.h));
-  const double r = std::max(std::fabs(lo.front() - centre), std::fabs(hi.back() - centre));
-  const double squares = total() * r * r + 2 * r * s1 + cut.back().q.h;
+  largest_sum = 0;
+  for (const Cut& c : cut) largest_sum = std::max(largest_sum, std::fabs(c.s.h));
+  radius = std::max(std::fabs(lo.front() - centre), std::fabs(hi.back() - centre));
+  const double squares = total() * radius * radius + 2 * radius * largest_sum + cut.back().q.h;
   cut_error = 64 * (0x1p-98 + terms * 0x1p-104) * squares;
 }
 
@@ -88,7 +88,8 @@ double direct_cost(const double* x, const double* weight, size_t n, Objective ob
   const bool ends = objective == Objective::stochastic;
   double sum = 0, rest = 0;
   size_t i = 0;
-  // Piece j holds the values between levels j - 1 and j; where all are nearer to one of two, halves.
+  // Piece j holds the values between levels j - 1 and j; where all are nearer to one of two,
+  // halves.
   for (size_t j = 0; j <= count; ++j) {
     const double below = levels[j > 0 ? j - 1 : 0], above = levels[j < count ? j : count - 1];
     const bool outside = j == 0 || j == count;

@@ -25,14 +25,16 @@ struct Axis {
   std::vector<Cut> cut;        // size() + 1 of them: cut[i] lies below item i
   bool binned = false;         // a level may lie inside an item that is not a single value
   double centre = 0;
-  double cut_error = 0;  // bound on what the error of the sums adds to the cost of an interval
+  double radius = 0;       // largest |t|
+  double largest_sum = 0;  // largest |S|
+  double cut_error = 0;    // bound on what the error of the sums adds to the cost of an interval
 
   size_t size() const { return lo.size(); }
   bool single(size_t i) const { return lo[i] == hi[i]; }
   DD about(double value) const { return two_sum(value, -centre); }
   double total() const { return cut.back().w.h; }
 
-  /// Sets cut_error from the cuts; `terms` is the number of terms in the longest sum.
+  /// Sets radius, largest_sum and cut_error; `terms` is the number of terms in the longest sum.
   void bound_error(double terms);
 };
 

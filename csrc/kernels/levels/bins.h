@@ -27,8 +27,8 @@ class Bins {
 };
 
 /// Bins of float32 values by their bit pattern. Counts and sums are integers, so any order of the
-/// values gives the same bins. A few thousand to `most` of them, finer where values are dense or far
-/// apart: their number grows with the cube root of count x width^2, as that of the levels does.
+/// values gives the same bins. A few thousand to `most` of them, finer where values are dense or
+/// far apart: their number grows with the cube root of count x width^2, as that of the levels does.
 class FloatBins : public Bins {
  public:
   /// Finite x [n], n < 2^32. `pad`: the smallest and largest value become items of their own even
@@ -52,13 +52,13 @@ class FloatBins : public Bins {
   const float* x_;
   size_t n_;
   uint32_t bins_ = 0;
-  std::vector<uint32_t> map_;      // per upper half of a key: number of its first bin << 5 | shift
-  std::vector<uint32_t> item_;     // bin to item
-  std::vector<uint64_t> held_;     // values per item
+  std::vector<uint32_t> map_;   // per upper half of a key: number of its first bin << 5 | shift
+  std::vector<uint32_t> item_;  // bin to item
+  std::vector<uint64_t> held_;  // values per item
 };
 
-/// Bins of ascending float64 values, n >= 2: runs of 32, longer where they are one value; the smallest
-/// and the largest are on their own.
+/// Bins of ascending float64 values, n >= 2: runs of 32, longer where they are one value; the
+/// smallest and the largest are on their own.
 class RunBins : public Bins {
  public:
   RunBins(const double* x, size_t n);

@@ -22,17 +22,21 @@ struct Block {
   uint32_t middle() const { return lo + (hi - lo) / 2; }
 };
 
-/// Memory of one pass between two layers.
-struct PassScratch {
-  Plane column[6], row[6], column_z, row_z, value;
+/// What every pass of one round needs, and memory that passes share.
+struct RoundScratch {
+  const Axis* axis = nullptr;
+  Objective objective = Objective::stochastic;
+  bool precise = false;
+
+  Plane base[2], column_z, row_x, mirrored_column[6], mirrored_row[6], value;
   std::vector<double> ready, end;
   std::vector<uint32_t> arg;
 };
 
 /// What one pass reports beside its results.
 struct PassReport {
-  int64_t work = 0;  // entries evaluated; a double-double one counts 4
-  double error = 0;  // bound on the error of one entry
+  int64_t work;  // entries evaluated; a double-double one counts 4
+  double error;  // bound on the error of one entry
 };
 
 class BlockLayer {
@@ -47,31 +51,32 @@ class BlockLayer {
 
   /// What follows from the blocks alone. `start`: the first layer, whose one cut is below
   /// everything.
-  void fill(const Axis& axis, Objective objective, bool start);
+  void fill(const RoundScratch& s, bool start);
 
   /// reach and from, given those of the layer before.
-  PassReport reach_from(const BlockLayer& before, bool precise, PassScratch* scratch);
+  PassReport reach_from(const BlockLayer& before, RoundScratch* s);
 
-  /// Slopes that make the bound touch the cost at the best predecessors.
-  void set_slopes(const Axis& axis, const BlockLayer& before);
+  /// Slopes that make the bound touch the cost at the best predecessors (stochastic only).
+  void set_slopes(const RoundScratch& s, const BlockLayer& before);
 
   /// forward, given that of the layer before; backward, given that of the layer after.
-  PassReport forward_from(const BlockLayer& before, bool precise, PassScratch* scratch);
-  PassReport backward_from(const BlockLayer& after, bool precise, PassScratch* scratch);
+  PassReport forward_from(const BlockLayer& before, RoundScratch* s);
+  PassReport backward_from(const BlockLayer& after, RoundScratch* s);
 
  private:
-  PassReport pass(RowMinimaFn* row_minima, int columns, int rows, size_t n, size_t m, bool precise,
-                  bool overlaps, PassScratch* s) const;
-  bool ends() const { return objective_ == Objective::stochastic; }
+  void fill_ends(const RoundScratch& s);
+  void fill_clusters(const RoundScratch& s, bool start);
+  PassReport bounds(const BlockLayer& other, const Plane* const* column, const Plane* const* row,
+                    Plane* result, RoundScratch* s) const;
 
-  Objective objective_ = Objective::stochastic;
-  double cut_error_ = 0, radius_ = 0, total_ = 0;  // of the axis
   // Ends of an interval at this layer. `out`: left ends (t, Y, G), first the upper end of the
   // block; `in`: right ends (t, X, H), first the lower end. Nearest: W, S, Q of the highest and
   // lowest cut.
   Plane out_[2][3], in_[2][3], middle_[3];
+  Plane out_z_, in_z_;  // what the slopes leave of the bound where blocks overlap
   std::vector<double> width_, slope_;
   std::vector<uint32_t> highest_;  // cut above the block
+  double scale_ = 0;               // bound on the magnitudes that one end adds to an entry
 };
 
 }  // namespace torchext::levels

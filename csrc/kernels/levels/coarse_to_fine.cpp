@@ -13,12 +13,13 @@ constexpr int kCuts = 64;  // of each kind in the first partition
 }  // namespace
 
 CoarseToFine::CoarseToFine(Objective objective, int64_t levels)
-    : objective_(objective),
-      layers_(static_cast<size_t>(objective == Objective::stochastic ? levels : levels + 1)),
-      upper_(kInfinity) {}
+    : layers_(static_cast<size_t>(objective == Objective::stochastic ? levels : levels + 1)),
+      upper_(kInfinity) {
+  scratch_.objective = objective;
+}
 
 void CoarseToFine::start(const Axis& axis) {
-  const bool ends = objective_ == Objective::stochastic;
+  const bool ends = scratch_.objective == Objective::stochastic;
   const auto size = static_cast<uint32_t>(axis.size()), last = ends ? size - 1 : size;
   std::vector<uint32_t> cuts{0};
   const double lo = axis.lo.front(), width = (axis.hi.back() - lo) / kCuts;
@@ -64,7 +65,8 @@ bool CoarseToFine::round(const Axis& axis) {
   }
   if (done) return true;  // what is left is for the programme over single values
   work.blocks = std::max(work.blocks, static_cast<int64_t>(all));
-  for (size_t i = 0; i < count; ++i) layers_[i].fill(axis, objective_, i == 0);
+  scratch_.axis = &axis;
+  for (size_t i = 0; i < count; ++i) layers_[i].fill(scratch_, i == 0);
   double slack = 0, reach_error = 0;
   const auto add = [&](const PassReport& r, double* error) {
     work.entries += r.work;
@@ -72,7 +74,7 @@ bool CoarseToFine::round(const Axis& axis) {
   };
   layers_[0].reach.set(0, {});
   for (size_t i = 1; i < count; ++i)
-    add(layers_[i].reach_from(layers_[i - 1], precise_, &scratch_), &reach_error);
+    add(layers_[i].reach_from(layers_[i - 1], &scratch_), &reach_error);
   const double reached = layers_.back().reach.h[0];
   if (reached < upper_) {
     upper_ = std::max(reached, 0.0);
@@ -83,21 +85,22 @@ bool CoarseToFine::round(const Axis& axis) {
       if (i > 0) k = layers_[i].from[k];
     }
   }
-  for (size_t i = 1; i + 1 < count; ++i) layers_[i].set_slopes(axis, layers_[i - 1]);
+  if (scratch_.objective == Objective::stochastic)
+    for (size_t i = 1; i + 1 < count; ++i) layers_[i].set_slopes(scratch_, layers_[i - 1]);
   layers_[0].forward.set(0, {});
   for (size_t i = 1; i < count; ++i)
-    add(layers_[i].forward_from(layers_[i - 1], precise_, &scratch_), &slack);
+    add(layers_[i].forward_from(layers_[i - 1], &scratch_), &slack);
   layers_.back().backward.set(0, {});
   for (size_t i = count - 1; i-- > 0;)
-    add(layers_[i].backward_from(layers_[i + 1], precise_, &scratch_), &slack);
+    add(layers_[i].backward_from(layers_[i + 1], &scratch_), &slack);
   // Forward and backward together cross every pair of layers once per block, so `slack` counts
   // double.
   slack = slack * row_minima_noise(static_cast<int64_t>(widest)) + reach_error +
           static_cast<double>(count) * 0x1p-50 * upper_;
   const double bound = layers_.back().forward.h[0];
   lower_ = std::max(lower_, bound - slack);
-  if (!precise_ && slack > 0.01 * (upper_ - bound)) {
-    precise_ = true;  // rounding limits the pruning: this round again, in double-double
+  if (!scratch_.precise && slack > 0.01 * (upper_ - bound)) {
+    scratch_.precise = true;  // rounding limits the pruning: this round again, in double-double
     upper_ = kInfinity;
     return false;
   }
@@ -123,7 +126,7 @@ bool CoarseToFine::round(const Axis& axis) {
 }
 
 void CoarseToFine::reopen(const Axis& old, const std::vector<uint32_t>& first) {
-  const bool ends = objective_ == Objective::stochastic;
+  const bool ends = scratch_.objective == Objective::stochastic;
   for (size_t i = 0; i < layers_.size(); ++i) {
     std::vector<Block> blocks;
     for (const Block& b : layers_[i].blocks) {

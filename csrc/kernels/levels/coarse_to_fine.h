@@ -42,7 +42,7 @@ class CoarseToFine {
   const std::vector<uint32_t>& incumbent() const { return best_; }
   double upper() const { return upper_; }
   double lower() const { return lower_; }
-  bool precise() const { return precise_; }
+  bool precise() const { return scratch_.precise; }
 
   const std::vector<BlockLayer>& layers() const { return layers_; }
   Work work;
@@ -50,12 +50,10 @@ class CoarseToFine {
  private:
   bool round(const Axis& axis);
 
-  Objective objective_;
   std::vector<BlockLayer> layers_;
   std::vector<uint32_t> best_;
   double upper_, lower_ = 0;
-  bool precise_ = false;
-  PassScratch scratch_;
+  RoundScratch scratch_;
 };
 
 }  // namespace torchext::levels

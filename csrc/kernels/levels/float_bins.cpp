@@ -7,9 +7,9 @@
 namespace torchext::levels {
 namespace {
 
-constexpr size_t kBlock = 1024;                   // keys computed at a time
-constexpr size_t kChunk = size_t{1} << 23;        // most values that the packed sums can take
-constexpr uint64_t kOne = uint64_t{1} << 40;      // a count, above the sum of offsets
+constexpr size_t kBlock = 1024;               // keys computed at a time
+constexpr size_t kChunk = size_t{1} << 23;    // most values that the packed sums can take
+constexpr uint64_t kOne = uint64_t{1} << 40;  // a count, above the sum of offsets
 constexpr uint32_t kNoItem = UINT32_MAX, kNoBin = UINT32_MAX;
 
 /// Keys have the order of the values; -0.0 has the key of +0.0.
@@ -27,8 +27,8 @@ double value_of(uint32_t key) {
   return static_cast<double>(x);
 }
 
-/// Calls visit(keys, count) for four parts of x in turn, a block at a time: in sorted data the same bin
-/// would otherwise be updated again before it has been written.
+/// Calls visit(keys, count) for four parts of x in turn, a block at a time: in sorted data the same
+/// bin would otherwise be updated again before it has been written.
 template <class Visit>
 void for_keys(const float* x, size_t n, const Visit& visit) {
   constexpr size_t kStreams = 4, kEach = kBlock / kStreams;
@@ -55,7 +55,8 @@ int log2_floor(uint64_t n) { return 63 - __builtin_clzll(n); }
 
 }  // namespace
 
-FloatBins::FloatBins(const float* x, size_t n, size_t most, bool pad) : x_(x), n_(n), map_(65536, kNoBin) {
+FloatBins::FloatBins(const float* x, size_t n, size_t most, bool pad)
+    : x_(x), n_(n), map_(65536, kNoBin) {
   std::vector<uint64_t> counts(65536, 0);
   uint32_t lowest = UINT32_MAX, highest = 0;
   for_keys(x, n, [&](const uint32_t* keys, size_t count) {
@@ -153,8 +154,9 @@ void FloatBins::make_axis(const std::vector<uint64_t>& held, const std::vector<u
       const uint32_t b = begin + k;
       if (held[b] == 0) continue;
       const double start = value_of(h << 16 | k << shift);
-      Bin bin{start, start, start, unit, static_cast<double>(held[b]),
-              static_cast<double>(first[b]), second[b]};
+      Bin bin{
+          start,    start, start, unit, static_cast<double>(held[b]), static_cast<double>(first[b]),
+          second[b]};
       // All offsets are equal if and only if n sum m^2 = (sum m)^2.
       using Wide = unsigned __int128;
       if (Wide{held[b]} * second[b] == Wide{first[b]} * first[b]) {
@@ -188,8 +190,8 @@ void FloatBins::make_axis(const std::vector<uint64_t>& held, const std::vector<u
     // Values start + unit m: sums of (t + unit m)^k with t = start - centre.
     const DD t = axis.about(b.start), nt = DD{b.n, 0} * t;
     const double rest = static_cast<double>(b.q >> 32) * 0x1p32;
-    const DD squares = two_sum(rest * b.unit * b.unit,
-                               static_cast<double>(b.q & 0xFFFFFFFFu) * b.unit * b.unit);
+    const DD squares =
+        two_sum(rest * b.unit * b.unit, static_cast<double>(b.q & 0xFFFFFFFFu) * b.unit * b.unit);
     const double s = b.unit * b.s;
     at = {at.w + DD{b.n, 0}, at.s + (nt + DD{s, 0}), at.q + (t * (nt + DD{2 * s, 0}) + squares)};
   }
@@ -212,7 +214,8 @@ void FloatBins::members(const std::vector<uint32_t>& items, std::vector<double>*
     wanted[items[k]] = static_cast<uint32_t>(k);
     start->push_back(start->back() + held_[items[k]]);
   }
-  // Where the next value of each bin goes; dead bins share a place that is overwritten again and again.
+  // Where the next value of each bin goes; dead bins share a place that is overwritten again and
+  // again.
   const size_t total = start->back();
   std::vector<size_t> place(bins_, total);
   std::vector<uint32_t> keys(total + 1);

@@ -42,13 +42,9 @@ void fill_clusters(const Axis& axis, const std::vector<uint32_t>& cuts, Candidat
     out->c.set(i, c.q);
     q_max = std::max(q_max, c.q.h);
   }
-  // (S_r - S_c)^2 / n is at most the sum of squares between (Cauchy-Schwarz), but S_r - S_c carries
-  // the error of the larger of the two: relative to that difference of at least one weight.
-  double s_max = 0, r = std::max(std::fabs(axis.about(axis.lo.front()).h),
-                                 std::fabs(axis.about(axis.hi.back()).h));
-  for (size_t i = 0; i < cuts.size(); ++i)
-    s_max = std::max(s_max, std::fabs(axis.cut[cuts[i]].s.h));
-  out->scale = 2 * q_max + 2 * r * s_max + r * r * axis.total();
+  // (S_r - S_c)^2 / n is no more than the squares between, but carries the rounding of both sums.
+  const double r = axis.radius;
+  out->scale = 2 * q_max + 2 * r * axis.largest_sum + r * r * axis.total();
 }
 
 void fill(const Axis& axis, Objective objective, const std::vector<uint32_t>& list, bool precise,
@@ -69,7 +65,7 @@ Path best_path(const Axis& axis, Objective objective,
   const bool ends = objective == Objective::stochastic;
   const TileKernels& tiles = tile_kernels();
   RowMinimaFn* const row_minima = ends ? (precise ? tiles.ends_precise : tiles.ends)
-                            : (precise ? tiles.clusters_precise : tiles.clusters);
+                                       : (precise ? tiles.clusters_precise : tiles.clusters);
   size_t args = 0;
   for (size_t i = 1; i < layers.size(); ++i) args += layers[i]->size();
   s->arg.resize(args + kTileRows);

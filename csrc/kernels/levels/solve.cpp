@@ -17,8 +17,8 @@ namespace {
 
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
 constexpr size_t kExactBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
-constexpr int64_t kFew = 64;       // up to so many values per level the whole programme is cheaper
-constexpr int64_t kBudget = 6;     // entries per level and value before the programme takes over
+constexpr int64_t kFew = 64;    // up to so many values per level the whole programme is cheaper
+constexpr int64_t kBudget = 6;  // entries per level and value before the programme takes over
 constexpr double kCertificate = 0x1p-30;  // relative gap that is reported as none
 
 /// Power of two that brings the largest magnitude near 1 where squares could leave the range.
@@ -162,8 +162,8 @@ class Solver {
     return out;
   }
 
-  /// `opened`: the listed items replaced by their distinct values, the other live ones kept, runs of
-  /// dead ones joined. Returns the new number of each old item and of the end.
+  /// `opened`: the listed items replaced by their distinct values, the other live ones kept, runs
+  /// of dead ones joined. Returns the new number of each old item and of the end.
   static std::vector<uint32_t> open(const Axis& axis, const Bins& bins,
                                     const std::vector<uint32_t>& items,
                                     const std::vector<uint32_t>& live, Axis* opened) {
@@ -171,6 +171,8 @@ class Solver {
     std::vector<size_t> start;
     bins.members(items, &values, &start);
     opened->centre = axis.centre;
+    opened->radius = axis.radius;
+    opened->largest_sum = axis.largest_sum;
     opened->cut_error = axis.cut_error;
     std::vector<uint32_t> first(axis.size() + 1);
     const auto push = [&](double lo, double hi, const Cut& below) {

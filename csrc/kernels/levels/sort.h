@@ -6,9 +6,9 @@
 
 namespace torchext::levels {
 
-/// Sorts finite x [n] ascending and permutes weight (null: none) along; -0.0 becomes +0.0. Equal values
-/// have their weights ascending, so any order of the input gives the same output. Returns at once if
-/// x is sorted and there are no weights.
+/// Sorts finite x [n] ascending and permutes weight (null: none) along; -0.0 becomes +0.0. Equal
+/// values have their weights ascending, so any order of the input gives the same output. Returns at
+/// once if x is sorted and there are no weights.
 void sort_values(double* x, double* weight, size_t n);
 
 }  // namespace torchext::levels

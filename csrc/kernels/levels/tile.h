@@ -5,13 +5,15 @@
 //
 //   ends       columns P p q, rows x y:                      P + p x + q y
 //   blocks     columns P p q and P' p' q', rows x y H, x' y' H':
-//              the smaller of H + min(P + p x + q y, P' + p' x + q' y) and of the same with x' y' H'
+//              the smaller of H + min(P + p x + q y, P' + p' x + q' y) and of the same with x' y'
+//              H'
 //   clusters   columns F W S Q, rows W S Q, differences n = W_r - W_c etc.:
 //              F + max(0, Q_r - Q_c - (S_r - S_c)^2 / n)
 //
-// The cost of an interval between two levels is such a sum of two products (docs/levels.md), so ends
-// and blocks need no division and no branch. Columns from `ready` of a row on, but below its `end`,
-// have the entry z_c + z_r instead; columns from `end` on do not exist. Both limits grow with the row.
+// The cost of an interval between two levels is such a sum of two products (docs/levels.md), so
+// ends and blocks need no division and no branch. Columns from `ready` of a row on, but below its
+// `end`, have the entry z_c + z_r instead; columns from `end` on do not exist. Both limits grow
+// with the row.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +22,8 @@ namespace torchext::levels {
 
 constexpr int kTileRows = 8;  // all arrays are readable (results: writable) so far beyond their end
 
-/// The minimum of a row without columns. Finite, so that sums with it stay ordered in double-double.
+/// The minimum of a row without columns. Finite, so that sums with it stay ordered in
+/// double-double.
 constexpr double kUnreachable = 0x1p1000;
 
 struct TileColumns {
@@ -67,8 +70,8 @@ extern const TileKernels tiles_ref, tiles_avx2, tiles_avx512;
 /// The variant of the instruction set in use. All give the same bits.
 const TileKernels& tile_kernels() noexcept;
 
-/// By how many errors of one entry a minimum may be wrong: a wrong argmin of one pass costs up to two
-/// errors in each pass after it.
+/// By how many errors of one entry a minimum may be wrong: a wrong argmin of one pass costs up to
+/// two errors in each pass after it.
 static inline double row_minima_noise(int64_t rows) noexcept {
   int passes = 1;
   for (int64_t reach = kTileRows; reach < rows; reach *= kTileRows) ++passes;

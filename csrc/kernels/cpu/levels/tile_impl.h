@@ -1,7 +1,7 @@
 // Row minima by tiles, written once over a vector V8 of eight doubles that each per-ISA source
-// defines: load, store, store_index, splat, add, sub, mul, div, fma, lesser(a, b), choose(mask, a, b), less(a, b),
-// same(a, b), both, either. No operation is fused unless it says fma, so all instruction sets give
-// the same bits.
+// defines: load, store, store_index, splat, add, sub, mul, div, fma, lesser(a, b), choose(mask, a,
+// b), less(a, b), same(a, b), both, either. No operation is fused unless it says fma, so all
+// instruction sets give the same bits.
 #pragma once
 
 #include "../../levels/tile.h"
@@ -288,9 +288,13 @@ void run_sums(const double* x, int64_t runs, double centre, double* out) noexcep
   }
 }
 
-constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>, row_minima<Blocks<Plain>, Plain>,
-                             row_minima<Clusters<Plain>, Plain>, row_minima<Ends<Pair>, Pair>,
-                             row_minima<Blocks<Pair>, Pair>, row_minima<Clusters<Pair>, Pair>, run_sums};
+constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>,
+                             row_minima<Blocks<Plain>, Plain>,
+                             row_minima<Clusters<Plain>, Plain>,
+                             row_minima<Ends<Pair>, Pair>,
+                             row_minima<Blocks<Pair>, Pair>,
+                             row_minima<Clusters<Pair>, Pair>,
+                             run_sums};
 
 }  // namespace
 }  // namespace torchext::levels
