@@ -14,6 +14,8 @@ from torchext import ops as ops  # noqa: E402
 from torchext import random as random  # noqa: E402
 from torchext._build import VERSION as __version__  # noqa: E402
 from torchext.data import QuantizedDataset as QuantizedDataset  # noqa: E402
+from torchext.levels import OptimalLevels as OptimalLevels  # noqa: E402
+from torchext.levels import optimal_levels as optimal_levels  # noqa: E402
 from torchext.quantization import (  # noqa: E402
     QuantizedDraws,
     QuantizedTensor,
@@ -25,6 +27,7 @@ from torchext.quantization import (  # noqa: E402
 )
 
 __all__ = [
+    "OptimalLevels",
     "QuantizedDataset",
     "QuantizedDraws",
     "QuantizedTensor",
@@ -32,6 +35,7 @@ __all__ = [
     "cpu_isa",
     "fake_quantize",
     "ops",
+    "optimal_levels",
     "quantization_variance",
     "quantize",
     "quantize_draws",

@@ -258,3 +258,17 @@ def _(
     stream: int = 0,
 ) -> Tensor:
     return codes.new_empty(size, dtype=torch.float32)
+
+
+@library.register_fake("torchext::optimal_levels")
+def _(
+    x: Tensor, weight: Tensor | None, levels: int, dim: int | None, objective: str, method: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tables = [] if dim is None else [x.shape[dim]]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return (
+        x.new_empty([*tables, levels], dtype=dtype),
+        x.new_empty(tables, dtype=torch.float64),
+        x.new_empty(tables, dtype=torch.float64),
+        x.new_empty(tables, dtype=torch.bool),
+    )

@@ -21,6 +21,7 @@ __all__ = [
     "dequantize",
     "dequantize_draws",
     "fake_quantize",
+    "optimal_levels",
     "pack_bits",
     "quantization_scale",
     "quantization_variance",
@@ -248,6 +249,61 @@ def quantization_variance(
     Source: Zhang et al., ZipML (ICML 2017), section 3.
     """
     result: Tensor = _ops.quantization_variance(x, scale, levels, bits, scheme, dim, bucket_size)
+    return result
+
+
+def optimal_levels(
+    x: Tensor,
+    weight: Tensor | None,
+    levels: int,
+    dim: int | None = None,
+    objective: str = "stochastic",
+    method: str = "exact",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""Levels of a table that minimise the error of rounding to it.
+
+    .. math:: F(L) = \sum_i w_i\,(b_i - x_i)(x_i - a_i) \ \text{(stochastic)}, \qquad
+       F(L) = \sum_i w_i \min_j (x_i - L_j)^2 \ \text{(nearest)}
+
+    with the levels :math:`a_i \le x_i \le b_i` around a value; the smallest and the largest level of the
+    first are those of the data. docs/levels.md has the algorithms and the proof.
+
+    Args:
+        x: float32, bfloat16, float16 (widened exactly) or float64, any shape and strides, finite.
+        weight: float32 or float64 of the shape of ``x``, not negative, or None for 1. A value of
+            weight 0 counts as absent: it does not extend the range.
+        levels: number of levels s, 2..65536 (nearest: 1..65536).
+        dim: one table per index of this dimension, or None for one table.
+        objective: ``"stochastic"`` or ``"nearest"``.
+        method: ``"exact"``; ``"hist"``, one pass over bins, approximate (float32 of more than 2**14 values
+            is never sorted); ``"adaquant"``, greedy merging (stochastic only); ``"dnc"`` and ``"smawk"``,
+            the whole dynamic programme, for comparison; ``"dp"``, the same in long double, for tests.
+
+    Returns:
+        ``levels`` (s,) or (tables, s), float64 for float64 values, else float32: ascending; where there
+        are fewer distinct values, these, then copies of the last. ``cost`` () or (tables,) float64, F of
+        these levels. ``lower_bound``, float64: no table of s levels costs less. ``certified``, bool: the
+        bound is within 1e-9 of the cost.
+
+    Raises:
+        RuntimeError: for a wrong shape, dtype or range, no value, values or weights that are not finite
+            (the first is named), weights without a positive sum, ``adaquant`` with nearest rounding, and
+            ``dp`` above 20,000 values.
+
+    Determinism: class A; the same bits for any order of the values (``hist`` of float64: up to rounding),
+    on every instruction set and thread count.
+
+    Example:
+        >>> x = torch.tensor([0.0, 0.1, 0.2, 0.9, 1.0], dtype=torch.float64)
+        >>> found, cost, _, certified = optimal_levels(x, None, 4)
+        >>> found.tolist(), round(cost.item(), 12), certified.item()
+        ([0.0, 0.2, 0.9, 1.0], 0.01, True)
+
+    Source: Zhang et al., ZipML (ICML 2017), section 3 (the problem, ADAQUANT); docs/levels.md.
+    """
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.optimal_levels(
+        x, weight, levels, dim, objective, method
+    )
     return result
 
 

@@ -21,6 +21,23 @@ void Axis::bound_error(double terms) {
   cut_error = 64 * (0x1p-98 + terms * 0x1p-104) * squares;
 }
 
+Axis mirror(const Axis& axis) {
+  const size_t n = axis.size();
+  Axis out = axis;
+  out.centre = -axis.centre;
+  const Cut& all = axis.cut.back();
+  for (size_t i = 0; i < n; ++i) {
+    out.lo[i] = -axis.hi[n - 1 - i];
+    out.hi[i] = -axis.lo[n - 1 - i];
+  }
+  for (size_t i = 0; i <= n; ++i) {
+    const Cut& c = axis.cut[n - i];
+    out.cut[i] = {all.w - c.w, c.s - all.s, all.q - c.q};
+  }
+  out.largest_sum *= 2;  // the whole sum need not be 0
+  return out;
+}
+
 void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis) {
   // Plain sums in a fixed order: the centre need not be the mean, only near it.
   double sum = 0, total = 0;

@@ -38,6 +38,9 @@ struct Axis {
   void bound_error(double terms);
 };
 
+/// The axis of the negated values.
+Axis mirror(const Axis& axis);
+
 /// The mean rounded to ten significant bits of the range: data with few bits keep exact sums.
 double round_centre(double mean, double lo, double hi);
 

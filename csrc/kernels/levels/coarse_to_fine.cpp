@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kCuts = 64;  // of each kind in the first partition
+constexpr int64_t kBlockCost = 128;  // of a block in a round, in entries
 
 }  // namespace
 
@@ -41,11 +42,10 @@ void CoarseToFine::start(const Axis& axis) {
 }
 
 void CoarseToFine::refine(const Axis& axis, int64_t budget) {
-  const int64_t before = work.entries;
   bool done = false;
   while (!done) {
     done = round(axis);
-    if (work.entries - before > budget) {
+    if (spent_ > budget) {
       work.fell_back = !done;
       break;
     }
@@ -65,11 +65,13 @@ bool CoarseToFine::round(const Axis& axis) {
   }
   if (done) return true;  // what is left is for the programme over single values
   work.blocks = std::max(work.blocks, static_cast<int64_t>(all));
+  spent_ += kBlockCost * static_cast<int64_t>(all);
   scratch_.axis = &axis;
   for (size_t i = 0; i < count; ++i) layers_[i].fill(scratch_, i == 0);
   double slack = 0, reach_error = 0;
   const auto add = [&](const PassReport& r, double* error) {
     work.entries += r.work;
+    spent_ += r.work;
     *error += r.error;
   };
   layers_[0].reach.set(0, {});

@@ -27,7 +27,8 @@ class CoarseToFine {
   /// Blocks of `axis` for every layer: 64 of equal weight and 64 of equal width.
   void start(const Axis& axis);
 
-  /// Prunes and splits until every block is one item, or until `budget` entries were spent. The
+  /// Prunes and splits until every block is one item, or until entries and blocks have cost `budget` since
+  /// the start. The
   /// blocks that hold an optimum, all optima if there are several, always survive.
   void refine(const Axis& axis, int64_t budget);
 
@@ -53,6 +54,7 @@ class CoarseToFine {
   std::vector<BlockLayer> layers_;
   std::vector<uint32_t> best_;
   double upper_, lower_ = 0;
+  int64_t spent_ = 0;
   RoundScratch scratch_;
 };
 

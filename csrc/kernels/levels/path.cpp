@@ -59,9 +59,8 @@ void fill(const Axis& axis, Objective objective, const std::vector<uint32_t>& li
 
 }  // namespace
 
-Path best_path(const Axis& axis, Objective objective,
-               const std::vector<const std::vector<uint32_t>*>& layers, bool precise,
-               PathScratch* s) {
+Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool precise,
+               PathScratch* s, std::vector<double>* reached) {
   const bool ends = objective == Objective::stochastic;
   const TileKernels& tiles = tile_kernels();
   RowMinimaFn* const row_minima = ends ? (precise ? tiles.ends_precise : tiles.ends)
@@ -74,6 +73,7 @@ Path best_path(const Axis& axis, Objective objective,
   fill(axis, objective, *layers[0], precise, &s->from);
   s->value.resize(1);
   s->value.set(0, {});
+  if (reached != nullptr) reached->assign(1, 0.0);
   for (size_t i = 1; i < layers.size(); ++i) {
     const std::vector<uint32_t>&columns = *layers[i - 1], &rows = *layers[i];
     const size_t n = columns.size(), m = rows.size();
@@ -101,9 +101,9 @@ Path best_path(const Axis& axis, Objective objective,
     const Candidates& from = s->from;
     TileColumns c{};
     TileRows r{};
-    double reached = 0;
+    double largest = 0;
     for (size_t k = 0; k < n; ++k)
-      if (s->value.h[k] < kUnreachable) reached = std::max(reached, s->value.h[k]);
+      if (s->value.h[k] < kUnreachable) largest = std::max(largest, s->value.h[k]);
     const auto give = [](const Plane& p, const double** a, const double** low, int k) {
       a[k] = p.h.data();
       low[k] = p.l.data();
@@ -150,11 +150,13 @@ Path best_path(const Axis& axis, Objective objective,
         }
       }
     }
-    const double scale = std::max(from.scale, to.scale) + reached;
+    const double scale = std::max(from.scale, to.scale) + largest;
     path.slack += (row_minima_noise(static_cast<int64_t>(m)) + (r.floor != nullptr ? 2 : 0)) *
                   ((precise ? 0x1p-98 : 8 * 0x1p-53) * scale + axis.cut_error);
     if (!again) std::swap(s->from, s->to);
     std::swap(s->value, s->next);
+    if (reached != nullptr)
+      reached->insert(reached->end(), s->value.h.data(), s->value.h.data() + m);
   }
   path.value = s->value.h[0];
   path.at.resize(layers.size());
@@ -164,6 +166,40 @@ Path best_path(const Axis& axis, Objective objective,
     if (i > 0) k = s->arg[start[i] + k];
   }
   return path;
+}
+
+std::vector<std::vector<uint32_t>> prune_candidates(const Axis& axis, Objective objective,
+                                                    const Layers& layers, const Path& path,
+                                                    const std::vector<double>& reached,
+                                                    PathScratch* s) {
+  // The ways from a candidate to the end are the ways to it from the start of the mirrored data.
+  const Axis mirrored = mirror(axis);
+  const auto top = static_cast<uint32_t>(axis.size() - (objective == Objective::stochastic ? 1 : 0));
+  std::vector<std::vector<uint32_t>> lists;
+  lists.reserve(layers.size());
+  Layers back;
+  for (size_t i = layers.size(); i-- > 0;) {
+    if (i + 1 < layers.size() && layers[i] == layers[i + 1]) {  // shared lists stay shared
+      back.push_back(back.back());
+      continue;
+    }
+    lists.emplace_back();
+    for (size_t k = layers[i]->size(); k-- > 0;) lists.back().push_back(top - (*layers[i])[k]);
+    back.push_back(&lists.back());
+  }
+  std::vector<double> remaining;
+  const Path other = best_path(mirrored, objective, back, false, s, &remaining);
+  const double most = path.value + 2 * (path.slack + other.slack);
+  std::vector<std::vector<uint32_t>> kept(layers.size());
+  size_t at = 0, end = remaining.size();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const size_t n = layers[i]->size();
+    end -= n;
+    for (size_t k = 0; k < n; ++k)
+      if (reached[at + k] + remaining[end + n - 1 - k] <= most) kept[i].push_back((*layers[i])[k]);
+    at += n;
+  }
+  return kept;
 }
 
 }  // namespace torchext::levels

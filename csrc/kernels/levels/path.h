@@ -48,8 +48,16 @@ struct PathScratch {
 /// among equals, layer by layer from the end. Candidates are items with lo == hi (nearest: cuts),
 /// in ascending order; the first and last layer have one. Layers that are the same pointer share
 /// work.
-Path best_path(const Axis& axis, Objective objective,
-               const std::vector<const std::vector<uint32_t>*>& layers, bool precise,
-               PathScratch* scratch);
+/// `reached`, unless null, receives the cost of the best way to each candidate, layer after layer.
+using Layers = std::vector<const std::vector<uint32_t>*>;
+Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool precise,
+               PathScratch* scratch, std::vector<double>* reached = nullptr);
+
+/// The candidates that some path of cost <= path.value + 2 path.slack visits, given the result of
+/// best_path in plain double and its `reached`: all optima are among them.
+std::vector<std::vector<uint32_t>> prune_candidates(const Axis& axis, Objective objective,
+                                                    const Layers& layers, const Path& path,
+                                                    const std::vector<double>& reached,
+                                                    PathScratch* scratch);
 
 }  // namespace torchext::levels

@@ -16,9 +16,9 @@ namespace torchext::levels {
 namespace {
 
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
-constexpr size_t kExactBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
+constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kFew = 64;    // up to so many values per level the whole programme is cheaper
-constexpr int64_t kBudget = 6;  // entries per level and value before the programme takes over
+constexpr int64_t kBudget = 40;  // entries per level and value before the programme takes over
 constexpr double kCertificate = 0x1p-30;  // relative gap that is reported as none
 
 /// Power of two that brings the largest magnitude near 1 where squares could leave the range.
@@ -36,11 +36,12 @@ class Solver {
     const auto few = static_cast<size_t>(kFew * levels_);
     const bool singles = all_single(axis);
     if (!singles && axis.size() <= few) {  // most are opened sooner or later
-      std::vector<uint32_t> items;
-      for (uint32_t i = 0; i < axis.size(); ++i)
+      std::vector<uint32_t> items, live(axis.size());
+      std::iota(live.begin(), live.end(), 0u);
+      for (const uint32_t i : live)
         if (!axis.single(i)) items.push_back(i);
       Axis opened;
-      open(axis, *bins, items, items, &opened);
+      open(axis, *bins, items, live, &opened);
       return exact(opened, nullptr);
     }
     if (singles && axis.size() <= few) return whole(axis);
@@ -91,7 +92,7 @@ class Solver {
   Solution over(const Axis& axis, const std::vector<uint32_t>& candidates) {
     s_->first.assign(1, candidates.front());
     s_->last.assign(1, candidates.back());
-    std::vector<const std::vector<uint32_t>*> layers(
+    Layers layers(
         static_cast<size_t>(ends() ? levels_ : levels_ + 1), &candidates);
     layers.front() = &s_->first;
     layers.back() = &s_->last;
@@ -140,7 +141,7 @@ class Solver {
 
   Solution finish(const Axis& axis, CoarseToFine& search) {
     const std::vector<std::vector<uint32_t>> lists = search.candidates();
-    std::vector<const std::vector<uint32_t>*> layers;
+    Layers layers;
     for (const auto& l : lists) layers.push_back(&l);
     Solution out = programme(axis, layers, !search.work.fell_back);
     search.work.entries += out.work.entries;
@@ -148,18 +149,20 @@ class Solver {
     return out;
   }
 
-  Solution programme(const Axis& axis, const std::vector<const std::vector<uint32_t>*>& layers,
-                     bool precise) {
-    Solution out;
-    int64_t work = 0;
-    for (;; precise = true) {
-      const Path path = best_path(axis, objective_, layers, precise, &s_->path);
-      work += path.work;
-      out = solution(axis, path.at, path.value - path.slack);
-      if (out.certified || precise) break;
-    }
-    out.work.entries = work;
-    return out;
+  /// Certified in plain double where that is enough; otherwise what plain double cannot exclude is
+  /// weighed in double-double.
+  Solution programme(const Axis& axis, const Layers& layers, bool precise) {
+    std::vector<double> reached;
+    const Path path = best_path(axis, objective_, layers, precise, &s_->path, precise ? nullptr : &reached);
+    Solution out = solution(axis, path.at, path.value - path.slack);
+    out.work.entries = path.work;
+    if (out.certified || precise) return out;
+    const auto kept = prune_candidates(axis, objective_, layers, path, reached, &s_->path);
+    Layers few;
+    for (const auto& list : kept) few.push_back(&list);
+    Solution exact = programme(axis, few, true);
+    exact.work.entries += 2 * path.work;
+    return exact;
   }
 
   /// `opened`: the listed items replaced by their distinct values, the other live ones kept, runs
@@ -193,13 +196,20 @@ class Solver {
         for (size_t k = start[next]; k < start[next + 1];) {
           size_t same = k + 1;
           while (same < start[next + 1] && values[same] == values[k]) ++same;
-          push(values[k], values[k], at);
+          // A value that two bins share is one item.
+          if (opened->lo.empty() || dead || opened->lo.back() != values[k]) {
+            push(values[k], values[k], at);
+          } else if (k == start[next]) {
+            --first[i];
+          }
+          dead = false;
           const DD t = axis.about(values[k]), wt = DD{static_cast<double>(same - k), 0} * t;
           at = {at.w + DD{static_cast<double>(same - k), 0}, at.s + wt, at.q + wt * t};
           k = same;
         }
         ++next;
-        dead = false;
+      } else if (axis.single(i) && !dead && !opened->lo.empty() && opened->lo.back() == axis.lo[i]) {
+        first[i] = static_cast<uint32_t>(opened->size() - 1);
       } else if (is_live || axis.single(i) || !dead) {
         first[i] = static_cast<uint32_t>(opened->size());
         push(axis.lo[i], axis.hi[i], axis.cut[i]);
@@ -257,7 +267,7 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   const bool binned = method == Method::exact || method == Method::hist;
   if constexpr (std::is_same_v<T, float>) {
     if (binned && weight == nullptr && n > kSorted) {
-      const size_t most = method == Method::hist ? kHistBins : kExactBins;
+      const size_t most = method == Method::hist ? kHistBins : std::clamp(n / 32, kHistBins, kMostBins);
       const FloatBins bins(x, n, most, objective == Objective::stochastic);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
