@@ -47,7 +47,8 @@ void check_finite(const char* name, const T* x, int64_t n, bool signs) {
     if (bad == 0 && negative == 0) continue;
     for (int64_t i = begin; i < end; ++i) {
       TX_CHECK(std::isfinite(x[i]), kOp, name, " must be finite, got ", x[i], " at element ", i);
-      TX_CHECK(!signs || x[i] >= 0, kOp, name, " must not be negative, got ", x[i], " at element ", i);
+      TX_CHECK(!signs || x[i] >= 0, kOp, name, " must not be negative, got ", x[i], " at element ",
+               i);
     }
   }
 }
@@ -79,41 +80,42 @@ void run(const Tensor& x, const double* weight, const Tables& tables, Objective 
   const auto n = static_cast<size_t>(tables.values());
   std::mutex gate;
   std::exception_ptr failure;  // a body of parallel_for must not throw
-  parallel_for(tables.count, std::max<int64_t>(1, (int64_t{1} << 13) / tables.values()),
-               [&](int64_t begin, int64_t end) {
-    try {
-      levels::Scratch scratch;
-      std::vector<T> own;
-      std::vector<double> own_weight;
-      for (int64_t k = begin; k < end; ++k) {
-        const T* from = values;
-        const double* w = weight;
-        if (tables.count > 1) {
-          own.resize(n);
-          tables.gather(values, k, own.data());
-          from = own.data();
-          if (weight != nullptr) {
-            own_weight.resize(n);
-            tables.gather(weight, k, own_weight.data());
-            w = own_weight.data();
+  parallel_for(
+      tables.count, std::max<int64_t>(1, (int64_t{1} << 13) / tables.values()),
+      [&](int64_t begin, int64_t end) {
+        try {
+          levels::Scratch scratch;
+          std::vector<T> own;
+          std::vector<double> own_weight;
+          for (int64_t k = begin; k < end; ++k) {
+            const T* from = values;
+            const double* w = weight;
+            if (tables.count > 1) {
+              own.resize(n);
+              tables.gather(values, k, own.data());
+              from = own.data();
+              if (weight != nullptr) {
+                own_weight.resize(n);
+                tables.gather(weight, k, own_weight.data());
+                w = own_weight.data();
+              }
+            }
+            const levels::Solution found =
+                levels::solve(from, w, n, objective, method, count, &scratch);
+            T* row = levels_out + k * count;
+            for (int64_t i = 0; i < count; ++i) {
+              const auto last = static_cast<int64_t>(found.levels.size()) - 1;
+              row[i] = static_cast<T>(found.levels[static_cast<size_t>(std::min(i, last))]) + T(0);
+            }
+            out.cost[k] = found.cost;
+            out.lower[k] = found.lower_bound;
+            out.certified[k] = found.certified;
           }
+        } catch (...) {
+          const std::lock_guard<std::mutex> lock(gate);
+          failure = std::current_exception();
         }
-        const levels::Solution found =
-            levels::solve(from, w, n, objective, method, count, &scratch);
-        T* row = levels_out + k * count;
-        for (int64_t i = 0; i < count; ++i) {
-          const auto last = static_cast<int64_t>(found.levels.size()) - 1;
-          row[i] = static_cast<T>(found.levels[static_cast<size_t>(std::min(i, last))]) + T(0);
-        }
-        out.cost[k] = found.cost;
-        out.lower[k] = found.lower_bound;
-        out.certified[k] = found.certified;
-      }
-    } catch (...) {
-      const std::lock_guard<std::mutex> lock(gate);
-      failure = std::current_exception();
-    }
-  });
+      });
   if (failure) std::rethrow_exception(failure);
 }
 
@@ -146,8 +148,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> optimal_levels(const Tensor& x,
   const int64_t n = x.numel();
   const Tables tables{channels.count > 0 ? n / (channels.count * channels.inner) : 0,
                       channels.count, channels.inner};
-  TX_CHECK(channels.count == 0 || n > 0, kOp, "x must hold at least one value per table, got shape ",
-           shape_text(x));
+  TX_CHECK(channels.count == 0 || n > 0, kOp,
+           "x must hold at least one value per table, got shape ", shape_text(x));
   TX_CHECK(channels.count == 0 || tables.values() <= static_cast<int64_t>(levels::kMostValues), kOp,
            "x must hold at most ", levels::kMostValues, " values per table, got ", tables.values());
   TX_CHECK(method != Method::dp || channels.count == 0 ||
@@ -185,7 +187,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> optimal_levels(const Tensor& x,
                         certified.mutable_data_ptr<bool>()};
   if (channels.count > 0) {
     if (f64) {
-      run<double>(in, w, tables, objective, method, count, found.mutable_data_ptr<double>(), results);
+      run<double>(in, w, tables, objective, method, count, found.mutable_data_ptr<double>(),
+                  results);
     } else {
       run<float>(in, w, tables, objective, method, count, found.mutable_data_ptr<float>(), results);
     }

@@ -72,7 +72,8 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def("fold_in(Tensor key, int data) -> Tensor");  // child key
   m.def("fold_in.Tensor(Tensor key, Tensor data) -> Tensor");
   m.def(  // levels of least variance or squared error
-      "optimal_levels(Tensor x, Tensor? weight, int levels, int? dim, str objective, str method) -> "
+      "optimal_levels(Tensor x, Tensor? weight, int levels, int? dim, str objective, str method) "
+      "-> "
       "(Tensor, Tensor, Tensor, Tensor)");
   m.def("pack_bits(Tensor codes, int bits) -> Tensor");  // one code a byte to a bit stream
   m.def(                                                 // spacings that cover the values

@@ -18,7 +18,8 @@ void Axis::bound_error(double terms) {
   for (const Cut& c : cut) largest_sum = std::max(largest_sum, std::fabs(c.s.h));
   radius = std::max(std::fabs(lo.front() - centre), std::fabs(hi.back() - centre));
   const double squares = total() * radius * radius + 2 * radius * largest_sum + cut.back().q.h;
-  cut_error = 64 * (0x1p-98 + terms * 0x1p-104) * squares;
+  // A sum of double-doubles is off by 3 2^-106 of itself per term, a term w t^2 by 2^-102.
+  cut_error = (0x1p-100 + terms * 0x1p-104) * squares;
 }
 
 Axis mirror(const Axis& axis) {

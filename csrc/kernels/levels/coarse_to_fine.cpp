@@ -8,7 +8,7 @@ namespace torchext::levels {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kCuts = 64;  // of each kind in the first partition
+constexpr int kCuts = 64;            // of each kind in the first partition
 constexpr int64_t kBlockCost = 128;  // of a block in a round, in entries
 
 }  // namespace

@@ -27,9 +27,9 @@ class CoarseToFine {
   /// Blocks of `axis` for every layer: 64 of equal weight and 64 of equal width.
   void start(const Axis& axis);
 
-  /// Prunes and splits until every block is one item, or until entries and blocks have cost `budget` since
-  /// the start. The
-  /// blocks that hold an optimum, all optima if there are several, always survive.
+  /// Prunes and splits until every block is one item, or until entries and blocks have cost
+  /// `budget` since the start. The blocks that hold an optimum, all optima if there are several,
+  /// always survive.
   void refine(const Axis& axis, int64_t budget);
 
   /// Replaces blocks of bins by blocks of the items that the bins became: item b of the old axis is

@@ -174,7 +174,8 @@ std::vector<std::vector<uint32_t>> prune_candidates(const Axis& axis, Objective 
                                                     PathScratch* s) {
   // The ways from a candidate to the end are the ways to it from the start of the mirrored data.
   const Axis mirrored = mirror(axis);
-  const auto top = static_cast<uint32_t>(axis.size() - (objective == Objective::stochastic ? 1 : 0));
+  const auto top =
+      static_cast<uint32_t>(axis.size() - (objective == Objective::stochastic ? 1 : 0));
   std::vector<std::vector<uint32_t>> lists;
   lists.reserve(layers.size());
   Layers back;

@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
-constexpr int64_t kFew = 64;    // up to so many values per level the whole programme is cheaper
+constexpr int64_t kFew = 64;     // up to so many values per level the whole programme is cheaper
 constexpr int64_t kBudget = 40;  // entries per level and value before the programme takes over
 constexpr double kCertificate = 0x1p-30;  // relative gap that is reported as none
 
@@ -92,8 +92,7 @@ class Solver {
   Solution over(const Axis& axis, const std::vector<uint32_t>& candidates) {
     s_->first.assign(1, candidates.front());
     s_->last.assign(1, candidates.back());
-    Layers layers(
-        static_cast<size_t>(ends() ? levels_ : levels_ + 1), &candidates);
+    Layers layers(static_cast<size_t>(ends() ? levels_ : levels_ + 1), &candidates);
     layers.front() = &s_->first;
     layers.back() = &s_->last;
     return programme(axis, layers, false);
@@ -153,7 +152,8 @@ class Solver {
   /// weighed in double-double.
   Solution programme(const Axis& axis, const Layers& layers, bool precise) {
     std::vector<double> reached;
-    const Path path = best_path(axis, objective_, layers, precise, &s_->path, precise ? nullptr : &reached);
+    const Path path =
+        best_path(axis, objective_, layers, precise, &s_->path, precise ? nullptr : &reached);
     Solution out = solution(axis, path.at, path.value - path.slack);
     out.work.entries = path.work;
     if (out.certified || precise) return out;
@@ -208,7 +208,8 @@ class Solver {
           k = same;
         }
         ++next;
-      } else if (axis.single(i) && !dead && !opened->lo.empty() && opened->lo.back() == axis.lo[i]) {
+      } else if (axis.single(i) && !dead && !opened->lo.empty() &&
+                 opened->lo.back() == axis.lo[i]) {
         first[i] = static_cast<uint32_t>(opened->size() - 1);
       } else if (is_live || axis.single(i) || !dead) {
         first[i] = static_cast<uint32_t>(opened->size());
@@ -267,7 +268,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   const bool binned = method == Method::exact || method == Method::hist;
   if constexpr (std::is_same_v<T, float>) {
     if (binned && weight == nullptr && n > kSorted) {
-      const size_t most = method == Method::hist ? kHistBins : std::clamp(n / 32, kHistBins, kMostBins);
+      const size_t most =
+          method == Method::hist ? kHistBins : std::clamp(n / 32, kHistBins, kMostBins);
       const FloatBins bins(x, n, most, objective == Objective::stochastic);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
