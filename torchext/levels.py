@@ -78,10 +78,12 @@ def optimal_levels(
         >>> optimal_levels(x, 2, objective="nearest").cost.item()  # 5930/21
         282.38095238095235
 
-    Source: the problem is that of ZipML (ICML 2017), section 3; the solver is this project's (docs/levels.md).
+    Source: the problem is that of ZipML (ICML 2017), section 3; the solver is this project's.
     """
     if method == "auto":
-        values = x.numel() if dim is None else x.numel() // max(1, x.shape[dim])
-        method = "exact" if values <= _EXACT else "hist"
+        tables = (
+            x.shape[dim] if dim is not None and -x.ndim <= dim < x.ndim else 1
+        )  # else refused below
+        method = "exact" if x.numel() <= _EXACT * max(1, tables) else "hist"
     found = ops.optimal_levels(x.detach(), weight, levels, dim, objective, method)
     return OptimalLevels(*found, method)

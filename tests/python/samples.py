@@ -32,7 +32,9 @@ class Sample:
         return getattr(getattr(torch.ops.torchext, self.name), self.overload)
 
     def call(self, x: Tensor) -> Tensor:
-        out: Tensor = self.op(*self.args(x))
+        out: Tensor | tuple[Tensor, ...] = self.op(*self.args(x))
+        if isinstance(out, tuple):  # all results in one tensor, exactly
+            out = torch.cat([t.double().reshape(-1) for t in out])
         return out
 
     def input(self, dtype: torch.dtype, shape: tuple[int, ...] = (5, 13)) -> Tensor:
@@ -109,6 +111,15 @@ def _table() -> list[Sample]:
                 elementwise=False,
             )
         )
+    rows += [
+        Sample(
+            "optimal_levels",
+            f"{objective}-{method}",
+            lambda x, o=objective, m=method: (x, None, 5, None, o, m),  # type: ignore[misc]
+        )
+        for objective in ("stochastic", "nearest")
+        for method in ("exact", "hist")
+    ]
     keys = (torch.int64, torch.uint64)
     rows += [
         Sample("pack_bits", "3", lambda x: (x, 3), (torch.uint8,)),

@@ -23,6 +23,7 @@ CPU_ONLY = {
     "fake_quantize": "CUDA covers stochastic symmetric quantization so far",
     "fold_in": "keys are derived once per step on the CPU and copied",
     "fold_in.Tensor": "keys are derived once per step on the CPU and copied",
+    "optimal_levels": "tables are computed once, from data or statistics on the CPU",
     "pack_bits": "CUDA covers stochastic symmetric quantization so far",
     "quantization_scale": "CUDA covers stochastic symmetric quantization so far",
     "quantization_variance": "a diagnostic, exact in float64",

@@ -24,7 +24,7 @@ uint64_t key_of(double x) {
 }
 
 double value_of(uint64_t k) {
-  const uint64_t u = k >> 63 ? k ^ uint64_t { 1 } << 63 : ~k;
+  const uint64_t u = k >> 63 ? k ^ uint64_t{1} << 63 : ~k;
   double x;
   std::memcpy(&x, &u, sizeof x);
   return x;

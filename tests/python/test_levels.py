@@ -1,0 +1,430 @@
+"""Optimal levels: the objective, its optimum by brute force, and what must not change it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import torchext
+from torchext import _testing
+
+EXACT = ("exact", "dnc", "dp")
+OBJECTIVES = ("stochastic", "nearest")
+
+
+def cost_of(x: Tensor, levels: Tensor, objective: str, weight: Tensor | None = None) -> float:
+    """F of the levels from its definition, in long double."""
+    v = x.double().numpy().astype(np.longdouble).reshape(-1)
+    q = levels.double().numpy().astype(np.longdouble)
+    w = np.ones(v.size) if weight is None else weight.double().numpy().reshape(-1)
+    v, w = v[w > 0], w[w > 0]
+    if objective == "nearest":
+        return float((w * ((v[:, None] - q[None]) ** 2).min(1)).sum())
+    assert q[0] == v.min() and q[-1] == v.max()
+    up = np.clip(np.searchsorted(q, v), 1, len(q) - 1) if len(q) > 1 else np.zeros(v.size, int)
+    lo, hi = q[up - 1], q[up]
+    return float((w * (hi - v) * (v - lo)).sum())
+
+
+def brute_force(x: list[Fraction], w: list[Fraction], s: int, objective: str) -> Fraction:
+    """The optimum by trying everything: levels at data points, or clusters of neighbours."""
+    nodes: dict[Fraction, Fraction] = {}
+    for v, weight in zip(x, w, strict=True):
+        if weight > 0:
+            nodes[v] = nodes.get(v, Fraction(0)) + weight
+    v = sorted(nodes)
+    if s >= len(v):
+        return Fraction(0)
+
+    def interval(k: int, j: int) -> Fraction:
+        inside = v[k : j + 1]
+        return sum((nodes[t] * (v[j] - t) * (t - v[k]) for t in inside), Fraction(0))
+
+    def cluster(k: int, j: int) -> Fraction:
+        total = sum(nodes[t] for t in v[k:j])
+        mean = sum(nodes[t] * t for t in v[k:j]) / total
+        return sum((nodes[t] * (t - mean) ** 2 for t in v[k:j]), Fraction(0))
+
+    cost, m, inner = (
+        (interval, len(v) - 1, s - 2) if objective == "stochastic" else (cluster, len(v), s - 1)
+    )
+    return min(
+        sum((cost(a, b) for a, b in itertools.pairwise((0, *cut, m))), Fraction(0))
+        for cut in itertools.combinations(range(1, m), inner)
+    )
+
+
+# data, weights, then per objective s -> (cost, levels or None where the optimum is not unique)
+GOLDEN = [
+    ([0, 0.1, 0.2, 0.9, 1], None, "stochastic", {2: (0.34, [0, 1]), 3: (0.08, [0, 0.2, 1]),
+     4: (0.01, [0, 0.2, 0.9, 1]), 5: (0, [0, 0.1, 0.2, 0.9, 1])}),
+    ([0, 0.1, 0.2, 0.9, 1], None, "nearest", {1: (0.892, [0.44]), 2: (0.025, [0.1, 0.95]), 3: (0.01, None)}),
+    ([0, 1, 3, 4, 6, 10, 15, 21, 28, 36], None, "stochastic", {2: (1556, [0, 36]), 3: (392, [0, 15, 36]),
+     4: (164, [0, 10, 21, 36]), 5: (84, [0, 6, 15, 28, 36]), 6: (42, [0, 6, 15, 21, 28, 36]),
+     7: (14, [0, 4, 10, 15, 21, 28, 36]), 8: (4, [0, 3, 6, 10, 15, 21, 28, 36])}),
+    ([0, 1, 3, 4, 6, 10, 15, 21, 28, 36], None, "nearest", {2: (5930 / 21, [39 / 7, 85 / 3]),
+     3: (1732 / 15, [14 / 5, 46 / 3, 32]), 4: (299 / 5, None), 5: (353 / 10, None), 6: (53 / 3, None),
+     7: (31 / 6, None), 8: (1, None)}),
+    ([-8, -3, 0, 1, 4], [1, 1, 90, 3, 5], "stochastic", {2: (2996, [-8, 4]), 3: (24, [-8, 0, 4]),
+     4: (9, [-8, -3, 0, 4])}),
+    ([-8, -3, 0, 1, 4], [1, 1, 90, 3, 5], "nearest", {2: (7156 / 95, [-8 / 95, 4]), 3: (12, [-8, 0, 4]),
+     4: (90 / 31, [-8, -3, 1 / 31, 4])}),
+    ([0, 1, 2, 3, 10], [1, 2, 1, 1, 1], "stochastic", {2: (55, [0, 10]), 3: (6, [0, 3, 10]),
+     4: (1, [0, 1, 3, 10])}),
+    ([0, 1, 2, 3, 10], [1, 2, 1, 1, 1], "nearest", {2: (26 / 5, [7 / 5, 10]),
+     3: (7 / 6, [2 / 3, 5 / 2, 10]), 4: (1 / 2, None)}),
+    # equally good tables: the leftmost levels, from the last one on
+    ([-5, -4, -1, 0, 2, 3, 7, 8], None, "stochastic", {2: (182, [-5, 8]), 3: (38, [-5, 2, 8]),
+     4: (13, [-5, -1, 3, 8]), 5: (9, [-5, -4, 0, 3, 8]), 6: (5, [-5, -4, 0, 3, 7, 8]),
+     7: (2, [-5, -4, -1, 0, 3, 7, 8])}),
+    ([-5, -4, -1, 0, 2, 3, 7, 8], None, "nearest", {3: (11, [-9 / 2, 1, 15 / 2]),
+     4: (2, [-9 / 2, -1 / 2, 5 / 2, 15 / 2])}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", _testing.ISAS)
+@pytest.mark.parametrize(("data", "weights", "objective", "wanted"), GOLDEN)
+def test_golden_vectors(data, weights, objective, wanted, isa) -> None:  # type: ignore[no-untyped-def]
+    x = torch.tensor(data, dtype=torch.float64)
+    weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    repeated = None if weights is None else x.repeat_interleave(torch.tensor(weights))
+    with _testing.isa(isa) as there:
+        if not there:
+            pytest.skip(f"this processor lacks {isa}")
+        for s, (cost, levels) in wanted.items():
+            for method in EXACT:
+                found = torchext.optimal_levels(
+                    x, s, objective=objective, method=method, weight=weight
+                )
+                assert found.cost.item() == pytest.approx(cost, rel=1e-12, abs=1e-300)
+                assert found.certified.item()
+                if levels is not None:
+                    assert found.levels.tolist() == pytest.approx(levels, rel=1e-12, abs=1e-15)
+                if repeated is not None:  # a weight of 2 is the value twice
+                    again = torchext.optimal_levels(repeated, s, objective=objective, method=method)
+                    assert torch.equal(again.levels, found.levels)
+                    assert again.cost.item() == pytest.approx(cost, rel=1e-12)
+
+
+numbers = st.one_of(
+    st.integers(-20, 20).map(float),
+    st.floats(-1e6, 1e6, width=32),
+    st.sampled_from([0.0, -0.0, 1e-30, -1e-30, 1e8, 1e8 + 8]),
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(numbers, st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0])), min_size=1, max_size=11
+    ),
+    st.integers(1, 5),
+    st.sampled_from(OBJECTIVES),
+)
+def test_equals_brute_force(pairs: list[tuple[float, float]], s: int, objective: str) -> None:
+    if objective == "stochastic":
+        s += 1
+    values, weights = zip(*pairs, strict=True)
+    weight = torch.tensor([1.0, *weights[1:]], dtype=torch.float64)
+    for dtype in (torch.float64, torch.float32):
+        x = torch.tensor(values, dtype=dtype)
+        exact = [[Fraction(v) for v in t.tolist()] for t in (x, weight)]
+        best = brute_force(*exact, s, objective)
+        for method in EXACT:
+            found = torchext.optimal_levels(x, s, objective=objective, method=method, weight=weight)
+            assert found.cost.item() == pytest.approx(float(best), rel=1e-9, abs=1e-300)
+            assert found.lower_bound.item() <= float(best) * (1 + 1e-15)
+            assert (found.levels.diff() >= 0).all()
+            if dtype == torch.float64:
+                cost = cost_of(x, found.levels.unique(), objective, weight)
+                assert cost == pytest.approx(found.cost.item(), rel=1e-9, abs=1e-300)
+
+
+def draw(name: str, n: int, seed: int = 0) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, generator=g, dtype=torch.float64)
+    match name:
+        case "normal":
+            return z
+        case "lognormal":
+            return z.exp()
+        case "uniform":
+            return torch.rand(n, generator=g, dtype=torch.float64)
+        case "cauchy":
+            return z / torch.randn(n, generator=g, dtype=torch.float64)
+        case "zeros":
+            return z * (torch.rand(n, generator=g) < 0.1)
+        case "clusters":
+            return torch.randint(10, (n,), generator=g) + 1e-3 * z
+        case "integers":
+            return torch.randint(256, (n,), generator=g).double()
+        case "outliers":
+            return torch.where(torch.rand(n, generator=g) < 1e-3, 1e6 * z, z)
+        case "offset":
+            return z + 1e6
+        case "sorted":
+            return z.sort().values
+        case "reversed":
+            return z.sort(descending=True).values
+        case "distinct":
+            return torch.arange(n, dtype=torch.float64)
+        case "two":
+            return (z > 0).double() * 3 - 1
+        case "constant":
+            return torch.full((n,), 0.7, dtype=torch.float64)
+        case "denormal":
+            return z * 1e-41
+    raise ValueError(name)
+
+
+NAMES = (
+    "normal", "lognormal", "uniform", "cauchy", "zeros", "clusters", "integers", "outliers", "offset",
+    "sorted", "reversed", "distinct", "two", "constant", "denormal",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", NAMES)
+def test_certified_on_everything(name: str, objective: str, dtype: torch.dtype) -> None:
+    """Few values and many: certified, strictly ascending, cost as defined, equal to the whole programme."""
+    for n, s in ((500, 7), (3000, 4), (30_000, 16)):
+        x = draw(name, n).to(dtype)
+        found = torchext.optimal_levels(x, s, objective=objective)
+        distinct = x.unique().numel()
+        levels = found.levels[: min(s, distinct)]
+        assert found.certified.item() and found.method == "exact"
+        assert (levels.diff() > 0).all() and (found.levels[len(levels) :] == levels[-1]).all()
+        if dtype == torch.float64 or objective == "stochastic":
+            cost = cost_of(x, levels, objective)
+            assert found.cost.item() == pytest.approx(cost, rel=1e-9, abs=0)
+        if s >= distinct:
+            assert found.cost.item() == 0 and torch.equal(levels, x.unique())
+        whole = torchext.optimal_levels(x, s, objective=objective, method="dnc")
+        assert whole.cost.item() == pytest.approx(found.cost.item(), rel=2e-9)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", ["normal", "cauchy", "zeros", "clusters"])
+def test_same_bits_everywhere(name: str, objective: str) -> None:
+    """Order, strides, instruction set and threads leave no trace."""
+    for dtype in (torch.float32, torch.float64):
+        for n in (700, 20_000):
+            x = draw(name, n).to(dtype)
+            want = torchext.optimal_levels(x, 9, objective=objective)
+            shuffled = x[torch.randperm(n, generator=torch.Generator().manual_seed(1))]
+            others = [
+                torchext.optimal_levels(v, 9, objective=objective) for v in (shuffled, x.flip(0))
+            ]
+            others.append(
+                torchext.optimal_levels(torch.stack([x, x], 1)[:, 0], 9, objective=objective)
+            )
+            for isa in _testing.ISAS:
+                with _testing.isa(isa) as there:
+                    if there:
+                        others.append(torchext.optimal_levels(x, 9, objective=objective))
+            for got in others:
+                assert all(torch.equal(a, b) for a, b in zip(want[:4], got[:4], strict=True))
+
+
+@pytest.mark.parametrize("method", ["exact", "hist", "adaquant"])
+def test_tables_equal_single_calls(method: str) -> None:
+    x = torch.randn(6, 300, 5, generator=torch.Generator().manual_seed(3))
+    weight = torch.rand(x.shape, generator=torch.Generator().manual_seed(4))
+    for dim, w in itertools.product((0, 1, 2, -1), (None, weight)):
+        found = torchext.optimal_levels(x, 4, method=method, dim=dim, weight=w)
+        assert found.levels.shape == (x.shape[dim], 4)
+        for k in range(x.shape[dim]):
+            part = None if w is None else w.select(dim, k)
+            one = torchext.optimal_levels(x.select(dim, k), 4, method=method, weight=part)
+            for a, b in zip(found[:4], one[:4], strict=True):
+                assert torch.equal(a[k], b)
+    before = torch.get_num_threads()
+    try:
+        wanted = torchext.optimal_levels(x, 4, method=method, dim=1)
+        for threads in (2, 7):
+            torch.set_num_threads(threads)
+            again = torchext.optimal_levels(x, 4, method=method, dim=1)
+            assert torch.equal(again.levels, wanted.levels) and torch.equal(again.cost, wanted.cost)
+    finally:
+        torch.set_num_threads(before)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["normal", "lognormal", "integers", "clusters", "zeros"]), st.integers(0, 99)
+)
+def test_shape_of_the_optimum(name: str, seed: int) -> None:
+    """Falling and convex in s; equivariant; stationary at every level; data on a level costs nothing."""
+    x = draw(name, 400, seed)
+    f = [torchext.optimal_levels(x, s).cost.item() for s in range(2, 12)]
+    slack = 1e-9 * f[0]
+    assert all(b <= a for a, b in itertools.pairwise(f))
+    assert all(f[i] - f[i + 1] >= f[i + 1] - f[i + 2] - slack for i in range(len(f) - 2))
+    best = torchext.optimal_levels(x, 6)
+    scaled = torchext.optimal_levels(x * 0.25, 6)
+    assert torch.equal(scaled.levels, best.levels * 0.25) and scaled.cost == best.cost / 16
+    moved = torchext.optimal_levels(-3 * x + 7, 6)
+    assert moved.cost.item() == pytest.approx(9 * best.cost.item(), rel=1e-9)
+    twice = torchext.optimal_levels(torch.cat([x, x]), 6)
+    assert twice.cost.item() == pytest.approx(2 * best.cost.item(), rel=1e-12)
+    more = torchext.optimal_levels(torch.cat([x, best.levels]), 6)
+    assert more.cost.item() == pytest.approx(best.cost.item(), rel=1e-12)
+    fewer = torchext.optimal_levels(x[:-40], 6)
+    assert fewer.cost.item() <= best.cost.item() * (1 + 1e-12)
+    q = best.levels.tolist()
+    for a, b, c in zip(q, q[1:], q[2:], strict=False):
+        left, right = x[(x > a) & (x < b)] - a, c - x[(x >= b) & (x < c)]
+        at = int((x == b).sum())
+        tolerance = 1e-9 * (c - a) * len(x)
+        assert left.sum() <= right.sum() + tolerance
+        assert left.sum() + at * (b - a) >= right.sum() - at * (c - b) - tolerance
+    nearest = torchext.optimal_levels(x, 6, objective="nearest")
+    assert nearest.cost <= best.cost
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(st.floats(-100, 100), min_size=1, max_size=20),
+    st.lists(st.floats(-110, 110), min_size=4, max_size=4),
+)
+def test_quadrangle_inequality(x: list[float], corners: list[float]) -> None:
+    """What every solver rests on: C(a,c) + C(b,d) <= C(a,d) + C(b,c) for a <= b, c <= d, exactly."""
+    a, b = sorted(corners[:2])
+    c, d = sorted(corners[2:])
+
+    def cost(lo: float, hi: float) -> Fraction:
+        gaps = ((max(Fraction(hi) - Fraction(t), 0), max(Fraction(t) - Fraction(lo), 0)) for t in x)
+        return sum((Fraction(p) * Fraction(q) for p, q in gaps), Fraction(0))
+
+    assert cost(a, c) + cost(b, d) <= cost(a, d) + cost(b, c)
+
+
+@pytest.mark.parametrize("name", ["normal", "lognormal", "cauchy", "zeros", "clusters"])
+def test_approximate_methods(name: str) -> None:
+    x = draw(name, 30_000).float()
+    for s in (4, 16):
+        best = torchext.optimal_levels(x, s)
+        for method in ("hist", "adaquant"):
+            found = torchext.optimal_levels(x, s, method=method)
+            assert found.cost.item() >= best.cost.item() * (1 - 1e-12)
+            assert found.lower_bound.item() <= best.cost.item()
+            assert found.cost.item() == pytest.approx(
+                cost_of(x, found.levels, "stochastic"), rel=1e-9
+            )
+            assert found.levels[0] == x.min() and found.levels[-1] == x.max()
+            if name != "clusters":
+                assert found.cost.item() <= (1.001 if method == "hist" else 1.5) * best.cost.item()
+    half = draw(name, 30_000).bfloat16()  # every bin is one value: nothing is approximate
+    exact, hist = (torchext.optimal_levels(half, 16, method=m) for m in ("exact", "hist"))
+    assert torch.equal(exact.levels, hist.levels) and torch.equal(exact.cost, hist.cost)
+    assert hist.certified.item()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_half_precision_is_widened_exactly(objective: str) -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        x = draw("normal", 5000).to(dtype)
+        found = torchext.optimal_levels(x, 8, objective=objective)
+        wide = torchext.optimal_levels(x.float(), 8, objective=objective)
+        assert found.levels.dtype == torch.float32
+        assert torch.equal(found.levels, wide.levels) and torch.equal(found.cost, wide.cost)
+
+
+def test_published_optima() -> None:
+    """Lloyd-Max error of the normal distribution, and the gain of optimal over uniform levels."""
+    x = draw("normal", 200_000)
+    for s, mse in ((2, 0.3634), (4, 0.1175), (5, 0.0799), (8, 0.03454), (16, 0.009497)):
+        found = torchext.optimal_levels(x, s, objective="nearest")
+        assert found.cost.item() / len(x) == pytest.approx(mse, rel=0.02)
+    gains: dict[str, list[float]] = {"uniform": [], "normal": [], "lognormal": []}
+    for name, seed in itertools.product(gains, range(10)):
+        v = draw(name, 2000, seed)
+        uniform = torch.linspace(v.min().item(), v.max().item(), 8, dtype=torch.float64)
+        uniform[0], uniform[-1] = v.min(), v.max()
+        ratio = cost_of(v, uniform, "stochastic") / torchext.optimal_levels(v, 8).cost.item()
+        gains[name].append(ratio)
+    mean = {name: sum(r) / len(r) for name, r in gains.items()}
+    assert mean["uniform"] <= 1.05 and 1.3 <= mean["normal"] <= 1.8 and mean["lognormal"] >= 3.5
+
+
+def test_errors_name_what_is_wrong() -> None:
+    x = torch.tensor([0.0, 1.0, 2.0, 5.0])
+
+    def refused(match: str, *args: object, **kwargs: object) -> None:
+        with pytest.raises(RuntimeError, match=match) as caught:
+            torchext.optimal_levels(*args, **kwargs)  # type: ignore[arg-type]
+        assert str(caught.value).startswith("torchext::optimal_levels: ")
+
+    for value in (math.nan, math.inf, -math.inf):
+        for n in (6, 40_000):
+            bad = torch.zeros(n, dtype=torch.float64)
+            bad[n - 2] = value
+            for v in (bad, bad.float()):
+                refused(f"x must be finite, got -?(nan|inf) at element {n - 2}", v, 3)
+    refused("x must hold at least one value", torch.zeros(0), 3)
+    refused("x must hold at least one value", torch.zeros(0, 4), 3, dim=1)
+    refused(r"levels must be in \[2, 65536\], got 1", x, 1)
+    refused(r"levels must be in \[1, 65536\], got 0", x, 0, objective="nearest")
+    refused("objective must be stochastic or nearest, got l1", x, 2, objective="l1")
+    refused("method must be exact, .* got best", x, 2, method="best")
+    refused("adaquant must have objective stochastic", x, 2, objective="nearest", method="adaquant")
+    refused(
+        "at most 20000 values per table under method dp, got 20001",
+        torch.zeros(20001),
+        2,
+        method="dp",
+    )
+    refused("dim must be in", x, 2, dim=1)
+    refused(r"weight must have shape \(4\), got \(3\)", x, 2, weight=torch.ones(3))
+    refused(
+        "weight must not be negative, got -1 at element 1",
+        x,
+        2,
+        weight=torch.tensor([1.0, -1, 1, 1]),
+    )
+    refused(
+        "weight must be finite, got nan at element 0",
+        x,
+        2,
+        weight=torch.tensor([math.nan, 1, 1, 1]),
+    )
+    refused("weight must have a positive, finite sum, got 0", x, 2, weight=torch.zeros(4))
+    refused("x must be float32, float64, bfloat16 or float16, got int64", x.long(), 2)
+    empty = torchext.optimal_levels(torch.zeros(0, 4), 3, dim=0)  # no table
+    assert empty.levels.shape == (0, 3) and empty.cost.shape == (0,)
+
+
+def test_extreme_values_and_weights() -> None:
+    x = torch.tensor([-0.0, 0.0, 0.0])
+    found = torchext.optimal_levels(x, 3)
+    assert found.levels.tolist() == [0, 0, 0] and not torch.signbit(found.levels).any()
+    tiny = torch.tensor([5e-324, 1e-323, 1.5e-323, 2e-323], dtype=torch.float64)
+    assert torch.equal(torchext.optimal_levels(tiny, 4).levels, tiny)
+    big = torch.tensor([-1.5e308, 0.0, 1.0, 1.5e308], dtype=torch.float64)
+    assert torch.equal(torchext.optimal_levels(big, 4).levels, big)
+    assert torchext.optimal_levels(big, 3).levels[[0, 2]].tolist() == [-1.5e308, 1.5e308]
+    x = torch.tensor([1.0, 2.0, 4.0, 7.0, 100.0], dtype=torch.float64)
+    weight = torch.tensor([1.0, 2.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    plain = torchext.optimal_levels(x, 3, weight=weight)
+    assert plain.levels.tolist() == [1, 4, 7]  # a weight of 0 does not extend the range
+    heavy = torchext.optimal_levels(x, 3, weight=weight * 2.0**900)
+    assert torch.equal(heavy.levels, plain.levels) and heavy.cost == plain.cost * 2.0**900
+
+
+def test_compiles_and_does_not_differentiate() -> None:
+    x = torch.randn(200, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    eager = torchext.optimal_levels(x, 4)
+    assert not eager.levels.requires_grad
+    compiled = torch.compile(
+        lambda v: torchext.optimal_levels(v, 4).levels, fullgraph=True, backend="eager"
+    )
+    assert torch.equal(compiled(x), eager.levels)
