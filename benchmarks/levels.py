@@ -1,11 +1,11 @@
 """Speed and quality of the level solvers: ``python -m benchmarks.levels [--quick] [--json FILE]``.
 
 All solvers run on the same data in one process and take turns; a figure is the ratio to our own SMAWK
-in the same run (``method="smawk"``: std::sort unless the values are sorted, plain double sums, one allocation,
-the last layer as one row), from medians of processor seconds of one thread. `sorted` feeds ascending values,
-`unsorted` shuffled ones; `sort` is what shuffling costs the baseline, that is std::sort. Costs of the
-approximate methods are divided by the optimum. The bars that the solvers are held to come last, each with
-met or NOT MET.
+in the same run (``method="smawk"``: std::sort unless the values are sorted, plain double sums, one
+allocation, the last layer as one row), from medians of processor seconds of one thread. `sorted` feeds
+ascending values, `unsorted` shuffled ones; what shuffling costs the baseline is the time of std::sort.
+Costs of the approximate methods are divided by the optimum. The bars that the solvers are held to come
+last, each with met or NOT MET.
 """
 
 from __future__ import annotations
