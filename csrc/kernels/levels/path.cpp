@@ -101,9 +101,8 @@ Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool
     const Candidates& from = s->from;
     TileColumns c{};
     TileRows r{};
-    double largest = 0;
-    for (size_t k = 0; k < n; ++k)
-      if (s->value.h[k] < kUnreachable) largest = std::max(largest, s->value.h[k]);
+    // Costs grow along a layer.
+    const double last = s->value.h[n - 1], largest = last < kUnreachable ? std::fabs(last) : 0.0;
     const auto give = [](const Plane& p, const double** a, const double** low, int k) {
       a[k] = p.h.data();
       low[k] = p.l.data();

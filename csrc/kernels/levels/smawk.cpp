@@ -73,7 +73,7 @@ class Smawk {
           best = value;
           arg_[row] = kept[k];
         }
-        if (kept[k] == last) break;
+        if (kept[k] == last || k + 1 == size) break;
       }
       out_[row] = best;
     }

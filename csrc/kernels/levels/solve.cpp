@@ -275,26 +275,30 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
     }
   }
   s->x.resize(n);
-  double largest = 0, heaviest = 0;
-  for (size_t i = 0; i < n; ++i) {
-    s->x[i] = static_cast<double>(x[i]);
-    largest = std::max(largest, std::fabs(s->x[i]));
-  }
-  const int power = exponent_of(largest);
-  if (power != 0)
-    for (double& v : s->x) v = std::ldexp(v, -power);
+  double* values = s->x.data();
   double* w = nullptr;
-  int weight_power = 0;
-  if (weight != nullptr) {
-    s->weight.assign(weight, weight + n);
-    for (const double v : s->weight) heaviest = std::max(heaviest, v);
-    weight_power = std::ilogb(heaviest);
-    for (double& v : s->weight) v = std::ldexp(v, -weight_power);
-    w = s->weight.data();
+  int power = 0, weight_power = 0;
+  if (std::is_same_v<T, float> && weight == nullptr && method != Method::smawk) {
+    sort_floats(reinterpret_cast<const float*>(x), n, values);
+  } else {
+    double largest = 0;
+    for (size_t i = 0; i < n; ++i) {
+      values[i] = static_cast<double>(x[i]);
+      largest = std::max(largest, std::fabs(values[i]));
+    }
+    power = exponent_of(largest);
+    if (power != 0)
+      for (double& v : s->x) v = std::ldexp(v, -power);
+    if (weight != nullptr) {
+      s->weight.assign(weight, weight + n);
+      w = s->weight.data();
+      weight_power = std::ilogb(*std::max_element(w, w + n));
+      for (double& v : s->weight) v = std::ldexp(v, -weight_power);
+    }
+    if (method == Method::smawk && w == nullptr && !std::is_sorted(values, values + n))
+      std::sort(values, values + n);  // as the baseline of the benchmarks would
+    sort_values(values, w, n);
   }
-  if (method == Method::smawk && w == nullptr && !std::is_sorted(s->x.begin(), s->x.end()))
-    std::sort(s->x.begin(), s->x.end());  // as the baseline of the benchmarks would
-  sort_values(s->x.data(), w, n);
   Solution out;
   if (method == Method::smawk) {
     out.cost = smawk_levels(s->x.data(), w, n, objective, levels, &out.levels);

@@ -11,4 +11,7 @@ namespace torchext::levels {
 /// once if x is sorted and there are no weights.
 void sort_values(double* x, double* weight, size_t n);
 
+/// Finite x [n] in ascending order.
+void sort_floats(const float* x, size_t n, double* out);
+
 }  // namespace torchext::levels

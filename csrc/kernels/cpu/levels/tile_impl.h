@@ -175,7 +175,9 @@ struct Best {
   }
 };
 
-/// Rows first, first + stride, .. (count <= 8 of them) over the columns [c0, c1).
+/// Rows first, first + stride, .. (count <= 8 of them) over the columns [c0, c1), and one more at
+/// will. In pairs: half as many steps that wait for each other, and no odd one that would be
+/// mispredicted.
 template <class Entry, class N>
 TX_INL Best<N> tile(const TileColumns& columns, const TileRows& rows, const Pick& p, int64_t c0,
                     int64_t c1) {
@@ -185,41 +187,36 @@ TX_INL Best<N> tile(const TileColumns& columns, const TileRows& rows, const Pick
   V8 at = splat(static_cast<double>(c0));
   best.column = at;
   const V8 one = splat(1.0), two = splat(2.0);
-  const auto ready_in_all = static_cast<int64_t>(rows.ready[p.first]);
-  const int64_t common = c1 < ready_in_all ? c1 : ready_in_all;
-  int64_t c = c0;
-  for (; c + 1 < common; c += 2) {  // in pairs: half as many steps that wait for each other
-    const N u = Entry::entry(e, columns, c), v = Entry::entry(e, columns, c + 1);
+  const auto offer = [&](N u, N v) __attribute__((always_inline)) {
     const Mask second = below(v, u);
     Best<N>::offer(&best, pick(second, v, u), choose(second, add(at, one), at));
     at = add(at, two);
-  }
-  for (; c < common; ++c) {
-    Best<N>::offer(&best, Entry::entry(e, columns, c), at);
-    at = add(at, one);
-  }
+  };
+  const auto ready_in_all = static_cast<int64_t>(rows.ready[p.first]);
+  int64_t c = c0;
+  for (; c < c1 && c + 1 < ready_in_all; c += 2)
+    offer(Entry::entry(e, columns, c), Entry::entry(e, columns, c + 1));
   if (c >= c1) return best;
   // The edge of what exists: some rows end here.
   const V8 ready = lanes(rows.ready, p);
   N none;
   constant(kInf, &none);
   if (columns.z == nullptr) {
-    for (; c < c1; ++c) {
-      Best<N>::offer(&best, pick(less(at, ready), Entry::entry(e, columns, c), none), at);
-      at = add(at, one);
-    }
+    for (; c < c1; c += 2)
+      offer(pick(less(at, ready), Entry::entry(e, columns, c), none),
+            pick(less(add(at, one), ready), Entry::entry(e, columns, c + 1), none));
     return best;
   }
   const V8 end = lanes(rows.end, p);
   N z;
   lanes_of(rows.z, rows.z_low, p, &z);
-  for (; c < c1; ++c) {
+  const auto entry = [&](int64_t column, V8 here) __attribute__((always_inline)) {
     N own;
-    splat_at(columns.z, columns.z_low, c, &own);
-    const N flat = pick(less(at, end), plus(own, z), none);
-    Best<N>::offer(&best, pick(less(at, ready), Entry::entry(e, columns, c), flat), at);
-    at = add(at, one);
-  }
+    splat_at(columns.z, columns.z_low, column, &own);
+    const N flat = pick(less(here, end), plus(own, z), none);
+    return pick(less(here, ready), Entry::entry(e, columns, column), flat);
+  };
+  for (; c < c1; c += 2) offer(entry(c, at), entry(c + 1, add(at, one)));
   return best;
 }
 
