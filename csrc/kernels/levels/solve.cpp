@@ -27,6 +27,18 @@ int exponent_of(double largest) {
   return std::ilogb(largest);
 }
 
+double largest_magnitude(const double* x, size_t n) {
+  double part[8] = {};  // eight chains rather than one
+  const size_t whole = n / 8 * 8;
+  const auto widen = [&](size_t k, double v) {
+    part[k] = std::fabs(v) > part[k] ? std::fabs(v) : part[k];
+  };
+  for (size_t i = 0; i < whole; i += 8)
+    for (size_t k = 0; k < 8; ++k) widen(k, x[i + k]);
+  for (size_t i = whole; i < n; ++i) widen(0, x[i]);
+  return *std::max_element(part, part + 8);
+}
+
 class Solver {
  public:
   Solver(Objective objective, int64_t levels, Scratch* scratch)
@@ -281,11 +293,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   if (std::is_same_v<T, float> && weight == nullptr && method != Method::smawk) {
     sort_floats(reinterpret_cast<const float*>(x), n, values);
   } else {
-    double largest = 0;
-    for (size_t i = 0; i < n; ++i) {
-      values[i] = static_cast<double>(x[i]);
-      largest = std::max(largest, std::fabs(values[i]));
-    }
+    for (size_t i = 0; i < n; ++i) values[i] = static_cast<double>(x[i]);
+    const double largest = largest_magnitude(values, n);
     power = exponent_of(largest);
     if (power != 0)
       for (double& v : s->x) v = std::ldexp(v, -power);
