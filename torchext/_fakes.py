@@ -45,6 +45,17 @@ def _(
     return x.new_empty((x.shape[0], cols + 1), dtype=torch.float64)
 
 
+@library.register_fake("torchext::_foreach_square_sums")
+def _(x: Sequence[Tensor], center: Sequence[Tensor], weight_decay: float) -> Tensor:
+    return x[0].new_empty((len(x),), dtype=torch.float64)
+
+
+# Ops that only rewrite their arguments.
+for _name in ("commit_", "encode_", "materialize_", "step_"):
+    library.register_fake(f"torchext::foreach_halp_{_name}", lambda *arguments: None)
+library.register_fake("torchext::foreach_svrg_step_", lambda *arguments: None)
+
+
 @library.register_fake("torchext::_loss_terms")
 def _(
     z: Tensor, y: Tensor, weight: Tensor | None, moved: Tensor | None, score: Tensor | None,

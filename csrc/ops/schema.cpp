@@ -33,6 +33,8 @@ STABLE_TORCH_LIBRARY(torchext, m) {
                                                                       // rows
   m.def("_force_isa(str isa) -> bool");  // switches it in this process, for tests
   m.def(
+      "_foreach_square_sums(Tensor[] x, Tensor[] center, float weight_decay) -> Tensor");  // norms
+  m.def(
       "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "
       "int iterations)"
       " -> Tensor");  // centroid levels per column
@@ -71,6 +73,23 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "int? bucket_size, str rounding, Tensor? key, int stream=0) -> Tensor");
   m.def("fold_in(Tensor key, int data) -> Tensor");  // child key
   m.def("fold_in.Tensor(Tensor key, Tensor data) -> Tensor");
+  m.def(  // the lattice offsets move into the centre
+      "foreach_halp_commit_(Tensor(a!)[] params, Tensor(b!)[] z, Tensor(c!)[] center, Tensor[] "
+      "delta) -> ()");
+  m.def(  // weights to the nearest lattice points
+      "foreach_halp_encode_(Tensor(a!)[] params, Tensor(b!)[] z, Tensor[] delta, int bits) -> ()");
+  m.def(  // weights from centre and lattice offsets
+      "foreach_halp_materialize_(Tensor(a!)[] params, Tensor[] z, Tensor[] center, Tensor[] delta) "
+      "-> ()");
+  m.def(  // a step of HALP, bit-centred SGD, LP-SVRG or LP-SGD
+      "foreach_halp_step_(Tensor(a!)[] params, Tensor(b!)[] z, Tensor[] center, Tensor[] delta, "
+      "Tensor[] grad, Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, Tensor(d!)[] "
+      "stats, float lr, float weight_decay, float coef, float momentum, float dampening, int bits, "
+      "int flags, Tensor key, int[] streams) -> ()");
+  m.def(  // a step of SVRG
+      "foreach_svrg_step_(Tensor(a!)[] params, Tensor(b!)[] z, Tensor[] center, Tensor[] grad, "
+      "Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, Tensor(d!)[] stats, float lr, "
+      "float weight_decay, float coef, float momentum, float dampening, int flags) -> ()");
   m.def(  // levels of least variance or squared error
       "optimal_levels(Tensor x, Tensor? weight, int levels, int? dim, str objective, str method) "
       "-> "

@@ -32,7 +32,10 @@ class Sample:
         return getattr(getattr(torch.ops.torchext, self.name), self.overload)
 
     def call(self, x: Tensor) -> Tensor:
-        out: Tensor | tuple[Tensor, ...] = self.op(*self.args(x))
+        arguments = self.args(x)
+        out: Tensor | tuple[Tensor, ...] | None = self.op(*arguments)
+        if out is None:
+            return arguments[0][0]
         if isinstance(out, tuple):  # all results in one tensor, exactly
             out = torch.cat([t.double().reshape(-1) for t in out])
         return out
@@ -65,6 +68,52 @@ def _rounding(name: str, scheme: str, rounding: str) -> Sample:
         f"{scheme}-{rounding}",
         lambda x: (x, scale, levels, bits, scheme, None, None, rounding, key, 3),
     )
+
+
+def _lattice(x: Tensor, store: torch.dtype) -> dict[str, list[Tensor]]:
+    """Lists of one tensor each for the optimizer steps, weights like ``x``."""
+    own = torch.float64 if x.dtype == torch.float64 else torch.float32
+    real = x.is_floating_point()
+    values = x.to(own) if real else torch.zeros(x.shape)
+    codes = values.clone() if store == own else torch.zeros(x.shape, dtype=store)
+    return {
+        "params": [x.clone()],
+        "z": [codes.contiguous()],
+        "center": [values.contiguous().clone()],
+        "delta": [torch.tensor(0.35, dtype=own)],
+        "grad": [x.clone()],
+    }
+
+
+def _own(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _halp_step(x: Tensor) -> tuple[Any, ...]:
+    a = _lattice(x, torch.int8)
+    lists = (a["params"], a["z"], a["center"], a["delta"], a["grad"], [], [], [], [])
+    return (*lists, 0.1, 0.01, 1.0, 0.0, 0.0, 8, 0, KEY, [3])
+
+
+def _svrg_step(x: Tensor) -> tuple[Any, ...]:
+    a = _lattice(x, _own(x))
+    return (a["params"], a["z"], a["center"], a["grad"], [], [], [], [], 0.1, 0.0, 1.0, 0.0, 0.0, 0)
+
+
+def _lattice_samples() -> list[Sample]:
+    """Steps rewrite lists of tensors: ``call`` returns the weights that a step leaves."""
+
+    def lists(*names: str) -> Callable[[Tensor], tuple[Any, ...]]:
+        return lambda x: tuple(_lattice(x, torch.int8)[name] for name in names)
+
+    rows: dict[str, Callable[[Tensor], tuple[Any, ...]]] = {
+        "foreach_halp_step_": _halp_step,
+        "foreach_svrg_step_": _svrg_step,
+        "foreach_halp_materialize_": lists("params", "z", "center", "delta"),
+        "foreach_halp_commit_": lists("params", "z", "center", "delta"),
+        "foreach_halp_encode_": lambda x: (*lists("params", "z", "delta")(x), 8),
+    }
+    return [Sample(name, "lists", args, elementwise=False) for name, args in rows.items()]
 
 
 def _table() -> list[Sample]:
@@ -131,6 +180,7 @@ def _table() -> list[Sample]:
             "fold_in", "tensor", lambda k: (k, torch.tensor([7])), keys, "Tensor", elementwise=False
         ),
         Sample("split", "3", lambda k: (k, 3), keys, elementwise=False),
+        *_lattice_samples(),
     ]
     return rows
 

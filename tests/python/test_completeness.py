@@ -13,6 +13,7 @@ import torch
 
 import torchext
 from torchext import ops, random
+from torchext.optim import ops as optim_ops
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +24,11 @@ CPU_ONLY = {
     "fake_quantize": "CUDA covers stochastic symmetric quantization so far",
     "fold_in": "keys are derived once per step on the CPU and copied",
     "fold_in.Tensor": "keys are derived once per step on the CPU and copied",
+    "foreach_halp_commit_": "optimizers run on the CPU so far",
+    "foreach_halp_encode_": "optimizers run on the CPU so far",
+    "foreach_halp_materialize_": "optimizers run on the CPU so far",
+    "foreach_halp_step_": "optimizers run on the CPU so far",
+    "foreach_svrg_step_": "optimizers run on the CPU so far",
     "optimal_levels": "tables are computed once, from data or statistics on the CPU",
     "pack_bits": "CUDA covers stochastic symmetric quantization so far",
     "quantization_scale": "CUDA covers stochastic symmetric quantization so far",
@@ -41,12 +47,15 @@ NO_BENCHMARK = {
     "dequantize_draws": "the decoder of quantize_draws",
     "quantize_draws": "the store's encoder is the fast path and has a benchmark",
     "fake_quantize": "the rounding of quantize without the packing",
+    "foreach_halp_commit_": "once an epoch",
+    "foreach_halp_encode_": "once a run",
 }
 
 # Where the bits of an op that takes a key are pinned: the test and the file of vectors it reads.
 GOLDEN = {
     "fold_in": ("test_stream_v1.py", "stream_v1.json"),
     "split": ("test_stream_v1.py", "stream_v1.json"),
+    "foreach_halp_step_": ("test_optim_steps.py", "optim_v1.json"),
     "quantize": ("test_quantize.py", "quantize_v1.json"),
     "fake_quantize": ("test_stream_v1.py", "stream_v1.json"),
     "quantize_draws": ("test_stream_v1.py", "stream_v1.json"),
@@ -74,7 +83,7 @@ def has_kernel(name: str, key: str) -> bool:
 
 
 def wrapper(packet: str) -> FunctionType | None:
-    for module in (ops, random):
+    for module in (ops, random, optim_ops):
         if packet in module.__all__:
             found = getattr(module, packet)
             assert isinstance(found, FunctionType)
@@ -187,4 +196,5 @@ def test_schema_conventions() -> None:
         assert types <= allowed, f"{schema}: {types - allowed}"
         names = [a.name for a in schema.arguments]
         if "key" in names and names[0] != "key":
-            assert names[-2:] == ["key", "stream"], schema
+            last = "streams" if names[0] == "params" else "stream"  # one for each tensor of a list
+            assert names[-2:] == ["key", last], schema
