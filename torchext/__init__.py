@@ -11,6 +11,7 @@ _load.load_all()
 from torchext import _autograd as _autograd  # noqa: E402
 from torchext import _fakes as _fakes  # noqa: E402
 from torchext import ops as ops  # noqa: E402
+from torchext import optim as optim  # noqa: E402
 from torchext import random as random  # noqa: E402
 from torchext._build import VERSION as __version__  # noqa: E402
 from torchext.data import QuantizedDataset as QuantizedDataset  # noqa: E402
@@ -35,6 +36,7 @@ __all__ = [
     "cpu_isa",
     "fake_quantize",
     "ops",
+    "optim",
     "optimal_levels",
     "quantization_variance",
     "quantize",

@@ -1,0 +1,36 @@
+"""What the sums of a step mean."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from torchext.optim._update import Member
+
+#: Entries of the sums of a tensor, as the step ops fill them.
+CLIPPED, STILL, NOISE, MOVED, PEAK, SKIPPED = range(6)
+
+
+def new_stats(m: Member) -> torch.Tensor:
+    return torch.zeros(6, dtype=torch.float64, device=m.param.device)
+
+
+def of(m: Member) -> dict[str, float]:
+    """One parameter's numbers; rates of no update at all are 0."""
+    s = m.state["stats"].tolist()
+    steps = m.group["t"]
+    updates = max(steps * m.param.numel(), 1)
+    out: dict[str, float] = {"steps": steps, "nonfinite": int(s[SKIPPED])}
+    out |= {key: m.state[key] for key in ("grad_norm", "loss", "mu") if key in m.state}
+    if "bits" not in m.state:
+        return out
+    top, delta = 2 ** (m.state["bits"] - 1) - 1, m.state["delta"].item()
+    return out | {
+        "delta": delta,
+        "radius": delta * top,
+        "clip_rate": s[CLIPPED] / updates,
+        "peak": s[PEAK] / top,
+        "noise_ratio": math.sqrt(s[NOISE] / s[MOVED]) if s[MOVED] else 0.0,
+        "zero_rate": s[STILL] / updates,
+    }
