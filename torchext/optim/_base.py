@@ -141,7 +141,7 @@ class LatticeOptimizer(Optimizer):
             grad = m.param.grad
             if grad is not None and grad.layout != torch.strided:
                 raise RuntimeError(f"{name} does not support sparse gradients")
-            if "z" not in m.state:
+            if not m.has_codes:
                 raise RuntimeError(f"{name}.step(): no centre yet; call recenter(closures) first.")
         if self._run.error_if_nonfinite:
             for m in members:
@@ -174,7 +174,7 @@ class LatticeOptimizer(Optimizer):
         Raises:
             RuntimeError: without ``telemetry=True`` (``mu="auto"`` implies it).
         """
-        members = [m for m in self._members() if "stats" in m.state]
+        members = [m for m in self._members() if m.has_codes and "stats" in m.state]
         if not self._counts():
             raise RuntimeError(
                 f"{type(self).__name__}.telemetry() needs telemetry=True in the constructor"
@@ -186,7 +186,7 @@ class LatticeOptimizer(Optimizer):
 
     def _to_iterate(self) -> None:
         """Parameters from centre and codes."""
-        update.materialize(m for m in self._members() if "z" in m.state)
+        update.materialize(m for m in self._members() if m.has_codes)
 
     # ---- saving and loading
 

@@ -80,7 +80,7 @@ class CenterOptimizer(LatticeOptimizer):
         self._grads_at_center = {}
         self._finish_epoch()
         self._set(centered=False)
-        members = [m for m in self._members() if "z" in m.state]
+        members = [m for m in self._members() if m.has_codes]
         sums = self._gather(members, closures)
         if not sums.weight > 0:
             raise ValueError("recenter: the closures have no samples; the full gradient is unknown")
@@ -120,7 +120,7 @@ class CenterOptimizer(LatticeOptimizer):
     def _finish_epoch(self) -> None:
         """Commits the iterate that the option names; creates the state of new parameters."""
         members = [m for m in self._members() if m.param.requires_grad]
-        old = [m for m in members if "z" in m.state]
+        old = [m for m in members if m.has_codes]
         for m in old:
             kept = m.state.pop("z_kept", None)
             if kept is not None:
@@ -133,7 +133,7 @@ class CenterOptimizer(LatticeOptimizer):
                 m.state.pop("momentum_buffer", None)
         self._commit(old)
         for m in members:
-            if "z" not in m.state:
+            if not m.has_codes:
                 self._start(m)
 
     def _commit(self, members: list[Member]) -> None:
@@ -190,7 +190,7 @@ class CenterOptimizer(LatticeOptimizer):
 
     def _to_center(self) -> None:
         for m in self._members():
-            if "z" in m.state:
+            if m.has_codes:
                 distributed.local(m.param).copy_(m.state["center"])
 
     def _take_gradients(self) -> dict[int, Tensor]:
@@ -257,7 +257,7 @@ class CenterOptimizer(LatticeOptimizer):
         t, option = self._get("t"), self._run.option
         if option == "II" and t == self._get("pick"):
             for m in self._members():
-                if "z" in m.state:
+                if m.has_codes:
                     m.state["z_kept"] = m.state["z"].clone()
         elif option == "mean":
             for m in members:

@@ -167,7 +167,7 @@ class LPSVRG(CenterOptimizer):
         members = self._members()
         to_lattice(members, self._run.storage)
         for m in members:
-            if "z" in m.state:
+            if m.has_codes:
                 m.state["z_center"] = m.state["z"].clone()
 
     def _to_center(self) -> None:

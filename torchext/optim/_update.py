@@ -28,6 +28,11 @@ class Member:
         return self.states[self.param]
 
     @property
+    def has_codes(self) -> bool:
+        """Whether the parameter has its place on a lattice; reading makes no state."""
+        return "z" in self.states.get(self.param, ())
+
+    @property
     def name(self) -> str | int:
         names = self.group.get("param_names")
         if names is None:

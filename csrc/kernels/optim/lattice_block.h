@@ -29,6 +29,10 @@ constexpr int kBlock = 64;
 template <class T>
 using Block = T[kBlock];
 
+/// How centres, momenta and sums of the arithmetic type lie in memory.
+template <class T>
+constexpr Number kNumberOf = sizeof(T) == 8 ? Number::f64 : Number::f32;
+
 #if defined(__AVX512F__)
 constexpr int kVecBytes = 64;
 #elif defined(__AVX2__)
@@ -80,8 +84,7 @@ TX_INL void clear_short(int count, T* block) {
 /// Elements [i, i + count), where they lie if that is already the type, else widened into `into`.
 template <class T>
 TX_INL const T* read(const void* from, Number number, int64_t i, int count, T* into) {
-  const bool same = number == (sizeof(T) == 8 ? Number::f64 : Number::f32);
-  if (same && count == kBlock) return static_cast<const T*>(from) + i;
+  if (number == kNumberOf<T> && count == kBlock) return static_cast<const T*>(from) + i;
   clear_short(count, into);
   switch (number) {
     case Number::f32: {

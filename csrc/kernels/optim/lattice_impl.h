@@ -35,7 +35,6 @@ TX_INL void weights(const T* center, T delta, const T* q, T* w) {
 template <class T>
 TX_INL void direction(const LatticeRule& r, const LatticeTensor& a, int64_t i, int count,
                       const T* center, const T* q, T* v) {
-  constexpr Number kOwn = sizeof(T) == 8 ? Number::f64 : Number::f32;
   alignas(64) Block<T> s0, s1, s2, w;
   const T* g = read(a.grad, a.number, i, count, s0);
   const T coef = static_cast<T>(r.coef), decay = static_cast<T>(r.weight_decay);
@@ -58,7 +57,7 @@ TX_INL void direction(const LatticeRule& r, const LatticeTensor& a, int64_t i, i
   }
   if (a.momentum != nullptr) {
     alignas(64) Block<T> kept, next;
-    const T* old = read(a.momentum, kOwn, i, count, kept);
+    const T* old = read(a.momentum, kNumberOf<T>, i, count, kept);
     const T mom = static_cast<T>(r.momentum), fresh = static_cast<T>(1.0 - r.dampening);
     if (r.first_momentum) {
       for (int j = 0; j < kBlock; ++j) next[j] = v[j];
@@ -72,7 +71,7 @@ TX_INL void direction(const LatticeRule& r, const LatticeTensor& a, int64_t i, i
     }
     // An element whose gradient is not finite is skipped: its momentum stays what it was.
     for (int j = 0; j < kBlock; ++j) next[j] = next[j] - next[j] == T{0} ? next[j] : old[j];
-    write(a.momentum, kOwn, i, count, next);
+    write(a.momentum, kNumberOf<T>, i, count, next);
   }
   if (decay != T{0} && r.decoupled) {
     for (int j = 0; j < kBlock; ++j) v[j] = fused(decay, w[j], v[j]);
@@ -169,8 +168,8 @@ TX_INL void finish(const LatticeRule& r, const ChunkSums& chunk, int64_t n, doub
 
 template <class T>
 TX_INL const T* center_block(const LatticeTensor& a, int64_t i, int count, T* into) {
-  constexpr Number kOwn = sizeof(T) == 8 ? Number::f64 : Number::f32;
-  if (a.center != nullptr) return read(static_cast<const void*>(a.center), kOwn, i, count, into);
+  if (a.center != nullptr)
+    return read(static_cast<const void*>(a.center), kNumberOf<T>, i, count, into);
   for (int j = 0; j < kBlock; ++j) into[j] = T{0};
   return into;
 }
@@ -202,7 +201,6 @@ TX_INL void step_range(const LatticeRule& r, const LatticeTensor& a, int64_t beg
 
 template <class T>
 TX_INL void materialize_range(const LatticeTensor& a, bool commit, int64_t begin, int64_t end) {
-  constexpr Number kOwn = sizeof(T) == 8 ? Number::f64 : Number::f32;
   for (int64_t i = begin; i < end; i += kBlock) {
     const int count = end - i < kBlock ? static_cast<int>(end - i) : kBlock;
     alignas(64) Block<T> q, w, scratch;
@@ -211,7 +209,7 @@ TX_INL void materialize_range(const LatticeTensor& a, bool commit, int64_t begin
     weights(center, static_cast<T>(a.delta), q, w);
     write(a.param, a.number, i, count, w);
     if (!commit) continue;
-    write(a.center, kOwn, i, count, w);
+    write(a.center, kNumberOf<T>, i, count, w);
     for (int j = 0; j < kBlock; ++j) q[j] = T{0};
     write_codes(a, i, count, q);
   }
