@@ -51,7 +51,8 @@ def accumulate(
             raise ValueError(f"recenter: a closure has weight {weight}, expected 0 or more samples")
         for m in members:
             m.param.grad = None
-        sums.loss += weight * float(evaluate(closure))
+        loss = evaluate(closure)
+        sums.loss += weight * float(loss.detach() if isinstance(loss, Tensor) else loss)
         sums.weight += weight
         for m, total in zip(members, sums.grads, strict=True):
             grad = m.param.grad
