@@ -1,4 +1,4 @@
-"""``python -m benchmarks.optim``: optimizer steps against a copy of as many bytes.
+"""``python -m benchmarks.optim``: optimizer steps against a copy of as many bytes, and inside a network.
 
 Every op takes turns with a plain float32 copy that reads and writes the same number of bytes, so that
 each ratio is formed inside one round on the machine as it is in that moment; the median of the rounds
@@ -13,12 +13,41 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks._bench import interleave, machine, ratios
 from benchmarks.quantize import timed
 from torchext import random
-from torchext.optim import ops
+from torchext.optim import HALP, ops
+
+
+def net_step(rounds: int) -> dict[str, float]:
+    """A HALP step of a small conv net, two passes and the update, against two plain passes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 64, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+    x, y = torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
+    opt = HALP(model.parameters(), 0.01, 1 << 30, mu=4.0)
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    opt.recenter([closure])
+    times = interleave(
+        {
+            "passes": lambda: timed(lambda: (closure(), closure())),
+            "step": lambda: timed(lambda: opt.step(closure)),
+        },
+        rounds,
+        warmup=3,
+    )
+    return ratios(times["step"], times["passes"])
 
 
 def main() -> None:
@@ -84,8 +113,19 @@ def main() -> None:
             f"{name:28} {traffic:5.1f} bytes per element, {rate['median']:.2f} of the rate of a copy"
             f" ({rate['q25']:.2f}-{rate['q75']:.2f})"
         )
+    net = net_step(3 * options.rounds)
+    print(
+        f"a step of a conv net takes {net['median']:.3f} of the time of two plain passes"
+        f" ({net['q25']:.3f}-{net['q75']:.3f})"
+    )
     if options.json:
-        facts = {"machine": machine(), "elements": n, "threads": options.threads, "rows": rows}
+        facts = {
+            "machine": machine(),
+            "elements": n,
+            "threads": options.threads,
+            "rows": rows,
+            "net": net,
+        }
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 

@@ -340,6 +340,10 @@ ERRORS = [
         lambda p: SVRG([nn.Parameter(torch.zeros(1, dtype=torch.complex64))], 0.1, 1),
         "SVRG does not support complex parameters",
     ),
+    (
+        lambda p: SVRG([nn.Parameter(torch.zeros(1, device="meta"))], 0.1, 1),
+        "SVRG runs on the CPU so far, got a parameter on meta",
+    ),
 ]
 
 

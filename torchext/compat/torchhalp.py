@@ -51,7 +51,7 @@ class _WithLoader(CenterOptimizer):
             The loss of the current batch at the weights before the step.
         """
         if closure is None:
-            return super().step()
+            return CenterOptimizer.step(self)
         if self.needs_recenter:
             self.recenter(self._parts(closure))
 
@@ -59,7 +59,7 @@ class _WithLoader(CenterOptimizer):
             self.zero_grad()
             return closure()
 
-        return super().step(current)
+        return CenterOptimizer.step(self, current)  # not super(): hooks would run twice
 
 
 def _check_inner(opt: Any) -> None:

@@ -14,7 +14,7 @@ docs/optimizers.md has the formulas, what is unbiased, and when to use which.
 **Options of all optimizers** (groups may set those marked \*):
 
 * ``weight_decay`` \* (0), on the true weights; ``decoupled_weight_decay`` \* (False): added after the
-momentum;
+  momentum;
 * ``momentum``, ``dampening``, ``nesterov``, ``maximize`` \*: as in ``torch.optim.SGD``;
 * ``foreach=False`` \*: plain torch operations, slow, the same weights to the bit;
 * ``seed`` (None: drawn from torch's generator);

@@ -164,10 +164,10 @@ class LatticeOptimizer(Optimizer):
         Returns:
             By parameter name (number, if the parameters have no names): ``delta``; ``radius``, the
             largest offset :math:`\\delta (2^{b-1} - 1)`; ``mu``; ``clip_rate``, the fraction of element
-            updates
-            that saturated; ``peak``, the largest code over the largest possible one; ``noise_ratio``,
-            :math:`\\sqrt{\\sum (r - t)^2 / \\sum t^2}`; ``zero_rate``, the fraction of updates that left the
-            code; ``grad_norm`` and ``loss`` at the centre; ``steps``; ``nonfinite``, elements skipped.
+            updates that saturated; ``peak``, the largest code over the largest possible one;
+            ``noise_ratio``, :math:`\\sqrt{\\sum (r - t)^2 / \\sum t^2}`; ``zero_rate``, the fraction of
+            updates that left the code; ``grad_norm`` and ``loss`` at the centre; ``steps``;
+            ``nonfinite``, elements skipped.
             A clip rate above 1e-3 asks for a smaller ``mu``, a high noise ratio for a larger one or more
             bits; a zero rate of 1 means that nothing moves.
 
@@ -228,7 +228,7 @@ class LatticeOptimizer(Optimizer):
             for key, value in state_dict["state"].get(saved_id, {}).items():
                 if isinstance(value, Tensor):
                     self.state[p][key] = value.detach().clone().to(device)
-        self._seed_agreed = False
+        self._seed_agreed, self._grads_at_center = False, {}
         with torch.no_grad():
             self._to_iterate()
 
@@ -239,10 +239,11 @@ class LatticeOptimizer(Optimizer):
             if group.get("method") != name:
                 by = group.get("method", "another optimizer")
                 raise ValueError(f"{name}.load_state_dict: the state was saved by {by}")
-            if group["stream_version"] != random.STREAM_VERSION:
+            stream = group.get("stream_version")
+            if stream != random.STREAM_VERSION:
                 raise ValueError(
-                    f"{name}.load_state_dict: the state was saved with random stream "
-                    f"{group['stream_version']}, this version has {random.STREAM_VERSION}"
+                    f"{name}.load_state_dict: the state was saved with random stream {stream}, "
+                    f"this version has {random.STREAM_VERSION}"
                 )
         saved_ids = list(chain.from_iterable(g["params"] for g in groups))
         if len(saved_ids) != len(self._parameters()):

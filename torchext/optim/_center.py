@@ -16,7 +16,7 @@ from torchext.optim import _telemetry as telemetry
 from torchext.optim import _update as update
 from torchext.optim._base import Closure, LatticeOptimizer
 from torchext.optim._full_gradient import RecenterInfo, Sums, WeightedClosure
-from torchext.optim._spacing import square_norms
+from torchext.optim._spacing import square_norms, total_norm
 from torchext.optim._update import Member
 from torchext.random import Purpose
 
@@ -61,7 +61,7 @@ class CenterOptimizer(LatticeOptimizer):
         """Moves the centre to the present weights and takes the full gradient there.
 
         Args:
-            closures: each zeroes nothing, runs forward and backward on a part of the data and returns its
+            closures: each runs forward and backward on a part of the data and returns its
                 MEAN loss; ``(closure, samples)`` weights it, a bare one counts 1. A generator will do:
                 see :func:`full_gradient_closures`. Gradients and losses are averaged over all samples and,
                 where torch.distributed is initialised, over all ranks with one all-reduce for each
@@ -73,8 +73,7 @@ class CenterOptimizer(LatticeOptimizer):
         Raises:
             ValueError: no samples at all.
             RuntimeError: a full gradient that is not finite. The centre has moved, the weights are
-                valid; another
-                ``recenter`` is needed.
+                valid; another ``recenter`` is needed.
         """
         self._agree_on_seed()
         self._grads_at_center = {}
@@ -87,7 +86,7 @@ class CenterOptimizer(LatticeOptimizer):
         for g in sums.grads:
             g.div_(sums.weight)
         squares = square_norms(members, sums.grads)
-        norm, loss = math.sqrt(sum(squares)), sums.loss / sums.weight
+        norm, loss = total_norm(squares), sums.loss / sums.weight
         if not math.isfinite(norm):
             raise RuntimeError(
                 "recenter: the full gradient is not finite; the weights are those of the last step"
@@ -151,13 +150,11 @@ class CenterOptimizer(LatticeOptimizer):
 
     @contextlib.contextmanager
     def at_centre(self) -> Iterator[None]:
-        """The parameters are the centre inside; on leaving, their gradients are kept for the next ``step()``.
+        """The parameters are the centre inside; on leaving, their gradients are kept for ``step()``.
 
         For loops that cannot pass a closure: run the forward and backward pass of the batch in here,
-        then once more
-        as usual, then ``step()``. The random state is restored at the end, so that dropout masks agree,
-        and so are
-        registered buffers.
+        then once more as usual, then ``step()``. The random state is restored at the end, so that
+        dropout masks agree, and so are registered buffers.
         """
         self._check_center()
         restore = self._random_state() if self._run.preserve_rng else None
@@ -220,17 +217,16 @@ class CenterOptimizer(LatticeOptimizer):
 
         Args:
             closure: zeroes the gradients, runs forward and backward on a batch and returns the loss.
-                The methods
-                with a correction call it twice, first at the centre, then at the weights; the others once.
-                Without it, the gradients must be there: see :meth:`at_centre`.
+                The methods with a correction call it twice, first at the centre, then at the weights;
+                the others once. Without it, the gradients must be there: see :meth:`at_centre`.
 
         Returns:
             The loss at the weights before the step; None without a closure.
 
         Raises:
             RuntimeError: before the first ``recenter``, without gradients at the centre, for sparse
-                gradients, or for
-                gradients that are not finite under ``error_if_nonfinite``. No weight has moved then.
+                gradients, or for gradients that are not finite under ``error_if_nonfinite``. No weight
+                has moved then.
             TypeError: a closure that returns no loss.
         """
         self._agree_on_seed()

@@ -47,15 +47,13 @@ class HALP(BitCentered):
        - \nabla f(\tilde w)))\big)
 
     Q rounds to multiples of :math:`\delta` without bias and saturates. Each centre shrinks the lattice
-    with the
-    gradient: no floor of accuracy is left.
+    with the gradient: no floor of accuracy is left.
 
     Args:
         params: parameters or param groups, as in torch; groups may set lr, mu, bits, rounding and svrg_coef.
         lr: step size :math:`\eta`.
         T: steps from one centre to the next.
-        mu: :math:`\mu`; the box around the centre has the half-width :math:`\|\nabla f(\tilde
-        w)\|/\mu`. ``"auto"``
+        mu: the box around the centre has the half-width :math:`\|\nabla f(\tilde w)\|/\mu`. ``"auto"``
             (8 bits or more) adapts it to clipping and noise after each epoch; below 8 bits give a number.
         mu0: start of the automatic choice; None: 10 / (lr T).
         bits: b; 2 to 16, to 24 with ``storage="simulate"``.

@@ -49,14 +49,14 @@ class LPSGD(LatticeOptimizer):
 
     .. math:: w \leftarrow Q_{\delta,b}(w - \eta\,\nabla f_i(w))
 
-    Accuracy stops at a floor of about :math:`\eta\sigma^2/\mu + d\,\delta^2/(4\eta\mu)` in :math:`\|w -
-    w^*\|^2`.
+    Accuracy stops at a floor: :math:`\|w - w^*\|^2` stays at about
+    :math:`\eta\sigma^2/\mu + d\,\delta^2/(4\eta\mu)`.
 
     Args:
         params: parameters or param groups, as in torch; rounded to the lattice (nearest) at the first step.
         lr: step size :math:`\eta`.
         delta: spacing, or ``"absmax"``: :math:`\max|w| / (2^{b-1} - 1)` of each tensor at the first
-        step, then fixed.
+            step, then fixed.
         bits: b; 2 to 16, to 24 with ``storage="simulate"``.
         storage: ``"codes"`` packs the integers, ``"simulate"`` keeps them as float32; the same weights.
         rounding: ``"stochastic"`` or ``"nearest"``.

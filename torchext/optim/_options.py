@@ -154,6 +154,8 @@ def check_group(name: str, group: dict[str, Any], run: Run) -> None:
         p = p[1] if isinstance(p, tuple) else p
         if torch.is_complex(p):
             raise ValueError(f"{name} does not support complex parameters")
+        if p.device.type != "cpu":
+            raise ValueError(f"{name} runs on the CPU so far, got a parameter on {p.device}")
 
 
 def _check_lattice(group: dict[str, Any], run: Run) -> None:

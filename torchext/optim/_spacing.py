@@ -26,13 +26,21 @@ def square_norms(members: list[Member], grads: list[Tensor]) -> list[float]:
     return out
 
 
+def total_norm(squares: list[float]) -> float:
+    """Added one by one, so that every implementation gets the same bits."""
+    total = 0.0
+    for square in squares:
+        total += square
+    return math.sqrt(total)
+
+
 def set_spacings(members: list[Member], squares: list[float], run: Run) -> None:
     """delta = ||g|| / (mu (2^(bits-1) - 1)) for every member, by the scope of the optimizer.
 
     With one spacing per tensor, a tensor's norm counts as at least ``delta_floor`` times its share of
     the whole, so that a tensor whose gradient is zero now is not frozen for an epoch.
     """
-    total = math.sqrt(sum(squares))
+    total = total_norm(squares)
     size = sum(m.param.numel() for m in members)
     norms = [total] * len(members)
     if run.scope == "tensor":
