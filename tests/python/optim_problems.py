@@ -74,7 +74,7 @@ def halp_in_numpy(
     T: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """Algorithm A5 of docs/optimizers.md in float64: centre, codes and spacings after all steps."""
+    """The loop of docs/optimizers.md in float64: centre, codes and spacings after all steps."""
     center, top = np.zeros(x.shape[1]), 2 ** (bits - 1) - 1
     q, delta, deltas = np.zeros_like(center), 0.0, []
     parent = stream_v1.fold_in(seed, 0, 1)

@@ -24,7 +24,7 @@ SGD_OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def test_halp_is_algorithm_a5() -> None:
+def test_halp_is_its_formula() -> None:
     """Codes and spacings of 60 steps equal a numpy implementation with the same random words."""
     for bits, mu, storage in ((8, 1.5, "codes"), (4, 4.0, "codes"), (16, 1.5, "simulate")):
         p = LeastSquares(dtype=torch.float64, seed=bits)

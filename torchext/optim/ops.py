@@ -97,7 +97,7 @@ def foreach_halp_step_(
         >>> p[0].tolist(), z[0].tolist()
         ([0.5, 2.0, 1.0], [-2, 4, 0])
 
-    Source: De Sa et al., High-Accuracy Low-Precision Training, arXiv 1803.03383, Algorithm 2.
+    Source: De Sa et al., High-Accuracy Low-Precision Training, arXiv 1803.03383.
     """
     _ops.foreach_halp_step_(
         params, z, center, delta, grad, grad_center, full_grad, buf, stats, lr, weight_decay, coef,

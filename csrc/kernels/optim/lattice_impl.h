@@ -17,6 +17,11 @@ struct ChunkSums {
   float peak;
 };
 
+template <class T>
+TX_INL bool is_finite(T x) {
+  return x * T{0} == T{0};  // Inf and NaN give NaN
+}
+
 TX_INL double butterfly(double* lane) {
   for (int half = 16; half > 0; half /= 2) {
     for (int j = 0; j < half; ++j) lane[j] += lane[j + half];
@@ -70,7 +75,7 @@ TX_INL void direction(const LatticeRule& r, const LatticeTensor& a, int64_t i, i
       for (int j = 0; j < kBlock; ++j) v[j] = next[j];
     }
     // An element whose gradient is not finite is skipped: its momentum stays what it was.
-    for (int j = 0; j < kBlock; ++j) next[j] = next[j] - next[j] == T{0} ? next[j] : old[j];
+    for (int j = 0; j < kBlock; ++j) next[j] = is_finite(next[j]) ? next[j] : old[j];
     write(a.momentum, kNumberOf<T>, i, count, next);
   }
   if (decay != T{0} && r.decoupled) {
@@ -103,11 +108,11 @@ TX_INL void round_step(const LatticeRule& r, const LatticeTensor& a, int64_t i, 
   alignas(64) Block<T> u, t, step;
   if (!r.nearest) uniforms(r.key, i, a.stream, uniform);
   for (int j = 0; j < kBlock; ++j) u[j] = r.nearest ? T{0.5} : static_cast<T>(uniform[j]);
-  auto skipped = zero != zero, clipped = skipped, changed = skipped;  // counts, as -1 a lane
+  auto skipped = zero > one, clipped = skipped, changed = skipped;  // counts, as -1 a lane
   V peak = zero;
   for (int j = 0; j < kBlock; j += kLanes) {
     V x = -(k * get<V>(v + j));
-    const auto finite = x - x == zero;
+    const auto finite = x * T{0} == zero;
     x = finite ? x : zero;
     x = x < -most ? zero - most : x;
     x = x > most ? zero + most : x;
@@ -149,7 +154,7 @@ TX_INL void real_step(const LatticeRule& r, T* q, const T* v, ChunkSums* sums) {
   int32_t skipped = 0;
   for (int j = 0; j < kBlock; ++j) {
     const T next = fused(-rate, v[j], q[j]);
-    const bool finite = next - next == T{0};
+    const bool finite = is_finite(next);
     skipped += finite ? 0 : 1;
     q[j] = finite ? next : q[j];
   }
@@ -226,8 +231,8 @@ TX_INL bool encode_range(const LatticeTensor& a, int bits, int64_t begin, int64_
     const T* x = read(static_cast<const void*>(a.param), a.number, i, count, scratch);
     for (int j = 0; j < kBlock; ++j) {
       T code = even_value(x[j] / delta);
-      nan += code != code ? 1 : 0;
-      code = code == code ? code : T{0};
+      nan += __builtin_isnan(code) ? 1 : 0;
+      code = __builtin_isnan(code) ? T{0} : code;
       code = code < bottom ? bottom : code;
       q[j] = code > top ? top : code;
     }
