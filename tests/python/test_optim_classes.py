@@ -441,6 +441,25 @@ def test_a_full_gradient_that_is_not_finite_keeps_the_weights() -> None:
     opt.step(p.closure(opt, [0]))
 
 
+def test_a_first_full_gradient_that_is_not_finite() -> None:
+    for name in CENTERED:
+        p = LeastSquares()
+        opt = MAKERS[name]([p.w], seed=1)
+
+        def broken(p: LeastSquares = p, opt: Any = opt) -> torch.Tensor:
+            loss = p.closure(opt, [0])()
+            p.w.grad[0] = math.nan
+            return loss
+
+        with pytest.raises(RuntimeError, match="the full gradient is not finite"):
+            opt.recenter([broken])
+        assert not p.w.any()
+        twin = LeastSquares()
+        other = MAKERS[name]([twin.w], seed=1)
+        p.train(opt, 6), twin.train(other, 6)
+        assert torch.equal(p.w, twin.w)
+
+
 def test_sparse_gradients_are_refused() -> None:
     table = nn.Embedding(5, 2, sparse=True)
     opt = LPSGD(table.parameters(), 0.1, delta=0.1)

@@ -161,7 +161,7 @@ def check_fsdp(rank: int, world: int, group: Any, mesh: DeviceMesh) -> None:
     finals = []
     for make in (
         lambda w, **o: SVRG(w, 0.1, 4, weight_decay=0.01, **o),
-        lambda w, **o: HALP(w, 0.1, 4, mu=1.0, bits=16, seed=3 + rank, weight_decay=0.01, **o),
+        lambda w, **o: HALP(w, 0.1, 4, mu0=1.0, bits=16, seed=3 + rank, weight_decay=0.01, **o),
     ):
         torch.manual_seed(7)
         model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
@@ -181,6 +181,9 @@ def check_fsdp(rank: int, world: int, group: Any, mesh: DeviceMesh) -> None:
             opt.step(closure)
         assert losses[0] > losses[1] > losses[2]
         finals.append([p.full_tensor().detach() for p in model.parameters()])  # type: ignore[attr-defined]
+        for p in model.parameters():  # every rank chose the same spacing
+            if "delta" in opt.state[p]:
+                assert same_everywhere(opt.state[p]["delta"].reshape(1), group)
         state = opt.state_dict()
         opt.load_state_dict(state)
         after = [p.full_tensor().detach() for p in model.parameters()]  # type: ignore[attr-defined]

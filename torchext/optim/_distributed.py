@@ -60,7 +60,9 @@ def shard_number(p: Tensor) -> int | None:
     return number
 
 
-def sum_over_shards(p: Tensor, values: Tensor) -> None:
-    """Adds up, in place, what every rank computed on its shard of ``p``."""
+def over_shards(p: Tensor, values: Tensor, largest: bool = False) -> Tensor:
+    """Adds up (or takes the largest of), in place, what every rank computed on its shard of ``p``."""
     for d in _shard_dims(p):
-        dist.all_reduce(values, group=p.device_mesh.get_group(d))  # type: ignore[attr-defined]
+        op = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
+        dist.all_reduce(values, op, group=p.device_mesh.get_group(d))  # type: ignore[attr-defined]
+    return values

@@ -24,6 +24,7 @@ class BitCentered(CenterOptimizer):
     def _start(self, m: Member) -> None:
         super()._start(m)
         self._new_codes(m)
+        m.state["delta"] = m.state["center"].new_zeros(())  # until the gradient is known
 
     def _new_codes(self, m: Member) -> None:
         m.state["bits"] = m.group["bits"]

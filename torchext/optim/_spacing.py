@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchext.optim import _telemetry as telemetry
-from torchext.optim._distributed import is_sharded, sum_over_shards
+from torchext.optim._distributed import over_shards
 from torchext.optim._options import Run
 from torchext.optim._update import Member, own_dtype
 
@@ -20,9 +20,7 @@ def square_norms(members: list[Member], grads: list[Tensor]) -> list[float]:
         decay = m.group["weight_decay"] * (-1.0 if m.group["maximize"] else 1.0)
         center = [m.state["center"]] if decay and "center" in m.state else []
         total = torch.ops.torchext._foreach_square_sums([g], center, decay)
-        if is_sharded(m.param):
-            sum_over_shards(m.param, total)
-        out.append(total.item())
+        out.append(over_shards(m.param, total).item())
     return out
 
 
@@ -64,14 +62,11 @@ def _pool(members: list[Member]) -> tuple[float, float]:
     clipped = updates = offset = 0.0
     for m in members:
         if "stats" in m.state:
-            s = m.state["stats"].clone()
-            if is_sharded(m.param):
-                peak = s[telemetry.PEAK].clone()
-                sum_over_shards(m.param, s)
-                s[telemetry.PEAK] = peak
-            clipped += s[telemetry.CLIPPED].item()
+            stats = m.state["stats"]
+            clipped += over_shards(m.param, stats[telemetry.CLIPPED].clone()).item()
             updates += m.group["t"] * m.param.numel()
-            offset = max(offset, max(s[telemetry.PEAK].item(), 1.0) * m.state["delta"].item())
+            peak = over_shards(m.param, stats[telemetry.PEAK].clone(), largest=True).item()
+            offset = max(offset, max(peak, 1.0) * m.state["delta"].item())
     return clipped / max(updates, 1.0), offset
 
 

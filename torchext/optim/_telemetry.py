@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from torchext.optim._distributed import local
 from torchext.optim._update import Member
 
 #: Entries of the sums of a tensor, as the step ops fill them.
@@ -20,7 +21,7 @@ def of(m: Member) -> dict[str, float]:
     """One parameter's numbers; rates of no update at all are 0."""
     s = m.state["stats"].tolist()
     steps = m.group["t"]
-    updates = max(steps * m.param.numel(), 1)
+    updates = max(steps * local(m.param).numel(), 1)
     out: dict[str, float] = {"steps": steps, "nonfinite": int(s[SKIPPED])}
     out |= {key: m.state[key] for key in ("grad_norm", "loss", "mu") if key in m.state}
     if "bits" not in m.state:
