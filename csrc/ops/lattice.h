@@ -1,0 +1,240 @@
+// Lists of tensors as the lattice kernels see them, and the statistics of a step.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "kernels/optim/lattice.h"
+#include "kernels/tree_sum.h"
+#include "stable.h"
+
+namespace torchext::ops {
+
+using Tensors = std::vector<Tensor>;
+
+constexpr int64_t kLatticeGrain = 16;  // chunks of 1024 elements per task
+
+inline Number number_of(const char* op, const char* name, const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return Number::f32;
+    case ScalarType::Double: return Number::f64;
+    case ScalarType::BFloat16: return Number::bf16;
+    case ScalarType::Half: return Number::f16;
+    default: break;
+  }
+  fail(op, name, " must be float32, float64, bfloat16 or float16, got ",
+       dtype_name(t.scalar_type()));
+}
+
+inline CodeStore store_of(const char* op, const Tensor& z) {
+  switch (z.scalar_type()) {
+    case ScalarType::Byte: return CodeStore::int4;
+    case ScalarType::Char: return CodeStore::int8;
+    case ScalarType::Short: return CodeStore::int16;
+    case ScalarType::Float: return CodeStore::f32;
+    case ScalarType::Double: return CodeStore::f64;
+    default: break;
+  }
+  fail(op, "z must be uint8 (two codes a byte), int8, int16 or float, got ",
+       dtype_name(z.scalar_type()));
+}
+
+/// Largest bits whose codes a store holds.
+inline int store_bits(CodeStore store) {
+  switch (store) {
+    case CodeStore::int4: return 4;
+    case CodeStore::int8: return 8;
+    case CodeStore::int16: return 16;
+    default: return 24;
+  }
+}
+
+/// A list of tensors as the kernels see them, and the copies that strides make necessary.
+class Lattice {
+ public:
+  Lattice(const char* op, const Tensors& params, const Tensors& z) : op_(op), params_(params) {
+    check_count("z", z, false);
+    tensors_.resize(params.size());
+    for (size_t i = 0; i < params.size(); ++i) {
+      LatticeTensor& a = tensors_[i];
+      a.n = params[i].numel();
+      a.number = number_of(op, "params", params[i]);
+      TX_CHECK(a.number == tensors_[0].number, op, "params must have one dtype, got ",
+               dtype_name(params[0].scalar_type()), " and ", dtype_name(params[i].scalar_type()));
+      a.store = store_of(op, z[i]);
+      check_contiguous(op, "z", z[i]);
+      const int64_t want = a.store == CodeStore::int4 ? code_bytes(a.n, a.store) : a.n;
+      TX_CHECK(z[i].numel() == want, op, "z must have ", want, " elements for ", a.n,
+               " weights, got ", z[i].numel());
+      a.q = z[i].mutable_data_ptr();
+      a.delta = 1.0;
+      dense_.push_back(write_param(params[i]));
+      a.param = dense_.back().mutable_data_ptr();
+    }
+  }
+
+  /// The arithmetic: double for double weights, else float.
+  ScalarType own() const {
+    return !tensors_.empty() && tensors_[0].number == Number::f64 ? ScalarType::Double
+                                                                  : ScalarType::Float;
+  }
+
+  void set_center(const Tensors& list, bool optional) {
+    each("center", list, optional, [&](LatticeTensor& a, const Tensor& t) {
+      check_same(a, "center", t, own());
+      a.center = t.mutable_data_ptr();
+    });
+  }
+  void set_delta(const Tensors& list, bool optional) {
+    each("delta", list, optional, [&](LatticeTensor& a, const Tensor& t) {
+      check_dtype(op_, "delta", t, own());
+      TX_CHECK(t.numel() == 1, op_, "delta must have one element a tensor, got ", t.numel());
+      a.delta = own() == ScalarType::Double ? *t.const_data_ptr<double>()
+                                            : static_cast<double>(*t.const_data_ptr<float>());
+    });
+  }
+  void set_momentum(const Tensors& list) {
+    each("buf", list, true, [&](LatticeTensor& a, const Tensor& t) {
+      check_same(a, "buf", t, own());
+      a.momentum = t.mutable_data_ptr();
+    });
+  }
+  void set_gradients(const Tensors& grad, const Tensors& grad_center, const Tensors& full_grad) {
+    each("grad", grad, false,
+         [&](LatticeTensor& a, const Tensor& t) { a.grad = gradient(a, "grad", t); });
+    each("grad_center", grad_center, true,
+         [&](LatticeTensor& a, const Tensor& t) { a.grad_center = gradient(a, "grad_center", t); });
+    each("full_grad", full_grad, true, [&](LatticeTensor& a, const Tensor& t) {
+      a.full_number = number_of(op_, "full_grad", t);
+      check_same(a, "full_grad", t, t.scalar_type());
+      a.full_grad = t.const_data_ptr();
+    });
+    TX_CHECK(grad_center.empty() || !full_grad.empty(), op_,
+             "full_grad must be given with grad_center, got an empty list");
+  }
+  void set_streams(const std::vector<int64_t>& streams) {
+    TX_CHECK(streams.size() == params_.size(), op_, "streams must have ", params_.size(),
+             " entries, got ", streams.size());
+    for (size_t i = 0; i < streams.size(); ++i) tensors_[i].stream = to_stream(op_, streams[i]);
+  }
+  int check_bits(int64_t bits) const {
+    for (const LatticeTensor& a : tensors_) check_range(op_, "bits", bits, 2, store_bits(a.store));
+    return static_cast<int>(check_range(op_, "bits", bits, 2, 24));
+  }
+  void check_real() const {
+    const CodeStore want = own() == ScalarType::Double ? CodeStore::f64 : CodeStore::f32;
+    for (const LatticeTensor& a : tensors_)
+      TX_CHECK(a.store == want, op_, "z must be ", dtype_name(own()), ", got another dtype");
+  }
+
+  /// Runs body(tensor index, tensor, begin, end) over all tensors in chunks of 1024 elements.
+  template <class Body>
+  void run(const Body& body) {
+    for (const LatticeTensor& a : tensors_) first_chunk_.push_back(first_chunk_.back() + chunks(a));
+    parallel_for(first_chunk_.back(), kLatticeGrain, [&](int64_t begin, int64_t end) {
+      auto next = std::upper_bound(first_chunk_.begin(), first_chunk_.end(), begin);
+      while (begin < end) {
+        const auto i = static_cast<size_t>(next - first_chunk_.begin()) - 1;
+        const int64_t stop = std::min(end, *next), first = first_chunk_[i];
+        const LatticeTensor& a = tensors_[i];
+        if (stop > begin)
+          body(i, a, (begin - first) * kLatticeChunk,
+               std::min(a.n, (stop - first) * kLatticeChunk));
+        begin = stop;
+        ++next;
+      }
+    });
+    for (size_t i = 0; i < params_.size(); ++i) {
+      if (params_[i].is_contiguous()) continue;
+      Tensor to = params_[i];
+      torch::stable::copy_(to, dense_[i]);
+    }
+  }
+
+  static int64_t chunks(const LatticeTensor& a) {
+    return (a.n + kLatticeChunk - 1) / kLatticeChunk;
+  }
+  std::vector<LatticeTensor>& tensors() { return tensors_; }
+
+ private:
+  void check_count(const char* name, const Tensors& list, bool optional) const {
+    TX_CHECK(list.size() == params_.size() || (optional && list.empty()), op_, name, " must have ",
+             params_.size(), optional ? " tensors or none, got " : " tensors, got ", list.size());
+  }
+
+  template <class Set>
+  void each(const char* name, const Tensors& list, bool optional, const Set& set) {
+    check_count(name, list, optional);
+    for (size_t i = 0; i < list.size(); ++i) set(tensors_[i], list[i]);
+  }
+
+  void check_same(const LatticeTensor& a, const char* name, const Tensor& t, ScalarType type) {
+    check_dtype(op_, name, t, type);
+    check_contiguous(op_, name, t);
+    TX_CHECK(t.numel() == a.n, op_, name, " must have ", a.n, " elements, got ", t.numel());
+  }
+
+  /// Gradients come from autograd: any strides, the dtype of the weights.
+  const void* gradient(const LatticeTensor& a, const char* name, const Tensor& t) {
+    check_dtype(op_, name, t, params_[0].scalar_type());
+    TX_CHECK(t.numel() == a.n, op_, name, " must have ", a.n, " elements, got ", t.numel());
+    kept_.push_back(torch::stable::contiguous(t));
+    return kept_.back().const_data_ptr();
+  }
+
+  Tensor write_param(const Tensor& p) const {
+    if (p.is_contiguous()) return p;
+    for (int64_t d = 0; d < p.dim(); ++d)
+      TX_CHECK(p.size(d) <= 1 || p.stride(d) != 0, op_,
+               "params must not overlap in memory, got an expanded tensor");
+    return torch::stable::contiguous(p);
+  }
+
+  const char* op_;
+  const Tensors& params_;
+  std::vector<LatticeTensor> tensors_;
+  Tensors dense_, kept_;
+  std::vector<int64_t> first_chunk_ = {0};
+};
+
+/// Adds the sums of the chunks to stats, one row of six float64 per tensor.
+class Statistics {
+ public:
+  Statistics(const char* op, const Tensors& stats, const std::vector<LatticeTensor>& tensors)
+      : stats_(stats), tensors_(tensors) {
+    TX_CHECK(stats.empty() || stats.size() == tensors.size(), op, "stats must have ",
+             tensors.size(), " tensors or none, got ", stats.size());
+    for (size_t i = 0; i < stats.size(); ++i) {
+      check_dtype(op, "stats", stats[i], ScalarType::Double);
+      check_shape(op, "stats", stats[i], {kLatticeSums});
+      check_contiguous(op, "stats", stats[i]);
+      const auto size = static_cast<size_t>(Lattice::chunks(tensors[i]) * kLatticeSums);
+      sums_.push_back(std::make_unique<double[]>(size));
+    }
+  }
+  double* of(size_t i) const { return sums_.empty() ? nullptr : sums_[i].get(); }
+
+  void add() {
+    for (size_t i = 0; i < sums_.size(); ++i) {
+      const int64_t chunks = Lattice::chunks(tensors_[i]);
+      if (chunks == 0) continue;
+      const double* sums = sums_[i].get();
+      auto* to = static_cast<double*>(stats_[i].mutable_data_ptr());
+      for (int s = 0; s < kLatticeSums; ++s) {
+        if (s == 4) continue;
+        to[s] += tree_sum(chunks, [&](int64_t c) { return sums[c * kLatticeSums + s]; });
+      }
+      to[4] = 0.0;
+      for (int64_t c = 0; c < chunks; ++c) to[4] = std::max(to[4], sums[c * kLatticeSums + 4]);
+    }
+  }
+
+ private:
+  const Tensors& stats_;
+  const std::vector<LatticeTensor>& tensors_;
+  std::vector<std::unique_ptr<double[]>> sums_;
+};
+
+}  // namespace torchext::ops
