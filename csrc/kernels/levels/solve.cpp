@@ -286,6 +286,14 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
   }
+  if constexpr (std::is_same_v<T, double>) {
+    // Sorted already: the values stay where they are.
+    if (binned && weight == nullptr && n > kSorted && std::is_sorted(x, x + n) &&
+        exponent_of(std::max(std::fabs(x[0]), std::fabs(x[n - 1]))) == 0) {
+      const RunBins bins(x, n);
+      return by_method(&solver, method, objective, levels, bins.axis, &bins);
+    }
+  }
   s->x.resize(n);
   double* values = s->x.data();
   double* w = nullptr;
