@@ -16,7 +16,6 @@ struct Work {
   int64_t entries = 0;  // interval bounds evaluated; a double-double one counts 4
   int64_t rounds = 0;
   int64_t blocks = 0;  // most blocks held at a time, all layers together
-  int64_t opened = 0;  // values taken out of bins
   bool fell_back = false;
 };
 
@@ -43,7 +42,6 @@ class CoarseToFine {
   const std::vector<uint32_t>& incumbent() const { return best_; }
   double upper() const { return upper_; }
   double lower() const { return lower_; }
-  bool precise() const { return scratch_.precise; }
 
   const std::vector<BlockLayer>& layers() const { return layers_; }
   Work work;
