@@ -57,12 +57,12 @@ def encoder_runs(x: torch.Tensor, sample: torch.Tensor) -> dict[str, Callable[[]
     runs: dict[str, Callable[[], Any]] = {
         "copy": lambda: target.copy_(x),
         "statistics": lambda: enc.update_stats(x, enc.new_stats(cols)),
-        "lloyd 4 bits": lambda: lev.lloyd_levels(x, mean, scale, bounds, 4, rows=sample),
+        "lloyd 4 bits": lambda: lev.column_levels(x, mean, scale, bounds, 16, rows=sample),
     }
     for mode, bits in CASES:
         if mode == "nearest":
             book = lev.codebook(
-                bits, mode, levels=lev.lloyd_levels(x, mean, scale, bounds, bits, rows=sample)
+                bits, mode, levels=lev.column_levels(x, mean, scale, bounds, 2**bits, rows=sample)
             )
         else:
             book = lev.codebook(bits, mode, lo=bounds[:, 0], hi=bounds[:, 1])

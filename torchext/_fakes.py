@@ -94,7 +94,7 @@ def _(
     return None
 
 
-@library.register_fake("torchext::_lloyd_levels")
+@library.register_fake("torchext::_column_levels")
 def _(
     x: Tensor,
     rows: Tensor | None,
@@ -102,6 +102,7 @@ def _(
     scale: Tensor,
     bounds: Tensor,
     levels: int,
+    kind: str,
     iterations: int,
 ) -> Tensor:
     return x.new_empty((x.shape[1], levels), dtype=torch.float32)

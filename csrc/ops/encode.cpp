@@ -7,10 +7,10 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/column_levels.h"
 #include "kernels/column_stats.h"
 #include "kernels/encode_plan.h"
 #include "kernels/layout.h"
-#include "kernels/lloyd.h"
 #include "kernels/scale_rows.h"
 #include "matrix.h"
 
@@ -72,15 +72,21 @@ const int64_t* read_rows(const char* op, const Tensor& rows, int64_t limit) {
   return index;
 }
 
-Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
-                    const Tensor& scale, const Tensor& bounds, int64_t levels, int64_t iterations) {
-  constexpr const char* op = "_lloyd_levels";
+Tensor column_levels(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
+                     const Tensor& scale, const Tensor& bounds, int64_t levels, std::string kind,
+                     int64_t iterations) {
+  constexpr const char* op = "_column_levels";
   const Matrix m = read_matrix(op, x);
   const double* mu = read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols});
   const double* s = read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols});
   const float* ends = read_array<float>(op, "bounds", bounds, ScalarType::Float, {m.cols, 2});
   check_range(op, "levels", levels, 2, 256);
   check_range(op, "iterations", iterations, 0, 1 << 20);
+  TX_CHECK(kind == "lloyd" || kind == "nearest" || kind == "stochastic", op,
+           "kind must be lloyd, nearest or stochastic, got ", kind);
+  const auto form = kind == "lloyd"     ? cpu::ColumnLevels::lloyd
+                    : kind == "nearest" ? cpu::ColumnLevels::nearest
+                                        : cpu::ColumnLevels::stochastic;
   cpu::Sample sample{m.data, m.f64, m.row_stride, nullptr, m.rows};
   if (rows.has_value()) {
     sample.rows = rows->numel();
@@ -89,13 +95,13 @@ Tensor lloyd_levels(const Tensor& x, const std::optional<Tensor>& rows, const Te
   check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
   Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
   float* table = out.mutable_data_ptr<float>();
-  const int64_t strips = (m.cols + cpu::kLloydColumns - 1) / cpu::kLloydColumns;
+  const int64_t strips = (m.cols + cpu::kLevelColumns - 1) / cpu::kLevelColumns;
   parallel_for(strips, 1, [&](int64_t b, int64_t e) {
-    cpu::LloydScratch scratch;
+    cpu::LevelScratch scratch;
     for (int64_t k = b; k < e; ++k) {
-      const int64_t col = k * cpu::kLloydColumns;
-      cpu::lloyd_columns(sample, col, std::min(cpu::kLloydColumns, m.cols - col), mu, s, ends,
-                         levels, static_cast<int>(iterations), &scratch, table);
+      const int64_t col = k * cpu::kLevelColumns;
+      cpu::column_levels(sample, col, std::min(cpu::kLevelColumns, m.cols - col), mu, s, ends,
+                         levels, form, static_cast<int>(iterations), &scratch, table);
     }
   });
   return out;
@@ -308,7 +314,7 @@ void permute_tiles(const Tensor& packed, const Tensor& order, int64_t cols, int6
 STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
   m.impl("_column_stats", TORCH_BOX(&torchext::ops::column_stats));
   m.impl("_encode", TORCH_BOX(&torchext::ops::encode));
-  m.impl("_lloyd_levels", TORCH_BOX(&torchext::ops::lloyd_levels));
+  m.impl("_column_levels", TORCH_BOX(&torchext::ops::column_levels));
   m.impl("_pack_codes", TORCH_BOX(&torchext::ops::pack_codes));
   m.impl("_permute_tiles", TORCH_BOX(&torchext::ops::permute_tiles));
   m.impl("_scale_rows", TORCH_BOX(&torchext::ops::scale_rows));

@@ -35,9 +35,9 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(
       "_foreach_square_sums(Tensor[] x, Tensor[] center, float weight_decay) -> Tensor");  // norms
   m.def(
-      "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "
-      "int iterations)"
-      " -> Tensor");  // centroid levels per column
+      "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
+      "levels, "
+      "str kind, int iterations) -> Tensor");  // lloyd, nearest or stochastic levels per column
   m.def(
       "_loss_terms(Tensor z, Tensor y, Tensor? weight, Tensor? moved, Tensor? score, Tensor? "
       "length, str loss, Tensor(a!)? slopes) -> Tensor");  // slopes and sums of a line search

@@ -5,11 +5,11 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/column_levels.h"
 #include "kernels/column_stats.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/encode_plan.h"
 #include "kernels/layout.h"
-#include "kernels/lloyd.h"
 
 namespace torchext::cpu {
 namespace {
@@ -210,10 +210,10 @@ TEST_F(Encode, LloydOfTwoClusters) {
   const float bounds[] = {-0.5f, 0.759f};
   for (const Isa isa : isas()) {
     ASSERT_TRUE(force_isa(isa));
-    LloydScratch scratch;
+    LevelScratch scratch;
     float level[2];
-    lloyd_columns(Sample{x.data(), false, 1, nullptr, 1000}, 0, 1, &zero, &one, bounds, 2, 60,
-                  &scratch, level);
+    column_levels(Sample{x.data(), false, 1, nullptr, 1000}, 0, 1, &zero, &one, bounds, 2,
+                  ColumnLevels::lloyd, 60, &scratch, level);
     EXPECT_NEAR(level[0], -0.496f, 1e-6f);
     EXPECT_NEAR(level[1], 0.755f, 1e-6f);
   }

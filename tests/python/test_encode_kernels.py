@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import torchext
 from torchext import _testing
 from torchext.data import _encode as enc
 from torchext.data import _levels as lev
@@ -161,7 +162,7 @@ def encode_case(mode, bits, outputs, loss, kind, rows, cols, **over):  # type: i
         book = lev.codebook(bits, mode, lo=bounds[:, 0], hi=bounds[:, 1])
     else:
         count = lev.level_count(bits, mode)
-        levels = lev.lloyd_levels(x, mean, scale, bounds, 4)[:, :: max(1, 16 // count)][:, :count]
+        levels = lev.column_levels(x, mean, scale, bounds, 16)[:, :: max(1, 16 // count)][:, :count]
         if levels.shape[1] < count:
             levels = torch.cat([levels, levels[:, -1:].expand(cols, count - levels.shape[1])], 1)
         levels = torch.cummax(levels, 1).values.contiguous()
@@ -549,7 +550,7 @@ def test_lloyd_levels_are_centroids(name: str, bits: int) -> None:
     results = []
     for isa in ISAS:
         with _testing.isa(isa):
-            results.append(lev.lloyd_levels(x, mean, scale, bounds, bits))
+            results.append(lev.column_levels(x, mean, scale, bounds, 2**bits))
     assert all(torch.equal(results[0], r) for r in results)
     a = ((x.double() - mean) / scale).float().double().numpy()
     levels = results[0].double().numpy()
@@ -569,6 +570,42 @@ def test_lloyd_levels_are_centroids(name: str, bits: int) -> None:
         np.testing.assert_allclose(levels[j], [c.mean() for c in cells], atol=0.1 * np.sqrt(best))
 
 
+def draw_variance(a: np.ndarray, levels: np.ndarray) -> float:
+    at = np.clip(np.searchsorted(levels, a, side="right") - 1, 0, len(levels) - 2)
+    return float(np.mean((levels[at + 1] - a) * (a - levels[at])))
+
+
+@pytest.mark.parametrize("name", ["uniform", "gauss", "lognormal", "cauchy"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("kind", ["nearest", "stochastic"])
+def test_optimal_levels_of_columns(name: str, bits: int, kind: str) -> None:
+    """Within 1 % of the optimum over all values, and for nearest rounding no worse than Lloyd's."""
+    rng = np.random.default_rng(6)
+    draw = {"uniform": rng.uniform, "gauss": rng.normal, "cauchy": rng.standard_cauchy}.get(name)
+    x = np.exp(rng.normal(size=(5000, 2))) if draw is None else draw(size=(5000, 2))
+    x = torch.from_numpy(x.astype(np.float32))
+    state = enc.new_stats(2)
+    enc.update_stats(x, state)
+    mean, scale, bounds = enc.finish_stats(state)
+    results = []
+    for isa in ISAS:
+        with _testing.isa(isa):
+            results.append(lev.column_levels(x, mean, scale, bounds, 2**bits, kind=kind))
+    assert all(torch.equal(results[0], r) for r in results)
+    a = ((x.double() - mean) / scale).float()
+    found = torchext.optimal_levels(a, 2**bits, objective=kind, dim=1)
+    error = lloyd_error if kind == "nearest" else draw_variance
+    plain = lev.column_levels(x, mean, scale, bounds, 2**bits).double().numpy()
+    for j in range(2):
+        v, levels = a[:, j].double().numpy(), results[0][j].double().numpy()
+        best = error(v, found.levels[j].double().numpy())
+        assert error(v, levels) <= 1.01 * best + 1e-15
+        if kind == "nearest":
+            assert error(v, levels) <= lloyd_error(v, plain[j]) * (1 + 1e-4)
+        else:
+            assert levels[0] <= v.min() and levels[-1] >= v.max()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_lloyd_levels_of_many_columns(dtype: torch.dtype) -> None:
     """Several strips, the last one short, on listed rows: the same bits on every instruction set."""
@@ -580,7 +617,7 @@ def test_lloyd_levels_of_many_columns(dtype: torch.dtype) -> None:
     found = []
     for isa in ISAS:
         with _testing.isa(isa):
-            found.append(lev.lloyd_levels(x, *enc.finish_stats(state), 4, rows=rows))
+            found.append(lev.column_levels(x, *enc.finish_stats(state), 16, rows=rows))
     assert all(torch.equal(found[0], f) for f in found)
     assert bool((found[0][:, 1:] > found[0][:, :-1]).all())
 
@@ -593,7 +630,7 @@ def test_lloyd_few_values() -> None:
     state = enc.new_stats(3)
     enc.update_stats(x, state)
     mean, scale, bounds = enc.finish_stats(state)
-    levels = lev.lloyd_levels(x, mean, scale, bounds, 3)
+    levels = lev.column_levels(x, mean, scale, bounds, 8)
     a = ((x - mean) / scale).float()
     for j in range(3):
         distinct = torch.unique(a[:, j])
@@ -604,8 +641,8 @@ def test_lloyd_few_values() -> None:
         )
     rows = torch.arange(0, 500, 7)
     assert torch.equal(
-        lev.lloyd_levels(x, mean, scale, bounds, 3, rows=rows),
-        lev.lloyd_levels(x[rows], mean, scale, bounds, 3),
+        lev.column_levels(x, mean, scale, bounds, 8, rows=rows),
+        lev.column_levels(x[rows], mean, scale, bounds, 8),
     )
 
 

@@ -154,7 +154,7 @@ def test_11_step_ceiling(b, batch):
 
 
 def test_13_fewer_bits_cost_accuracy_on_uniform_levels():
-    """Only that the machinery orders them; the gain of optimal levels comes with their solver."""
+    """Only that training orders them; test_store_acceptance.py has the gain of optimal levels."""
     X, y = linear_data.lognormal()
     excess = []
     for bits in (5, 6, 7, 8):  # 3 to 6 bits and two draw bits

@@ -108,8 +108,9 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--levels",
-        choices=("auto", "lloyd", "uniform"),
-        help="levels per column; auto (default) is lloyd for nearest, uniform for stochastic samplings",
+        choices=("auto", "optimal", "lloyd", "uniform"),
+        help="levels per column; auto (default) is lloyd for nearest, uniform for stochastic samplings; "
+        "optimal has the least squared error (nearest) or variance (stochastic)",
     )
     group.add_argument(
         "--anchor",

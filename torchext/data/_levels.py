@@ -162,35 +162,46 @@ def codebook(
     )
 
 
-def lloyd_levels(
+def column_levels(
     x: Tensor,
     mean: Tensor,
     scale: Tensor,
     bounds: Tensor,
-    bits: int,
+    count: int,
     *,
+    kind: str = "lloyd",
     rows: Tensor | None = None,
     iterations: int = 60,
 ) -> Tensor:
-    r"""Lloyd-Max levels of the scaled columns of a sample: nearest rounding to them has the least error.
+    r"""Levels of the scaled columns of a sample, computed on a histogram with exact bin means.
 
-    .. math:: \min_{L_1 \le .. \le L_N} \sum_k \min_i (a_k - L_i)^2, \qquad N = 2^{bits}
+    ``"lloyd"`` and ``"nearest"``: nearest rounding to them has the least squared error,
 
-    Iterations start from quantiles and from the density that is optimal for many levels, on a histogram
-    with exact bin means; the better end result counts. Every level is the mean of its cell.
+    .. math:: \min_{L_1 \le .. \le L_N} \sum_k \min_i (a_k - L_i)^2;
+
+    every level is the mean of its cell. Lloyd iterations start from quantiles and from the density that is
+    optimal for many levels; ``"nearest"`` starts them from the exact optimum over the bins as well, and the
+    best end result counts. ``"stochastic"``: unbiased rounding to them varies least,
+
+    .. math:: \min_{L_1 \le .. \le L_N} \sum_k (b_k - a_k)(a_k - l_k),
+
+    with the levels :math:`l_k \le a_k \le b_k` around a value; exact over the bins, and the first and the
+    last level are the least and the greatest value.
 
     Args:
         x: float32 or float64 [K, n], the source or a sample of it.
         mean, scale: float64 [n].
         bounds: float32 [n, 2], least and greatest scaled value of all rows (:func:`scaled_bounds`).
-        bits: 1..8.
+        count: levels, 2..256.
         rows: int64 indices of the sample's rows in ``x`` (ascending reads fastest); default all rows.
             At least 2^16 rows, or all, are recommended; the limit is 2^23.
-        iterations: upper limit.
+        iterations: upper limit of the iterations.
 
     Returns:
-        float32 [n, 2^bits], ascending, padded with the last level where a column has fewer values.
+        float32 [n, count], ascending, padded with the last level where a column has fewer values.
 
     Determinism: class A, independent of the instruction set and the number of threads.
     """
-    return torch.ops.torchext._lloyd_levels(x, rows, mean, scale, bounds, 2**bits, iterations)  # type: ignore[no-any-return]
+    return torch.ops.torchext._column_levels(  # type: ignore[no-any-return]
+        x, rows, mean, scale, bounds, count, kind, iterations
+    )

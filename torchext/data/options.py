@@ -50,8 +50,9 @@ class Options:
         sampling: ``"nearest"``; ``"stochastic"`` (one draw, biased on its own, kept as a baseline);
             ``"corrected"`` (one draw whose known noise training subtracts); ``"double"`` (two draws,
             2 of the bits); ``"auto"``: nearest or corrected, whichever is better on a pilot.
-        levels: ``"lloyd"``, ``"uniform"``, an array [n, levels] of ascending scaled values, or ``"auto"``
-            (``"optimal"`` is a synonym): Lloyd for nearest, uniform otherwise.
+        levels: ``"optimal"``: of least squared error for nearest, of least variance for stochastic
+            rounding; ``"lloyd"``, ``"uniform"``, an array [n, levels] of ascending scaled values, or
+            ``"auto"``: Lloyd for nearest, uniform otherwise.
         anchor: ``"pilot"``: exact gradient at the fit x0 of a few thousand random rows; ``"none"``.
         loss: ``"squared_error"`` or ``"log_loss"``: what x0 minimises.
         copies: independent draws of all codes.
@@ -65,7 +66,7 @@ class Options:
             the model, not the codes: an option of the estimators.)
         progress: None, bool or ``report(stage, done, total)``.
         folder: where temporary files go; default: beside ``path``, or the system's folder.
-        level_rows: random rows from which Lloyd levels are computed, at most 65,536; None: 32,768 up to
+        level_rows: random rows from which levels are computed, at most 65,536; None: 32,768 up to
             5 bits, else 65,536.
     """
 

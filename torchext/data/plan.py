@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchext.data import auto, pilot
 from torchext.data._encode import finish_stats, new_stats, scaled_bounds, update_stats
-from torchext.data._levels import Codebook, codebook, level_count
+from torchext.data._levels import Codebook, codebook, column_levels, level_count
 from torchext.data.errors import DataError
 from torchext.data.options import Options
 from torchext.data.order import Sample
@@ -19,8 +19,6 @@ from torchext.data.progress import Progress
 from torchext.data.sources import Source
 from torchext.data.spill import scratch
 from torchext.data.targets import Targets
-
-LLOYD_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,17 @@ class Books:
 
     def __init__(self, source: Source, columns: Columns, options: Options, key: Tensor) -> None:
         self.source, self.columns, self.options, self.key = source, columns, options, key
-        self._lloyd: dict[int, Tensor] = {}
+        self._found: dict[tuple[str, int], Tensor] = {}
 
     def kind(self, sampling: str) -> str:
-        """``"lloyd"``, ``"uniform"`` or ``"custom"``."""
+        """``"optimal"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``."""
         levels = self.options.levels
         if not isinstance(levels, str):
             return "custom"
-        if levels in ("auto", "optimal"):
-            return "lloyd" if sampling == "nearest" and self.options.bits <= 8 else "uniform"
+        if self.options.bits > 8:
+            return "uniform"
+        if levels == "auto":
+            return "lloyd" if sampling == "nearest" else "uniform"
         return levels
 
     def get(self, sampling: str) -> Codebook:
@@ -126,9 +126,11 @@ class Books:
                     f"{sampling!r}, got {tuple(levels.shape)}"
                 )
             return codebook(bits, sampling, levels=levels)
-        if count not in self._lloyd:
-            self._lloyd[count] = self._lloyd_levels(count)
-        levels = self._lloyd[count]
+        if kind == "optimal":
+            kind = "nearest" if sampling == "nearest" else "stochastic"
+        if (kind, count) not in self._found:
+            self._found[kind, count] = self._levels(kind, count)
+        levels = self._found[kind, count]
         if sampling != "nearest":  # the ends must hold all values between them, or draws are biased
             levels = levels.clone()
             levels[:, 0] = torch.minimum(levels[:, 0], bounds[:, 0])
@@ -137,22 +139,19 @@ class Books:
             )
         return codebook(bits, sampling, levels=levels)
 
-    def _lloyd_levels(self, count: int) -> Tensor:
+    def _levels(self, kind: str, count: int) -> Tensor:
         sample = Sample(self.key, self.source.rows, self.options.levels_from)
         x, rows = self.source.whole(), None if sample.everything else sample.indices()
         if x is None:
-            kind = torch.float32 if self.source.dtype == np.float32 else torch.float64
-            x = scratch((sample.count, self.source.cols), kind, self.options.spill_folder())
+            dtype = torch.float32 if self.source.dtype == np.float32 else torch.float64
+            x = scratch((sample.count, self.source.cols), dtype, self.options.spill_folder())
             at = 0
             for index in sample.blocks(1024):
                 x[at : at + len(index)] = self.source.take(index)
                 at += len(index)
             rows = None
         c = self.columns
-        found: Tensor = torch.ops.torchext._lloyd_levels(
-            x, rows, c.mean, c.scale, c.bounds, count, LLOYD_STEPS
-        )
-        return found
+        return column_levels(x, c.mean, c.scale, c.bounds, count, kind=kind, rows=rows)
 
     def limits(self, sampling: str, book: Codebook) -> Tensor:
         """float32 [n, 2]: values outside count as clipped."""

@@ -59,12 +59,16 @@ class Stream:
             )
         book = None
         if bits != 32:
-            lloyd = bits <= 8 and sampling == "nearest" and estimator.levels in ("auto", "lloyd")
-            levels = _levels.lloyd_levels(X, mean, scale, bounds, bits) if lloyd else None
-            if levels is None:
+            kind = estimator.levels if bits <= 8 else "uniform"
+            if not isinstance(kind, str):
+                found = torch.as_tensor(np.asarray(kind), dtype=torch.float32)
+                book = _levels.codebook(bits, sampling, levels=found)
+            elif kind == "uniform" or (kind == "auto" and sampling != "nearest"):
                 book = _levels.codebook(bits, sampling, lo=bounds[:, 0], hi=bounds[:, 1])
             else:
-                book = _levels.codebook(bits, sampling, levels=levels)
+                kind = sampling if kind == "optimal" else "lloyd"
+                found = _levels.column_levels(X, mean, scale, bounds, 2**bits, kind=kind)
+                book = _levels.codebook(bits, sampling, levels=found)
         unit = torch.ones_like(mean)
         if estimator.scale == "none":
             unit = scale.clone()

@@ -1,7 +1,7 @@
+#include "kernels/column_levels.h"
 #include "kernels/column_stats.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/encode.h"
-#include "kernels/lloyd.h"
 
 namespace torchext::cpu {
 

@@ -5,7 +5,7 @@
 // for all columns first, transposed, and then counted column by column.
 #include <immintrin.h>
 
-#include "kernels/lloyd.h"
+#include "kernels/column_levels.h"
 #include "tile_avx2.h"
 
 namespace torchext::cpu {

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/lloyd.h"
+#include "kernels/column_levels.h"
 
 namespace torchext::cpu {
 

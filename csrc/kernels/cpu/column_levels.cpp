@@ -1,4 +1,4 @@
-#include "kernels/lloyd.h"
+#include "kernels/column_levels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -66,7 +66,7 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
 }
 
 /// The populated bins of one column in ascending order, with prefix sums from index 0.
-int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LloydScratch* s) {
+int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LevelScratch* s) {
   for (auto* values : {&s->value, &s->count, &s->sum, &s->square}) values->resize(map.bins + 1);
   double count = 0, sum = 0, square = 0;
   s->count[0] = s->sum[0] = s->square[0] = 0;
@@ -91,7 +91,7 @@ int64_t collect(const HistogramMap& map, int64_t j, const uint64_t* bins, LloydS
 }
 
 /// Squared error of bins [b, e) about their mean.
-double spread_of(const LloydScratch& s, int64_t b, int64_t e) {
+double spread_of(const LevelScratch& s, int64_t b, int64_t e) {
   const double n = s.count[e] - s.count[b], t = s.sum[e] - s.sum[b];
   return n > 0 ? std::max(0.0, s.square[e] - s.square[b] - t * t / n) : 0.0;
 }
@@ -99,7 +99,7 @@ double spread_of(const LloydScratch& s, int64_t b, int64_t e) {
 /// Lloyd iterations over cells given by their first bins cut[0] = 0 < cut[1] < .. < cut[levels] =
 /// bins; returns the squared error. Cells are never empty: a cut always leaves its neighbours a
 /// bin.
-double iterate(const LloydScratch& s, int64_t levels, int iterations, int64_t* cut) {
+double iterate(const LevelScratch& s, int64_t levels, int iterations, int64_t* cut) {
   const auto centroid = [&](int64_t c) {
     return (s.sum[cut[c + 1]] - s.sum[cut[c]]) / (s.count[cut[c + 1]] - s.count[cut[c]]);
   };
@@ -130,7 +130,7 @@ double iterate(const LloydScratch& s, int64_t levels, int iterations, int64_t* c
 
 /// Cuts at equal steps of the cumulative weight of runs of bins; weight(count, width) of a run.
 template <class Weight>
-void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int64_t* cut) {
+void start_cuts(const LevelScratch& s, int64_t levels, const Weight& weight, int64_t* cut) {
   const auto bins = static_cast<int64_t>(s.value.size());
   const int64_t run = std::max<int64_t>(1, bins / 256);
   const auto width = [&](int64_t b, int64_t e) {
@@ -161,13 +161,43 @@ void start_cuts(const LloydScratch& s, int64_t levels, const Weight& weight, int
     cut[k] = std::min(std::max(cut[k], cut[k - 1] + 1), bins - (levels - k));
 }
 
+/// Solves exactly for the bin means; with `ends`, from a value just there to another.
+std::vector<double> solve_bins(LevelScratch* s, int64_t levels, levels::Objective objective,
+                               const float* ends) {
+  const size_t bins = s->value.size();
+  s->node = s->value;
+  s->weight.resize(bins);
+  for (size_t b = 0; b < bins; ++b) s->weight[b] = s->count[b + 1] - s->count[b];
+  for (int k = 0; ends != nullptr && k < 2; ++k) {  // the range is that of all rows
+    s->node.push_back(ends[k]);
+    s->weight.push_back(1e-6);
+  }
+  return levels::solve(s->node.data(), s->weight.data(), s->node.size(), objective,
+                       levels::Method::exact, levels, &s->solver)
+      .levels;
+}
+
+/// Cells of the bins nearest to each of ascending levels.
+void cut_between(const LevelScratch& s, const std::vector<double>& level, int64_t levels,
+                 int64_t* cut) {
+  const auto bins = static_cast<int64_t>(s.value.size());
+  cut[0] = 0;
+  cut[levels] = bins;
+  for (int64_t c = 1; c < levels; ++c) {
+    const auto here = static_cast<size_t>(std::min<int64_t>(c, level.size() - 1));
+    const double middle = (level[here - 1] + level[here]) / 2;
+    const int64_t at = std::upper_bound(s.value.begin(), s.value.end(), middle) - s.value.begin();
+    cut[c] = std::min(std::max(at, cut[c - 1] + 1), bins - (levels - c));
+  }
+}
+
 }  // namespace
 
-void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean,
-                   const double* scale, const float* bounds, int64_t levels, int iterations,
-                   LloydScratch* s, float* out) {
-  HistogramMap maps[kLloydColumns / kHistogramColumns] = {};
-  for (int64_t k = 0; k < kLloydColumns; ++k) {
+void column_levels(const Sample& sample, int64_t col, int64_t cols, const double* mean,
+                   const double* scale, const float* bounds, int64_t levels, ColumnLevels kind,
+                   int iterations, LevelScratch* s, float* out) {
+  HistogramMap maps[kLevelColumns / kHistogramColumns] = {};
+  for (int64_t k = 0; k < kLevelColumns; ++k) {
     HistogramMap& map = maps[k / kHistogramColumns];
     const int64_t j = k % kHistogramColumns;
     map.bins = static_cast<uint32_t>(levels <= 16 ? kHistogramBins / 2 : kHistogramBins);
@@ -178,7 +208,7 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
                  &map);
   }
   const int64_t bins_of = maps[0].bins;  // of a column
-  s->bins.assign(kLloydColumns * bins_of, 0);
+  s->bins.assign(kLevelColumns * bins_of, 0);
   constexpr int64_t kRows = 512;  // the parts of a strip find the same pages
   for (int64_t row = 0; row < sample.rows; row += kRows) {
     const int64_t end = std::min(row + kRows, sample.rows);
@@ -187,7 +217,7 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
                          maps[k / kHistogramColumns], s->bins.data() + k * bins_of);
     }
   }
-  std::vector<int64_t> cut(2 * (levels + 1));
+  std::vector<int64_t> cut(3 * (levels + 1));
   for (int64_t j = 0; j < cols; ++j) {
     const int64_t bins = collect(maps[j / kHistogramColumns], j % kHistogramColumns,
                                  s->bins.data() + j * bins_of, s);
@@ -199,6 +229,10 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
     };
     if (bins <= levels) {
       for (const double value : s->value) put(value);
+    } else if (kind == ColumnLevels::stochastic) {
+      const float* ends = bounds + 2 * (col + j);
+      for (const double value : solve_bins(s, levels, levels::Objective::stochastic, ends))
+        put(value);
     } else {
       // Quantiles, and the asymptotically optimal density: the cube root of the data's (here its
       // power 5/16, which IEEE square roots give exactly alike everywhere). The better result
@@ -215,6 +249,11 @@ void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double
       const double error_a = iterate(*s, levels, iterations, a),
                    error_b = iterate(*s, levels, iterations, b);
       const int64_t* best = error_b < error_a ? b : a;
+      if (kind == ColumnLevels::nearest) {
+        int64_t* exact = b + levels + 1;
+        cut_between(*s, solve_bins(s, levels, levels::Objective::nearest, nullptr), levels, exact);
+        if (iterate(*s, levels, iterations, exact) < std::min(error_a, error_b)) best = exact;
+      }
       for (int64_t c = 0; c < levels; ++c) {
         put((s->sum[best[c + 1]] - s->sum[best[c]]) / (s->count[best[c + 1]] - s->count[best[c]]));
       }

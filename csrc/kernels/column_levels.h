@@ -1,20 +1,27 @@
-// Lloyd-Max levels per column: the centroids that make nearest rounding unbiased on independent
-// columns.
+// Levels per column: Lloyd-Max centroids, which make nearest rounding unbiased on independent
+// columns, or the levels at which unbiased rounding varies least.
 //
-// A column sample is reduced to a histogram with exact bin means, then Lloyd iterations run on the
-// bins. Bins are cut from the float representation of |a - median| + c, c about a quarter of the
-// central half of the data: they are equally wide near the median and grow in proportion to the
-// distance in the tails, so heavy tails cost bins only logarithmically. Counts and sums are
-// integers: any order gives the same levels.
+// A column sample is reduced to a histogram with exact bin means, then Lloyd iterations or the
+// exact solver run on the bins. Bins are cut from the float representation of |a - median| + c, c
+// about a quarter of the central half of the data: they are equally wide near the median and grow
+// in proportion to the distance in the tails, so heavy tails cost bins only logarithmically. Counts
+// and sums are integers: any order gives the same levels.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "levels/solve.h"
+
 namespace torchext::cpu {
 
+/// lloyd: iterations from quantiles and from the asymptotic density; nearest: from the exact
+/// optimum over the bins as well; stochastic: levels of least variance, from the least to the
+/// greatest value.
+enum class ColumnLevels : int { lloyd = 0, nearest = 1, stochastic = 2 };
+
 constexpr int64_t kHistogramColumns = 16;  // columns of one histogram kernel call
-constexpr int64_t kLloydColumns = 64;  // columns worked on together: they share pages of the source
+constexpr int64_t kLevelColumns = 64;  // columns worked on together: they share pages of the source
 constexpr int64_t kHistogramBins =
     4096;  // room per column; few levels use fewer, which stay in the cache
 constexpr int64_t kHistogramRows = int64_t{1} << 23;  // largest sample: counts must not overflow
@@ -51,18 +58,20 @@ HistogramFn histogram_ref, histogram_avx2;
 
 HistogramFn* histogram_kernel() noexcept;
 
-/// Working memory of lloyd_columns, reused from strip to strip.
-struct LloydScratch {
+/// Working memory of column_levels, reused from strip to strip.
+struct LevelScratch {
   std::vector<uint64_t> bins;
   std::vector<double> value, count, sum, square;
   std::vector<float> pilot;
+  std::vector<double> node, weight;
+  levels::Scratch solver;
 };
 
-/// Levels of columns [col, col + cols), cols <= 32. `bounds` [n, 2] are minimum and maximum of the
-/// scaled values of ALL rows. out[n][levels]: ascending centroids, padded with the last one where a
-/// column has fewer distinct values. Cost: about 1 ns a value and 20 us a column.
-void lloyd_columns(const Sample& sample, int64_t col, int64_t cols, const double* mean,
-                   const double* scale, const float* bounds, int64_t levels, int iterations,
-                   LloydScratch* scratch, float* out);
+/// Levels of columns [col, col + cols), cols <= 64. `bounds` [n, 2] are minimum and maximum of the
+/// scaled values of ALL rows. out[n][levels]: ascending, padded with the last one where a column
+/// has fewer distinct values. Cost of lloyd: about 1 ns a value and 20 us a column.
+void column_levels(const Sample& sample, int64_t col, int64_t cols, const double* mean,
+                   const double* scale, const float* bounds, int64_t levels, ColumnLevels kind,
+                   int iterations, LevelScratch* scratch, float* out);
 
 }  // namespace torchext::cpu
