@@ -79,6 +79,23 @@ def _(
     return None
 
 
+@library.register_fake("torchext::_halp_epoch")
+def _(
+    x: Tensor, phi: Tensor, weight: Tensor | None, loss: str, alpha_g: Tensor, alpha: float, l2: float,
+    dx: float, dz: float, steps: int, refresh: int, noise: str, z: Tensor, z_intercept: Tensor | None,
+    clips: Tensor, gammas: Tensor | None, key: Tensor, stream: int = 0,
+) -> None:  # fmt: skip
+    return None
+
+
+@library.register_fake("torchext::_svrg_epoch")
+def _(
+    x: Tensor, phi: Tensor, weight: Tensor | None, loss: str, alpha_g: Tensor, alpha: float, l2: float,
+    dx: float, unit: float, steps: int, z: Tensor, z_intercept: Tensor | None, key: Tensor, stream: int = 0,
+) -> None:  # fmt: skip
+    return None
+
+
 @library.register_fake("torchext::_column_stats")
 def _(x: Tensor, state: Tensor) -> int:
     return -1  # what finite data gives; a data-dependent result has no meaning without data

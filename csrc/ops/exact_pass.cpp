@@ -4,17 +4,26 @@
 #include "kernels/linear/loss_terms.h"
 #include "matrix.h"
 #include "ordered_sums.h"
+#include "row_loss.h"
 
 namespace torchext::ops {
 namespace {
 
 constexpr int64_t kExactChunk = 1024;
 
-cpu::RowLoss read_loss(const char* op, const std::string& loss) {
-  if (loss == "squared") return cpu::RowLoss::squared;
-  if (loss == "logistic") return cpu::RowLoss::logistic;
-  TX_CHECK(loss == "softmax", op, "loss must be squared, logistic or softmax, got ", loss);
-  return cpu::RowLoss::softmax;
+/// Full-precision rows, or codes of one spacing for all columns.
+Tensor read_rows(const char* op, const Tensor& x, cpu::RowType* type) {
+  const ScalarType code = x.scalar_type();
+  if (code != ScalarType::Char && code != ScalarType::Short) {
+    const Matrix in = read_matrix(op, x);
+    *type = in.f64 ? cpu::RowType::f64 : cpu::RowType::f32;
+    return in.keep;
+  }
+  *type = code == ScalarType::Char ? cpu::RowType::i8 : cpu::RowType::i16;
+  TX_CHECK(x.dim() == 2, op, "x must have shape (rows, columns), got ", shape_text(x));
+  TX_CHECK(x.size(1) <= 1 || x.stride(1) == 1, op,
+           "x must have adjacent elements in a row, got stride ", x.stride(1));
+  return x;
 }
 
 /// Adds to gradient [outputs, cols + 1] and loss [1]; writes z [outputs, rows].
@@ -23,11 +32,10 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
                 Tensor total) {
   constexpr const char* op = "_exact_pass";
   cpu::ExactPass p{};
-  const Matrix in = read_matrix(op, x);
-  const int64_t rows = in.rows, cols = in.cols;
-  p.x = in.data;
-  p.f64 = in.f64;
-  p.stride = in.row_stride;
+  const Tensor in = read_rows(op, x, &p.type);
+  const int64_t rows = in.size(0), cols = in.size(1);
+  p.x = in.const_data_ptr();
+  p.stride = in.stride(0);
   p.cols = cols;
   check_dtype(op, "w", w, ScalarType::Double);
   p.outputs = check_outputs(op, "w", w, cols);

@@ -33,6 +33,14 @@ STABLE_TORCH_LIBRARY(torchext, m) {
                                                                       // rows
   m.def("_force_isa(str isa) -> bool");  // switches it in this process, for tests
   m.def(
+      "_halp_epoch(Tensor x, Tensor phi, Tensor? weight, str loss, Tensor alpha_g, float alpha, "
+      "float l2, float dx, float dz, int steps, int refresh, str noise, Tensor(a!) z, "
+      "Tensor(b!)? z_intercept, Tensor(c!) clips, Tensor(d!)? gammas, Tensor key, int stream=0) "
+      "-> ()");  // inner epoch of HALP on integers
+  m.def(
+      "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "
+      "int iterations)"
+      " -> Tensor");  // centroid levels per column
       "_foreach_square_sums(Tensor[] x, Tensor[] center, float weight_decay) -> Tensor");  // norms
   m.def(
       "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
@@ -61,6 +69,10 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "bool variance_reduced, bool fit_intercept, int model_bits, int residual_bits, int "
       "gradient_bits, Tensor key, "
       "int first_step, int threads) -> Tensor");  // mini-batch SGD over codes
+  m.def(
+      "_svrg_epoch(Tensor x, Tensor phi, Tensor? weight, str loss, Tensor alpha_g, float alpha, "
+      "float l2, float dx, float unit, int steps, Tensor(a!) z, Tensor(b!)? z_intercept, "
+      "Tensor key, int stream=0) -> ()");  // the same in float32
   m.def("_unpack_codes(Tensor packed, int rows, int cols, int bits, str layout) -> Tensor");
   m.def(  // packed codes to float32
       "dequantize(Tensor codes, Tensor? scale, Tensor? levels, int[] size, int bits, str scheme, "

@@ -15,9 +15,12 @@ namespace torchext::cpu {
 /// z[y].
 enum class RowLoss : int { squared = 0, logistic = 1, softmax = 2 };
 
+/// Type of the rows' elements.
+enum class RowType : int { f32, f64, i8, i16 };
+
 struct ExactPass {
   const void* x;  // row k starts k*stride elements in; elements of a row are adjacent
-  bool f64;       // double, else float
+  RowType type;
   int64_t stride, cols;
   int outputs;
   const double* w;       // [outputs, cols]

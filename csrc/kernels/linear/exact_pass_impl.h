@@ -31,6 +31,30 @@ TX_INL VD wide(const float* p) {
   return v;
 #endif
 }
+TX_INL VD wide(const int8_t* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#elif defined(__AVX2__)
+  int32_t four;
+  std::memcpy(&four, p, sizeof four);
+  return _mm256_cvtepi32_pd(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four)));
+#else
+  VD v;
+  for (int l = 0; l < kWide; ++l) v[l] = static_cast<double>(p[l]);
+  return v;
+#endif
+}
+TX_INL VD wide(const int16_t* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_pd(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_pd(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+  VD v;
+  for (int l = 0; l < kWide; ++l) v[l] = static_cast<double>(p[l]);
+  return v;
+#endif
+}
 TX_INL void put(double* p, VD v) { std::memcpy(p, &v, sizeof v); }
 TX_INL VD fused(VD a, VD b, VD c) {
 #if defined(__AVX512F__)
@@ -188,8 +212,12 @@ TX_INL void exact_rows(const ExactPass& p, int64_t begin, int64_t end, double* s
 
 void exact_pass_impl(const ExactPass& p, int64_t begin, int64_t end, double* scratch,
                      double* gradient, double* loss) noexcept {
-  p.f64 ? exact_rows<double>(p, begin, end, scratch, gradient, loss)
-        : exact_rows<float>(p, begin, end, scratch, gradient, loss);
+  switch (p.type) {
+    case RowType::f32: return exact_rows<float>(p, begin, end, scratch, gradient, loss);
+    case RowType::f64: return exact_rows<double>(p, begin, end, scratch, gradient, loss);
+    case RowType::i8: return exact_rows<int8_t>(p, begin, end, scratch, gradient, loss);
+    case RowType::i16: return exact_rows<int16_t>(p, begin, end, scratch, gradient, loss);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,346 @@
+// Epochs of SVRG and HALP: rows, random words and the scalar part of a step. What is O(columns) is in
+// the kernels.
+#include "../../linear/inner_loop.h"
+
+#include <cmath>
+#include <vector>
+
+#include "../../linear/scratch.h"
+#include "../../linear/slope_change.h"
+#include "../../rounding.h"
+#include "../dispatch.h"
+
+namespace torchext::cpu {
+
+const HalpKernels& halp_kernels() noexcept {
+#if defined(__x86_64__)
+  static const bool vnni = has_vnni_vbmi();
+  switch (active_isa()) {
+    case Isa::avx512: return vnni ? halp_avx512vnni() : halp_avx2();
+    case Isa::avx2: return halp_avx2();
+    default: break;
+  }
+#endif
+  return halp_ref();
+}
+
+SvrgStepFn* svrg_step_kernel() noexcept {
+#if defined(__x86_64__)
+  switch (active_isa()) {
+    case Isa::avx512: return svrg_step_avx512;
+    case Isa::avx2: return svrg_step_avx2;
+    default: break;
+  }
+#endif
+  return svrg_step_ref;
+}
+
+namespace {
+
+/// Words of one draw number, a block of steps at a time: those of elements [first, first + count).
+class Words {
+ public:
+  Words(const InnerLoop& loop, LoopDraw draw, int64_t most)
+      : loop_(loop), draw_(draw), words_(most + 2 * kLoopWords) {}
+
+  /// `first` a multiple of 4.
+  void fill(LoopWordsFn* draw, int64_t first, int64_t count) {
+    const int64_t padded = (count + kLoopWords - 1) / kLoopWords * kLoopWords;
+    draw(loop_.key, static_cast<uint64_t>(first / 4), loop_.stream, draw_, padded, words_.data());
+  }
+  const uint32_t* at(int64_t i) const { return words_.data() + i; }
+
+ private:
+  const InnerLoop& loop_;
+  LoopDraw draw_;
+  Scratch<uint32_t> words_;
+};
+
+/// Row numbers of the steps, known two steps ahead. Steps come in order.
+class Rows {
+ public:
+  Rows(const InnerLoop& loop, LoopWordsFn* draw)
+      : loop_(loop), draw_(draw), words_(loop, kRow, kBlock) {
+    read(0);
+    read(1);
+  }
+
+  /// The row of step t, t+1 or t+2, where t is the step that `next` counted last.
+  int64_t operator[](int64_t step) const { return rows_[step % (2 * kBlock)]; }
+
+  /// To be called once a step.
+  void next(int64_t step) {
+    if (step > 0 && step % kBlock == 0) read(step / kBlock + 1);
+  }
+
+ private:
+  static constexpr int64_t kBlock = kLoopWords;
+
+  void read(int64_t block) {
+    words_.fill(draw_, block * kBlock, kBlock);
+    for (int64_t i = 0; i < kBlock; ++i) {
+      const auto wide = static_cast<uint64_t>(*words_.at(i)) * static_cast<uint64_t>(loop_.rows);
+      rows_[(block % 2) * kBlock + i] = static_cast<int64_t>(wide >> 32);
+    }
+  }
+
+  const InnerLoop& loop_;
+  LoopWordsFn* draw_;
+  Words words_;
+  int64_t rows_[2 * kBlock];
+};
+
+/// Changes of the slopes of one row, its weight included, from the moved scores.
+class Changes {
+ public:
+  explicit Changes(const InnerLoop& loop)
+      : loop_(loop),
+        size_(slope_cache_size(loop.loss, loop.outputs)),
+        moved(static_cast<size_t>(loop.outputs)),
+        change(static_cast<size_t>(loop.outputs)) {}
+
+  void form(int64_t row) {
+    slope_change(loop_.loss, loop_.outputs, loop_.cache + row * size_, moved.data(),
+                 change.data());
+    if (loop_.weight == nullptr) return;
+    for (float& c : change) c *= loop_.weight[row];
+  }
+
+ private:
+  const InnerLoop& loop_;
+  int64_t size_;
+
+ public:
+  std::vector<float> moved, change;
+};
+
+/// Steps whose random words are drawn together: a multiple of 4, so that their first word starts a
+/// Philox block.
+int64_t block_of(int outputs) {
+  int64_t steps = kLoopWords;
+  while (steps > 4 && steps * outputs > 2 * kLoopWords) steps /= 2;
+  return steps;
+}
+
+int32_t rounded(float t, uint32_t word, bool nearest, int32_t most, int64_t* clips) {
+  const float code = round_stochastic(t, nearest ? 0.5f : unit(word));
+  const auto limit = static_cast<float>(most);
+  const float kept = code > limit ? limit : code >= -limit ? code : -limit;
+  *clips += kept != code;
+  return static_cast<int32_t>(kept);
+}
+
+/// The integer loop of one epoch.
+class Halp {
+ public:
+  explicit Halp(const HalpEpoch& e)
+      : e_(e),
+        loop_(e.loop),
+        kernels_(halp_kernels()),
+        ranges_(halp_ranges(e.format)),
+        outputs_(e.loop.outputs),
+        block_(block_of(outputs_)),
+        noise_words_(2 * ranges_.shift),
+        stride_(loop_.pitch + (loop_.intercept ? 64 : 0)),
+        rows_(loop_, kernels_.words),
+        changes_(loop_),
+        noise_(loop_, kUpdateNoise, block_ * outputs_ * noise_words_),
+        coefficient_(loop_, kCoefficient, block_ * outputs_),
+        decay_(loop_, kDecay, block_),
+        narrow_(e.format == HalpFormat::z8),
+        target_(outputs_ * stride_),
+        target32_(narrow_ ? outputs_ * stride_ : 1),
+        drift_(outputs_ * stride_) {
+    const double grid = e.dz / static_cast<double>(int64_t{1} << ranges_.shift);
+    factor_ = static_cast<float>(loop_.alpha * e.dx / grid);
+    decay_each_ = loop_.alpha * loop_.l2 * static_cast<double>(int64_t{1} << ranges_.shift);
+    for (int o = 0; o < outputs_; ++o) {
+      for (int64_t j = 0; j < e.cols; ++j)
+        target_[o * stride_ + j] = e.alpha_g[o * (e.cols + 1) + j] / grid;
+      if (loop_.intercept)
+        target_[o * stride_ + loop_.pitch] = e.alpha_g[o * (e.cols + 1) + e.cols] / grid;
+    }
+    for (int64_t i = 0; narrow_ && i < outputs_ * stride_; ++i)
+      target32_[i] = static_cast<float>(target_[i]);
+    if (e.nearest) {
+      const uint32_t lane = 1u << (ranges_.shift - 1);
+      for (int64_t i = 0; i < 64; ++i) half_[i] = lane * (ranges_.shift == 8 ? 0x01010101u : 0x10001u);
+    }
+  }
+
+  void run() {
+    const int64_t width = e_.format == HalpFormat::x16 ? 2 : 1, z_width = narrow_ ? 1 : 2;
+    const auto* x = static_cast<const uint8_t*>(loop_.x);
+    auto* z = static_cast<uint8_t*>(e_.z);
+    std::vector<int64_t> dots(static_cast<size_t>(outputs_));  // z starts at 0
+    for (int64_t t = 0; t < loop_.steps; ++t) {
+      const int64_t i = t % block_;
+      if (i == 0) draw(t);
+      if (e_.refresh > 0 ? t % e_.refresh == 0 : t == 0) round_drift(t);
+      rows_.next(t);
+      const int64_t row = rows_[t];
+      const int32_t decay = decay_of(i);
+      form_changes(row, dots.data());
+      HalpStep s{};
+      s.x = x + row * loop_.pitch * width;
+      s.next = x + rows_[t + 1] * loop_.pitch * width;
+      s.ahead = x + rows_[t + 2] * loop_.pitch * width;
+      s.n = loop_.pitch;
+      s.decay = decay;
+      for (int o = 0; o < outputs_; ++o) {
+        const int64_t at = i * outputs_ + o;
+        s.gamma = rounded(factor_ * changes_.change[static_cast<size_t>(o)], *coefficient_.at(at),
+                          e_.nearest, ranges_.gamma, e_.clips + 1);
+        if (e_.gammas != nullptr) e_.gammas[t * outputs_ + o] = s.gamma;
+        s.z = z + o * loop_.pitch * z_width;
+        s.drift = drift_at(o * stride_);
+        s.noise = e_.nearest ? half_ : noise_.at(at * noise_words_);
+        dots[static_cast<size_t>(o)] = kernels_.step[static_cast<int>(e_.format)](s, e_.clips);
+        if (loop_.intercept) dots[static_cast<size_t>(o)] += move_intercept(o, s);
+      }
+    }
+  }
+
+ private:
+  /// h as the kernels see it; the intercept's block is in scalar order.
+  void* drift_at(int64_t i) {
+    return reinterpret_cast<uint8_t*>(drift_.data()) + i * (narrow_ ? 2 : 4);
+  }
+
+  void draw(int64_t t) {
+    if (!e_.nearest) {
+      noise_.fill(kernels_.words, t * outputs_ * noise_words_, block_ * outputs_ * noise_words_);
+      coefficient_.fill(kernels_.words, t * outputs_, block_ * outputs_);
+    }
+    if (decay_each_ > 0) decay_.fill(kernels_.words, t, block_);
+  }
+
+  int32_t decay_of(int64_t i) const {
+    if (!(decay_each_ > 0)) return 0;
+    const double low = std::floor(decay_each_);
+    const double u = e_.nearest ? 0.5 : static_cast<double>(unit(*decay_.at(i)));
+    return static_cast<int32_t>(low + (u < decay_each_ - low ? 1.0 : 0.0));
+  }
+
+  void round_drift(int64_t t) {
+    const int64_t refresh = e_.refresh > 0 ? t / e_.refresh : 0;
+    for (int o = 0; o < outputs_; ++o) {
+      HalpDrift d{};
+      const int64_t at = o * stride_;
+      d.most = ranges_.drift;
+      d.key = loop_.key;
+      d.stream = loop_.stream;
+      d.nearest = e_.nearest;
+      const auto element = static_cast<uint64_t>((refresh * outputs_ + o) * stride_);
+      const auto round = [&](HalpDriftFn* fn, const void* target, int64_t j, int64_t n) {
+        d.target = target;
+        d.drift = drift_at(at + j);
+        d.n = n;
+        d.block = (element + static_cast<uint64_t>(j)) / 4;
+        fn(d, e_.clips + 2);
+      };
+      for (int64_t j : {int64_t{0}, loop_.pitch}) {
+        if (j > 0 && !loop_.intercept) continue;
+        const int64_t n = j == 0 ? loop_.pitch : 4;  // the intercept's block holds one column
+        const HalpKernels& k = j == 0 ? kernels_ : halp_ref();
+        if (narrow_)
+          round(k.drift_narrow, target32_.data() + at + j, j, n);
+        else
+          round(k.drift_wide, target_.data() + at + j, j, n);
+      }
+    }
+  }
+
+  void form_changes(int64_t row, const int64_t* dots) {
+    const double scale = e_.dx * e_.dz;
+    for (int o = 0; o < outputs_; ++o)
+      changes_.moved[static_cast<size_t>(o)] =
+          static_cast<float>(scale * static_cast<double>(dots[o]));
+    changes_.form(row);
+  }
+
+  /// The intercept's column, whose codes are all ranges_.data, by the reference; its product with
+  /// the next row.
+  int64_t move_intercept(int o, HalpStep s) {
+    int16_t x[64] = {}, wide[64] = {};
+    int8_t x8[64] = {}, z8[64] = {};
+    x[0] = static_cast<int16_t>(ranges_.data);
+    x8[0] = static_cast<int8_t>(ranges_.data);
+    wide[0] = static_cast<int16_t>(e_.z_intercept[o]);
+    z8[0] = static_cast<int8_t>(e_.z_intercept[o]);
+    s.x = s.next = s.ahead = e_.format == HalpFormat::x16 ? static_cast<void*>(x) : x8;
+    s.z = narrow_ ? static_cast<void*>(z8) : wide;
+    s.drift = drift_at(o * stride_ + loop_.pitch);
+    s.n = 1;
+    s.decay = 0;
+    const int64_t dot = halp_ref().step[static_cast<int>(e_.format)](s, e_.clips);
+    e_.z_intercept[o] = narrow_ ? z8[0] : wide[0];
+    return dot;
+  }
+
+  const HalpEpoch& e_;
+  const InnerLoop& loop_;
+  const HalpKernels& kernels_;
+  const HalpRanges ranges_;
+  const int outputs_;
+  const int64_t block_, noise_words_, stride_;
+  Rows rows_;
+  Changes changes_;
+  Words noise_, coefficient_, decay_;
+  const bool narrow_;
+  Scratch<double> target_;
+  Scratch<float> target32_;
+  Scratch<int32_t> drift_;
+  float factor_;
+  double decay_each_;
+  uint32_t half_[64];
+};
+
+}  // namespace
+
+void halp_epoch(const HalpEpoch& e) { Halp(e).run(); }
+
+void svrg_epoch(const SvrgEpoch& e) {
+  const InnerLoop& loop = e.loop;
+  const int outputs = loop.outputs;
+  SvrgStepFn* const step = svrg_step_kernel();
+  Rows rows(loop, halp_kernels().words);
+  Changes changes(loop);
+  const int64_t stride = loop.pitch + 64;
+  Scratch<float> minus_drift(outputs * stride);
+  for (int o = 0; o < outputs; ++o) {
+    const double* g = e.alpha_g + o * (e.cols + 1);
+    float* const to = minus_drift.data() + o * stride;
+    for (int64_t j = 0; j < e.cols; ++j) to[j] = static_cast<float>(-g[j]);
+    to[loop.pitch] = static_cast<float>(-g[e.cols]);
+  }
+  const auto* x = static_cast<const float*>(loop.x);
+  const auto factor = static_cast<float>(loop.alpha * e.dx), dx = static_cast<float>(e.dx);
+  const auto alpha = static_cast<float>(loop.alpha);
+  SvrgStep s{};
+  s.n = loop.pitch;
+  s.keep = static_cast<float>(1.0 - loop.alpha * loop.l2);
+  std::vector<float> dots(static_cast<size_t>(outputs));  // z starts at 0
+  for (int64_t t = 0; t < loop.steps; ++t) {
+    rows.next(t);
+    for (int o = 0; o < outputs; ++o) {
+      const auto at = static_cast<size_t>(o);
+      changes.moved[at] = dx * dots[at] + (loop.intercept ? e.unit * e.z_intercept[o] : 0.0f);
+    }
+    changes.form(rows[t]);
+    s.x = x + rows[t] * loop.pitch;
+    s.next = x + rows[t + 1] * loop.pitch;
+    s.ahead = x + rows[t + 2] * loop.pitch;
+    for (int o = 0; o < outputs; ++o) {
+      const auto at = static_cast<size_t>(o);
+      s.z = e.z + o * loop.pitch;
+      s.minus_drift = minus_drift.data() + o * stride;
+      s.step = factor * changes.change[at];
+      dots[at] = step(s);
+      if (loop.intercept)
+        e.z_intercept[o] += s.minus_drift[loop.pitch] - alpha * changes.change[at] * e.unit;
+    }
+  }
+}
+
+}  // namespace torchext::cpu

@@ -1,0 +1,8 @@
+// Float32 steps of SVRG, avx2.
+#include "../../linear/svrg_impl.h"
+
+namespace torchext::cpu {
+
+float svrg_step_avx2(const SvrgStep& s) noexcept { return svrg_step_impl(s); }
+
+}  // namespace torchext::cpu

@@ -1,0 +1,91 @@
+// Change of a loss's slope l'(phi + s) - l'(phi), without cancellation however small s is.
+//
+// Scalar and the same compiled code for every instruction set, so that what is rounded from it is
+// the same everywhere. What depends on phi alone is cached once an epoch.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "exact_pass.h"
+
+namespace torchext::cpu {
+
+/// exp(x) - 1 to 1 ulp for x <= 1; -1 below -104.
+static inline float expm1_scalar(float x) {
+  if (x < -104.0f) return -1.0f;
+  if (x > 64.0f) x = 64.0f;
+  const double magic = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
+  const double v = static_cast<double>(x), k = (v * 1.4426950408889634 + magic) - magic;
+  const double r = v - k * 0.6931471805599453, r2 = r * r;
+  const double a = 1.0 / 2 + r * (1.0 / 6), b = 1.0 / 24 + r * (1.0 / 120);
+  const double c = 1.0 / 720 + r * (1.0 / 5040), d = 1.0 / 40320 + r * (1.0 / 362880);
+  const double rest = r + r2 * ((a + r2 * b) + (r2 * r2) * (c + r2 * d));
+  const int64_t bits = (static_cast<int64_t>(k) + 1023) << 52;
+  double scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  return static_cast<float>(scale * rest + (scale - 1.0));
+}
+
+/// Floats that are cached for a row.
+static inline int64_t slope_cache_size(RowLoss loss, int outputs) {
+  return loss == RowLoss::squared ? 0 : loss == RowLoss::logistic ? 2 : outputs;
+}
+
+/// What the changes at one row need: sigmoid(phi) and sigmoid(-phi), or the class probabilities.
+static inline void slope_cache(RowLoss loss, int outputs, const float* phi, int64_t step,
+                               float* cache) {
+  if (loss == RowLoss::logistic) {
+    const float small = 1.0f + expm1_scalar(phi[0] < 0.0f ? phi[0] : -phi[0]);
+    const float large = 1.0f / (1.0f + small);  // sigmoid(|phi|)
+    cache[phi[0] < 0.0f ? 1 : 0] = large;
+    cache[phi[0] < 0.0f ? 0 : 1] = small * large;
+  } else if (loss == RowLoss::softmax) {
+    float top = phi[0], total = 0.0f;
+    for (int o = 1; o < outputs; ++o) top = phi[o * step] > top ? phi[o * step] : top;
+    for (int o = 0; o < outputs; ++o)
+      total += cache[o] = 1.0f + expm1_scalar(phi[o * step] - top);
+    for (int o = 0; o < outputs; ++o) cache[o] = cache[o] / total;
+  }
+}
+
+static inline float logistic_change(const float* cache, float s) {
+  const float p = cache[0], n = cache[1];
+  const float e = expm1_scalar(s > 0.0f ? -s : s);
+  const float below = s > 0.0f ? p + n * (1.0f + e) : n + p * (1.0f + e);
+  if (below == 0.0f) return s > 0.0f ? n : -p;
+  const float change = p * n * e / below;
+  return s > 0.0f ? -change : change;
+}
+
+static inline void softmax_change(const float* p, int outputs, const float* s, float* change) {
+  float top = s[0], largest = 0.0f, total = 0.0f;
+  for (int o = 0; o < outputs; ++o) {
+    const float size = s[o] < 0.0f ? -s[o] : s[o];
+    top = s[o] > top ? s[o] : top;
+    largest = size > largest ? size : largest;
+  }
+  if (largest <= 1.0f) {
+    for (int o = 0; o < outputs; ++o) total += p[o] * (change[o] = expm1_scalar(s[o]));
+    for (int o = 0; o < outputs; ++o) change[o] = p[o] * (change[o] - total) / (1.0f + total);
+    return;
+  }
+  for (int o = 0; o < outputs; ++o)
+    total += change[o] = p[o] * (1.0f + expm1_scalar(s[o] - top));
+  for (int o = 0; o < outputs; ++o)
+    change[o] = (total > 0.0f ? change[o] / total : 0.0f) - p[o];
+}
+
+/// change[o] of every output for scores that moved by s[o]; the outputs of squares do not interact.
+static inline void slope_change(RowLoss loss, int outputs, const float* cache, const float* s,
+                                float* change) {
+  if (loss == RowLoss::logistic) {
+    change[0] = logistic_change(cache, s[0]);
+  } else if (loss == RowLoss::softmax) {
+    softmax_change(cache, outputs, s, change);
+  } else {
+    for (int o = 0; o < outputs; ++o) change[o] = s[o];
+  }
+}
+
+}  // namespace torchext::cpu
