@@ -43,8 +43,8 @@ struct Inner {
     TX_CHECK(alpha_g_in.dim() == 2 && alpha_g_in.size(1) >= 1, op,
              "alpha_g must have shape (outputs, columns + 1), got ", shape_text(alpha_g_in));
     cols = check_range(op, "columns", alpha_g_in.size(1) - 1, 0, loop.pitch);
-    alpha_g = read_array<double>(op, "alpha_g", alpha_g_in, ScalarType::Double,
-                                 {loop.outputs, cols + 1});
+    alpha_g =
+        read_array<double>(op, "alpha_g", alpha_g_in, ScalarType::Double, {loop.outputs, cols + 1});
     for (int64_t i = 0; i < loop.outputs * (cols + 1); ++i)
       TX_CHECK(std::isfinite(alpha_g[i]), op, "alpha_g must be finite, got ", alpha_g[i]);
     positive(op, "alpha", alpha);

@@ -358,3 +358,25 @@ def test_model_file_round_trip(tmp_path: Path) -> None:
         load_model(tmp_path / "x.safetensors")
     with pytest.raises(TypeError, match="estimator"):
         save_model(object(), tmp_path / "y.safetensors")
+
+
+def test_train_with_a_centre(table: Path, store: Path, tmp_path: Path) -> None:
+    out, facts = tmp_path / "m.safetensors", tmp_path / "m.json"
+    arguments = ["--target", "price", "--out", str(out), "--json", str(facts), "--alpha", "0"]
+    for more in (["halp", "--z-bits", "16", "--mu", "2"], ["svrg", "--bits", "32"]):
+        assert main(["train", str(table), *arguments, "--solver", *more]) == 0
+        told = json.loads(facts.read_text())
+        assert told["report"]["solver"] == more[0] and told["train_r2"] > 0.99
+        assert told["report"]["gradient_norm"] <= 1e-5
+        assert isinstance(load_model(out), SGDRegressor)
+    for wrong in (
+        [str(store), "--out", str(out), "--solver", "halp"],
+        [str(table), *arguments, "--solver", "halp", "--mu", "-1"],
+        [str(table), *arguments, "--solver", "halp", "--model", "ridge"],
+        [str(table), *arguments, "--solver", "halp", "--sampling", "double"],
+    ):
+        try:
+            code = main(["train", *wrong])
+        except SystemExit as stop:  # argparse
+            code = int(str(stop.code))
+        assert code == 2

@@ -24,8 +24,11 @@ def expected_failures(estimator):
         SGDRegressor(bits=2, random_state=0),
         SGDRegressor(bits=32, random_state=0),
         SGDRegressor(solver="exact"),
+        SGDRegressor(solver="halp", random_state=0),
         SGDClassifier(random_state=0),
         SGDClassifier("log_loss", random_state=0),
+        SGDClassifier("log_loss", solver="halp", random_state=0),
+        SGDClassifier("log_loss", solver="svrg", random_state=0),
         # The checks compare to 1e-7, so these are solved to that.
         Ridge(tol=1e-12),
         Ridge(bits=2, tol=1e-12),

@@ -40,11 +40,13 @@ examples:
   torchext train houses.csv --target price --bits 2 --out m.safetensors --plot m.png
   torchext train houses.csv --target price --model ridge --out m.safetensors
   torchext train digits.csv --target digit --model logistic --out digits.safetensors
+  torchext train houses.csv --target price --solver halp --out m.safetensors
   torchext train houses.tq --out price.safetensors --resume           # go on after Ctrl-C
 
 models:
   sgd       mini-batch SGD on the codes, 8-bit model copy and residual, anchored at a pilot fit:
-            the algorithms of the papers, any data size
+            the algorithms of the papers, any data size; --solver halp takes 8-bit steps around a
+            float64 centre to the exact solution on 8-bit codes, --solver svrg the same in float32
   ridge     scikit-learn's Ridge objective to its exact optimum: L-BFGS on the codes, re-anchored by
             a handful of exact gradients (needs the table, not only a store)
   logistic  the same for LogisticRegression
@@ -103,6 +105,25 @@ def add_parser(commands: Any) -> None:
         help="of the sgd model (default l2)",
     )
     g.add_argument(
+        "--solver",
+        choices=("sgd", "halp", "svrg"),
+        default="sgd",
+        help="of the sgd model; halp and svrg need the table (default sgd)",
+    )
+    g.add_argument(
+        "--z-bits",
+        type=int,
+        choices=(8, 16),
+        help="halp: bits of the displacement (default 8, 16 for several classes)",
+    )
+    g.add_argument(
+        "--mu",
+        type=mu_type,
+        default="auto",
+        metavar="auto|M",
+        help="halp: range of the displacement is the gradient norm / M (default auto)",
+    )
+    g.add_argument(
         "--model-bits",
         type=rounded_bits,
         default=8,
@@ -127,7 +148,7 @@ def add_parser(commands: Any) -> None:
         "--epochs",
         type=positive_int,
         metavar="N",
-        help="most epochs (default 30, more for small data)",
+        help="most epochs (default 30, more for small data; halp and svrg 100)",
     )
     g.add_argument(
         "--batch",
@@ -178,6 +199,10 @@ def run(arguments: argparse.Namespace) -> None:
             )
     elif arguments.target is None:
         raise UsageError("--target NAME is missing: the column of the table to predict")
+    if arguments.model != "sgd" and arguments.solver != "sgd":
+        raise UsageError(
+            f"--solver {arguments.solver} belongs to --model sgd, got {arguments.model}"
+        )
     with terminate_as_interrupt():
         if arguments.model == "sgd":
             model, target = _sgd(path, kind, arguments)
@@ -195,13 +220,19 @@ def _sgd(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, str
     from torchext.linear import SGDClassifier, SGDRegressor
 
     loss = {"squared": "squared_error", "logistic": "log_loss"}[arguments.loss]
-    again = isinstance(arguments.anchor, int)
+    centred = arguments.solver != "sgd"
+    if centred and kind == "store":
+        raise UsageError(f"--solver {arguments.solver} encodes the rows itself: give the table")
+    again = centred or isinstance(arguments.anchor, int)
     checkpoint = arguments.checkpoint or f"{arguments.out}.checkpoint"
     if not arguments.resume:
         Path(checkpoint).unlink(missing_ok=True)
     common: dict[str, Any] = {
         "penalty": None if arguments.penalty == "none" else arguments.penalty,
         "alpha": 1e-4 if arguments.alpha is None else arguments.alpha,
+        "solver": arguments.solver,
+        "z_bits": arguments.z_bits,
+        "mu": arguments.mu,
         "model_bits": arguments.model_bits,
         "residual_bits": arguments.residual_bits,
         "gradient_bits": None if arguments.gradient_bits == 32 else arguments.gradient_bits,
@@ -220,8 +251,12 @@ def _sgd(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, str
         options = encoding_of(arguments)
         task = options.pop("task")
         classes = table.y is not None and (
-            table.y.dtype.kind not in "fiu" or task == "classification"
+            table.y.dtype.kind not in "fiu"
+            or task == "classification"
+            or (task == "auto" and loss == "log_loss")
         )
+        if centred:
+            options["bits"] = arguments.bits  # the estimator's default is another
         common.update(options)
         data = (table.X, table.y)
     else:
@@ -362,6 +397,17 @@ def _score(model: Any, path: Path, target: str) -> dict[str, Any]:
         f"{1 - error / max(spread, 1e-300):.4f}"
     )
     return {"train_mean_squared_error": error, "train_r2": 1 - error / max(spread, 1e-300)}
+
+
+def mu_type(text: str) -> float | str:
+    """``auto`` or a positive number."""
+    try:
+        value = text if text == "auto" else float(text)
+    except ValueError:
+        value = -1.0
+    if value != "auto" and not 0 < float(value) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be auto or a positive number, got {text}")
+    return value
 
 
 def progress_line() -> Any:

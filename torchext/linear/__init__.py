@@ -7,7 +7,7 @@ from torchext.linear._classifier import SGDClassifier
 from torchext.linear._logistic import LogisticRegression
 from torchext.linear._model_io import load_model, save_model
 from torchext.linear._regressor import SGDRegressor
-from torchext.linear._report import Report
+from torchext.linear._report import Report, VrReport
 from torchext.linear._ridge import Ridge
 from torchext.linear._trainer import ConvergenceError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Ridge",
     "SGDClassifier",
     "SGDRegressor",
+    "VrReport",
     "load_model",
     "save_model",
 ]

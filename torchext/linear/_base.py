@@ -20,7 +20,8 @@ from torchext.linear._exact import Source
 from torchext.linear._order import permutation
 from torchext.linear._run import RunMixin
 from torchext.linear._stream import Stream, batch_of
-from torchext.linear._validate import check_params
+from torchext.linear._validate import VARIANCE_REDUCED, check_params
+from torchext.linear._vr_run import fit_variance_reduced
 from torchext.random import Purpose, fold_in, key_from_seed
 
 
@@ -49,8 +50,8 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(
                 "a QuantizedDataset holds its own labels and weights; call fit(dataset) alone"
             )
-        if self.solver == "exact":
-            raise ValueError('solver="exact" needs the full-precision rows; fit on arrays')
+        if self.solver != "sgd":
+            raise ValueError(f'solver="{self.solver}" needs the full-precision rows; fit on arrays')
         if self.early_stopping:
             raise ValueError("early_stopping needs full-precision rows to watch; fit on arrays")
         if store.loss is not None and store.anchor is not None and store.loss != self._loss_name():
@@ -75,6 +76,9 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             del self._stream
         if self.solver == "exact":
             self._solve_exactly(X, y, weight)
+            return
+        if self.solver in VARIANCE_REDUCED:
+            fit_variance_reduced(self, X, y, weight, index)
             return
         seed = self._seed()
         key = key_from_seed(seed)

@@ -42,9 +42,14 @@ def fingerprint(estimator: Any, store: QuantizedDataset, key: Tensor) -> dict[st
         store.codes.reshape(-1)[:4096],
     ):
         digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
-    params = {k: v for k, v in _plain(estimator.get_params()).items() if k not in FREE}
     shape = [store.rows, store.cols, store.bits, store.sampling, store.copies]
-    return {"params": params, "key": [int(v) for v in key], "data": [*shape, f"{digest:08x}"]}
+    return mark_of(estimator, key, [*shape, f"{digest:08x}"])
+
+
+def mark_of(estimator: Any, key: Tensor, data: list[Any]) -> dict[str, Any]:
+    """The fingerprint from what identifies the data."""
+    params = {k: v for k, v in _plain(estimator.get_params()).items() if k not in FREE}
+    return {"params": params, "key": [int(v) for v in key], "data": data}
 
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:
@@ -60,20 +65,30 @@ def _plain(params: dict[str, Any]) -> dict[str, Any]:
 
 def save_checkpoint(estimator: Any, trainer: Trainer, mark: dict[str, Any]) -> None:
     """Write the trainer's last committed state, and the model it stands for, to ``estimator.checkpoint``."""
-    tensors, plain = trainer.state.to_tensors()
-    coef, intercept = estimator._coefficients(trainer)
-    _write(
-        estimator,
-        estimator.checkpoint,
-        coef,
-        intercept,
-        tensors,
-        {"fingerprint": mark, "state": plain},
-    )
+    write_checkpoint(estimator, estimator._coefficients(trainer), trainer.state.to_tensors(), mark)
+
+
+def write_checkpoint(
+    estimator: Any,
+    model: tuple[Tensor, Tensor],
+    state: tuple[dict[str, Tensor], dict[str, Any]],
+    mark: dict[str, Any],
+) -> None:
+    """Coefficients and intercepts, tensors and plain values of the state, and the run's fingerprint."""
+    more = {"fingerprint": mark, "state": state[1]}
+    _write(estimator, estimator.checkpoint, *model, state[0], more)
 
 
 def load_state(estimator: Any, mark: dict[str, Any]) -> State | None:
-    """The state to go on from; None if there is no checkpoint yet.
+    """The state to go on from; None if there is no checkpoint yet. Raises as :func:`read_checkpoint`."""
+    found = read_checkpoint(estimator, mark)
+    return None if found is None else State.from_tensors(*found)
+
+
+def read_checkpoint(
+    estimator: Any, mark: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and plain values of the state in the checkpoint; None if there is no checkpoint yet.
 
     Raises:
         ValueError: the checkpoint belongs to other data, another key or other parameters.
@@ -93,7 +108,7 @@ def load_state(estimator: Any, mark: dict[str, Any]) -> State | None:
             f"{estimator.checkpoint}: the checkpoint is of another run, it differs in {', '.join(what)}; "
             "use the same settings, or delete it"
         )
-    return State.from_tensors(tensors, json.loads(meta["state"]))
+    return tensors, json.loads(meta["state"])
 
 
 def _report_text(estimator: Any) -> str:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torchext.data import QuantizedDataset
 from torchext.linear._base import BaseSGD
 from torchext.linear._callbacks import Progress, with_callbacks
+from torchext.linear._validate import VARIANCE_REDUCED, has_partial_fit
 
 
 class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
@@ -28,7 +29,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
     over the classes when there are more than two.
 
     Args:
-        loss: ``"squared"``: least squares on labels +-1 (LS-SVM); ``"log_loss"``: logistic, nearest codes.
+        loss: ``"squared"``: least squares on labels +-1 (LS-SVM); ``"log_loss"``: logistic, nearest codes;
+            for more than two classes softmax with the solvers ``"halp"`` and ``"svrg"``.
         class_weight: dict, ``"balanced"`` or None.
 
     All other parameters, the attributes and the determinism are those of :class:`SGDRegressor`; ``classes_``
@@ -63,6 +65,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         residual_bits: int = 8,
         gradient_bits: int | None = None,
         solver: str = "sgd",
+        z_bits: int | None = None,
+        mu: float | str = "auto",
         batch_size: int = 256,
         max_iter: int | None = None,
         tol: float | None = 1e-5,
@@ -102,6 +106,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         self.residual_bits = residual_bits
         self.gradient_bits = gradient_bits
         self.solver = solver
+        self.z_bits = z_bits
+        self.mu = mu
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.tol = tol
@@ -158,6 +164,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         self._fit_arrays(X, self._signs(index), self._weights(index, sample_weight), index)
         return self
 
+    @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> SGDClassifier:
@@ -224,8 +231,13 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
 
     @available_if(lambda self: self.loss == "log_loss")  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(K, classes): logistic of the scores, normalised over one-against-the-rest outputs."""
+        """(K, classes): logistic of the scores, normalised over one-against-the-rest outputs.
+
+        With the solvers ``"halp"`` and ``"svrg"``, which train all classes together, their softmax.
+        """
         z = torch.from_numpy(np.asarray(self.decision_function(X), dtype=np.float64))
+        if z.ndim == 2 and self.solver in VARIANCE_REDUCED:
+            return torch.softmax(z, dim=1).numpy()
         p = torch.sigmoid(z)
         if z.ndim == 1:
             return torch.stack([1 - p, p], dim=1).numpy()

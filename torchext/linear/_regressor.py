@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from torchext.data import QuantizedDataset
 from torchext.linear._base import BaseSGD
 from torchext.linear._callbacks import Progress, with_callbacks
+from torchext.linear._validate import has_partial_fit
 
 
 class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
@@ -30,7 +32,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         alpha: strength of the penalty.
         l1_ratio: share of l1 in ``"elasticnet"``.
         bits: bits per value, all random draws counted: 1 to 8, or 16; 32 trains on float32 rows by the
-            same code; None is 4.
+            same code; None is 4. For the solvers ``"halp"`` (8 or 16) and ``"svrg"`` (8, 16 or 32) None is 8.
         sampling: ``"auto"``, ``"nearest"``, ``"stochastic"``, ``"double"`` or ``"corrected"``.
         levels: levels of the columns: ``"auto"``, ``"optimal"``, ``"lloyd"``, ``"uniform"`` or an array
             (n, 2^bits); see :class:`torchext.data.Options`.
@@ -41,11 +43,18 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         model_bits, residual_bits: bits of the model copy and of the residual in every step, 2 to 8, or 32
             for none; the model itself stays float32.
         gradient_bits: bits of the gradient, None for none.
-        solver: ``"sgd"``, or ``"exact"``: Cholesky on full-precision moments (squared losses, l2, arrays).
+        solver: ``"sgd"``; ``"exact"``: Cholesky on full-precision moments (squared losses, l2, arrays);
+            ``"halp"``: low-precision steps around a float64 centre to the exact solution on the codes (l2,
+            arrays); ``"svrg"``: the same with float32 steps.
+        z_bits: bits of the displacement from the centre with ``"halp"``, 8 or 16; None is 8 for one output,
+            16 for several and for ``bits=16``.
+        mu: the displacement's range is the gradient's norm / mu with ``"halp"``; ``"auto"`` adapts it.
         batch_size: rows per step; the integer kernels need a multiple of 64.
-        max_iter: most epochs (of every anchor round); None is 30, more for small data (2,000 steps).
+        max_iter: most epochs (of every anchor round); None is 30, more for small data (2,000 steps). With
+            ``"halp"`` and ``"svrg"`` an epoch is a full pass and 2 K steps of one row, and None is 100.
         tol: stop when the running loss fell by less than ``tol`` times the loss at x = 0 in
-            ``n_iter_no_change`` epochs on end; None never stops early.
+            ``n_iter_no_change`` epochs on end; None never stops early. With ``"halp"`` and ``"svrg"``: stop
+            when the gradient norm is ``tol`` times that at x = 0.
         n_iter_no_change: see ``tol``.
         learning_rate: ``"auto"`` (constant with variance reduction, else linear), ``"constant"``,
             ``"linear"``, ``"epoch"``, ``"invscaling"``, ``"shift"``.
@@ -74,11 +83,14 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
     Attributes:
         coef_, intercept_: in the units of X.
         n_iter_: epochs.
-        loss_curve_: running objective per epoch, measured on the codes while training.
+        loss_curve_: running objective per epoch, measured on the codes while training; with ``"halp"`` and
+            ``"svrg"`` the exact objective on the codes after the epoch.
+        grad_norm_curve_: with ``"halp"`` and ``"svrg"`` the gradient norm on the codes, before the first
+            epoch and after each.
         sampling_: what ``"auto"`` chose; ``pilot_loss_`` the losses it compared.
         bits_per_value_, stored_bits_per_value_: nominal bits, and code bytes * 8 / values.
         n_clipped_: values outside the range of their column that were clamped.
-        report_: a :class:`Report`.
+        report_: a :class:`Report`, or a :class:`VrReport` with ``"halp"`` and ``"svrg"``.
 
     Determinism: class A for the integer path (same seed, same bits on every instruction set and thread
     count), up to the last bits of the pilot fit.
@@ -93,7 +105,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         >>> bool(model.score(X, y) > 0.999)
         True
 
-    Source: Zhang et al., "ZipML", ICML 2017; anchor and corrected sampling are ours.
+    Source: Zhang et al., "ZipML", ICML 2017; anchor and corrected sampling are ours. ``"svrg"``: Johnson
+    and Zhang, NIPS 2013; ``"halp"``: De Sa et al., "High-Accuracy Low-Precision Training", 2018.
     """
 
     _losses = ("squared_error",)
@@ -114,6 +127,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         residual_bits: int = 8,
         gradient_bits: int | None = None,
         solver: str = "sgd",
+        z_bits: int | None = None,
+        mu: float | str = "auto",
         batch_size: int = 256,
         max_iter: int | None = None,
         tol: float | None = 1e-5,
@@ -152,6 +167,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         self.residual_bits = residual_bits
         self.gradient_bits = gradient_bits
         self.solver = solver
+        self.z_bits = z_bits
+        self.mu = mu
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.tol = tol
@@ -198,6 +215,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         self._fit_arrays(X, np.asarray(y, dtype=np.float64).reshape(len(X), -1), sample_weight)
         return self
 
+    @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> SGDRegressor:
         """One epoch over a further batch of rows, with column statistics and levels of the first one."""
         first = not hasattr(self, "coef_")

@@ -11,8 +11,22 @@ if TYPE_CHECKING:
     from torchext.linear._problem import Problem
 
 
+class _Facts:
+    """Reading of a report by name."""
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dict of plain values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(_Facts):
     """Facts about one ``fit``; ``str()`` prints them, ``report["name"]`` reads one.
 
     ``bits_per_value`` counts all draws of one copy (2^b levels a value); ``bytes_per_epoch`` are the
@@ -50,16 +64,6 @@ class Report:
     stopped: str
     guards: tuple[str, ...]
 
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self, name)
-        except AttributeError:
-            raise KeyError(name) from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a dict of plain values."""
-        return dataclasses.asdict(self)
-
     def __str__(self) -> str:
         lines = [
             f"{self.bits_per_value} bits per value, all draws counted (2^b levels), "
@@ -78,6 +82,57 @@ class Report:
         ]
         lines += [f"guard: {text}" for text in self.guards]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class VrReport(_Facts):
+    """Facts about a ``fit`` with ``solver="halp"`` or ``"svrg"``; read like :class:`Report`.
+
+    An epoch is one pass over all codes and ``steps_per_epoch`` steps of one row each. ``gradient_norm`` is
+    that of the last centre over that at x = 0, ``clip_rate`` the share of clamped updates of z.
+    """
+
+    solver: str
+    bits_per_value: int
+    stored_bits_per_value: float
+    z_bits: int
+    bytes_per_epoch: int
+    float32_bytes_per_epoch: int
+    seconds_per_epoch: float
+    seconds_encoding: float
+    epochs: int
+    steps_per_epoch: int
+    step_size: float
+    mu: float | None
+    clip_rate: float
+    restores: int
+    gradient_norm: float
+    loss_at_zero: float
+    penalty: str
+    key: tuple[int, int]
+    stopped: str
+    sampling: str = "nearest"
+    levels: str = "one grid for all columns"
+    draws: str = "no random draws"
+    layout: str = "rows"
+    anchor: str = "none"
+    loss_at_anchor: float | None = None
+    guards: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        z = "float32" if self.z_bits == 32 else f"{self.z_bits} bits, mu {self.mu:.3g}"
+        return "\n".join(
+            [
+                f"{self.solver}: {self.bits_per_value} bits per value (2^b levels, nearest, {self.levels}), "
+                f"stored {self.stored_bits_per_value:.3g}, displacement {z}",
+                f"{self.bytes_per_epoch:,} bytes per epoch (float32: {self.float32_bytes_per_epoch:,}), "
+                f"{self.seconds_per_epoch:.3g} s per epoch, {self.epochs} epochs of {self.steps_per_epoch} "
+                "steps and a full pass",
+                f"step {self.step_size:.3g}; penalty {self.penalty}; key {self.key}; "
+                f"{self.clip_rate:.2g} of the updates clamped, {self.restores} epochs taken back",
+                f"gradient {self.gradient_norm:.1e} of that at 0 on the codes; stopped: {self.stopped}",
+            ]
+        )
 
 
 def auto_reason(store: QuantizedDataset, asked: str) -> str:

@@ -46,6 +46,8 @@ class RunMixin:
     residual_bits: int
     gradient_bits: int | None
     solver: str
+    z_bits: int | None
+    mu: float | str
     batch_size: int
     max_iter: int | None
     tol: float | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import os
 from typing import Any
 
@@ -12,9 +14,18 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "sampling": ("auto", "nearest", "stochastic", "double", "corrected"),
     "learning_rate": SCHEDULES,
     "scale": ("max", "std", "none"),
-    "solver": ("sgd", "exact"),
+    "solver": ("sgd", "exact", "halp", "svrg"),
     "device": ("cpu",),
 }
+
+
+#: Solvers with a float64 centre, and what has no meaning for them.
+VARIANCE_REDUCED = ("halp", "svrg")
+_SGD_ONLY = (
+    "sampling", "levels", "anchor", "theta", "model_bits", "residual_bits", "gradient_bits", "batch_size",
+    "power_t", "shift_every", "average", "variance_reduced", "copies", "layout",
+    "early_stopping", "validation_fraction",
+)  # fmt: skip
 
 
 def check_params(estimator: Any) -> None:
@@ -29,6 +40,10 @@ def check_params(estimator: Any) -> None:
         raise ValueError(
             f'loss "log_loss" needs sampling "nearest" or "auto", got {estimator.sampling!r}'
         )
+    if estimator.solver in VARIANCE_REDUCED:
+        _check_variance_reduced(estimator)
+    _own_only(estimator, "z_bits", "halp")
+    _own_only(estimator, "mu", "halp")
     _integer(estimator, "batch_size", 1)
     if estimator.max_iter is not None:
         _integer(estimator, "max_iter", 1)
@@ -63,6 +78,49 @@ def check_params(estimator: Any) -> None:
         raise ValueError(
             f"validation_fraction must be in (0, 1), got {estimator.validation_fraction!r}"
         )
+
+
+def has_partial_fit(estimator: Any) -> bool:
+    """Whether batches of a stream can be trained on: a centre needs all the data."""
+    return estimator.solver not in VARIANCE_REDUCED
+
+
+def _own_only(estimator: Any, name: str, solver: str) -> None:
+    """ValueError unless ``name`` has its default, or the solver is the one that reads it."""
+    value = getattr(estimator, name)
+    default = inspect.signature(type(estimator)).parameters[name].default
+    if estimator.solver != solver and (type(value), value) != (type(default), default):
+        raise ValueError(
+            f'{name} does not apply to solver="{estimator.solver}", leave it at {default!r}; got {value!r}'
+        )
+
+
+def _check_variance_reduced(estimator: Any) -> None:
+    for name in _SGD_ONLY:
+        _own_only(estimator, name, "sgd")
+    solver = estimator.solver
+    widths = (8, 16) if solver == "halp" else (8, 16, 32)
+    if estimator.bits not in (None, *widths):
+        raise ValueError(
+            f'bits must be one of {widths} with solver="{solver}", got {estimator.bits!r}'
+        )
+    if estimator.penalty not in ("l2", None):
+        raise ValueError(
+            f'penalty must be "l2" or None with solver="{solver}", got {estimator.penalty!r}'
+        )
+    if estimator.learning_rate not in ("auto", "constant"):
+        raise ValueError(
+            f'learning_rate must be "auto" or "constant" with solver="{solver}", got '
+            f"{estimator.learning_rate!r}"
+        )
+    if solver == "halp":
+        if estimator.z_bits not in ((None, 8, 16) if estimator.bits != 16 else (None, 16)):
+            raise ValueError(
+                f"z_bits must be 8 or 16, and 16 with bits=16; got {estimator.z_bits!r}"
+            )
+        mu = estimator.mu
+        if mu != "auto" and (isinstance(mu, (str, bool)) or not 0 < float(mu) < math.inf):
+            raise ValueError(f'mu must be "auto" or a positive number, got {mu!r}')
 
 
 def _integer(estimator: Any, name: str, least: int) -> None:

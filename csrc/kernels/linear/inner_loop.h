@@ -3,8 +3,8 @@
 // The centre w~ and its gradient g stay fixed, the displacement z moves:
 //   z <- z - alpha * (v_i (l'(phi_i + s) - l'(phi_i)) x_i + g + lambda z),   s = x_i . z,
 // for rows i drawn with replacement; phi_i = x_i . w~ is cached, so a step reads one row. The loop
-// over the columns that updates z also forms the product of the new z with the next row, and fetches
-// the row after.
+// over the columns that updates z also forms the product of the new z with the next row, and
+// fetches rows of later steps.
 #pragma once
 
 #include <cstdint>
@@ -38,15 +38,28 @@ enum LoopDraw : uint32_t {
   kRow = 4,          // element t
 };
 
+/// Four rows of later steps are fetched at a time, a quarter of each in one step: rows are random,
+/// so the processor finds four streams to follow where one would end before it is up to speed.
+/// Lines go to the second-level cache in the order stream[0], stream[1], .., each 64 bytes on.
+constexpr int kStreams = 4;
+struct RowsAhead {
+  const uint8_t* stream[kStreams];
+};
+// A macro: g++ 12 drops calls of a function that only prefetches.
+#define TX_FETCH_ROWS(ahead, line) \
+  __builtin_prefetch((ahead).stream[(line) % kStreams] + (line) / kStreams * 64, 0, 2)
+
 constexpr int64_t kLoopWords = 64;  // words are drawn so many at a time
 
 /// Words of elements 4 block .. 4 block + count - 1, count a multiple of kLoopWords.
 using LoopWordsFn = void(Key key, uint64_t block, uint32_t stream, uint32_t draw, int64_t count,
                          uint32_t* words) noexcept;
 
-// ---- integers ------------------------------------------------------------------------------------
+// ---- integers
+// ------------------------------------------------------------------------------------
 
-/// Codes of the data, bits of z, and random bits below the last place of z: 8/8/8, 8/16/8, 16/16/16.
+/// Codes of the data, bits of z, and random bits below the last place of z: 8/8/8, 8/16/8,
+/// 16/16/16.
 enum class HalpFormat : int { z8 = 0, z16 = 1, x16 = 2 };
 
 /// Ranges of the codes: |x| and the intercept's column <= data, |z| <= z, |gamma| <= gamma and
@@ -70,26 +83,28 @@ struct HalpEpoch {
   double dx, dz;          // spacings of data and displacement
   const double* alpha_g;  // [outputs, cols + 1]: alpha * gradient at the centre, intercept's last
   int64_t cols;
-  int64_t refresh;  // steps between two roundings of alpha_g; 0: once
-  bool nearest;     // no random bits (a study of what they are for)
-  void* z;                // [outputs, pitch] int8 or int16, all 0; receives the result
-  int32_t* z_intercept;   // [outputs], the same
+  int64_t refresh;       // steps between two roundings of alpha_g; 0: once
+  bool nearest;          // no random bits (a study of what they are for)
+  void* z;               // [outputs, pitch] int8 or int16, all 0; receives the result
+  int32_t* z_intercept;  // [outputs], the same
   int32_t* gammas;       // [steps, outputs], what was used; or null
   int64_t* clips;        // [3] added to: z, gamma, h
 };
 
 /// One step of one output: z' = clamp(z + ((r - gamma x - h - c z) >> shift)).
 struct HalpStep {
-  const void *x, *next, *ahead;  // rows of this step and of the two after it
+  const void *x, *next;  // rows of this step and of the next one
+  RowsAhead ahead;
   void* z;
-  const void* drift;      // h, in the kernel's own order
-  const uint32_t* noise;  // r: lane l of 64 is field l of `shift` bits; column j takes lane j mod 64
+  const void* drift;  // h, in the kernel's own order
+  const uint32_t*
+      noise;  // r: lane l of 64 is field l of `shift` bits; column j takes lane j mod 64
   int64_t n;
   int32_t gamma, decay;  // decay: c
 };
 
-/// next . z', and into clips the columns that were clamped. z8 saturates r - gamma x, minus h, minus
-/// c z to 16 bits in turn; the other formats do not overflow.
+/// next . z', and into clips the columns that were clamped. z8 saturates r - gamma x, minus h,
+/// minus c z to 16 bits in turn; the other formats do not overflow.
 using HalpStepFn = int64_t(const HalpStep& s, int64_t* clips) noexcept;
 
 /// h from alpha_g in units of the product grid, rounded with the words of elements 4 block .. and
@@ -122,7 +137,8 @@ const HalpKernels& halp_kernels() noexcept;
 /// One epoch; throws std::bad_alloc.
 void halp_epoch(const HalpEpoch& e);
 
-// ---- float32 -------------------------------------------------------------------------------------
+// ---- float32
+// -------------------------------------------------------------------------------------
 
 struct SvrgEpoch {
   InnerLoop loop;
@@ -130,13 +146,14 @@ struct SvrgEpoch {
   float unit;             // the intercept's column
   const double* alpha_g;  // [outputs, cols + 1]
   int64_t cols;
-  float* z;               // [outputs, pitch], all 0; receives the result
-  float* z_intercept;     // [outputs], the same
+  float* z;            // [outputs, pitch], all 0; receives the result
+  float* z_intercept;  // [outputs], the same
 };
 
 /// z' = fma(-step, x, fma(keep, z, minus_drift)).
 struct SvrgStep {
-  const float *x, *next, *ahead;
+  const float *x, *next;
+  RowsAhead ahead;
   float* z;
   const float* minus_drift;
   int64_t n;

@@ -11,9 +11,12 @@
 
 namespace torchext::cpu {
 
-/// exp(x) - 1 to 1 ulp for x <= 1; -1 below -104.
-static inline float expm1_scalar(float x) {
-  if (x < -104.0f) return -1.0f;
+/// exp(x) and exp(x) - 1, each to 1 ulp, for x <= 1; 0 and -1 below -104.
+struct Exponential {
+  float whole, minus1;
+};
+static inline Exponential exponential(float x) {
+  if (x < -104.0f) return {0.0f, -1.0f};
   if (x > 64.0f) x = 64.0f;
   const double magic = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
   const double v = static_cast<double>(x), k = (v * 1.4426950408889634 + magic) - magic;
@@ -24,7 +27,8 @@ static inline float expm1_scalar(float x) {
   const int64_t bits = (static_cast<int64_t>(k) + 1023) << 52;
   double scale;
   std::memcpy(&scale, &bits, sizeof scale);
-  return static_cast<float>(scale * rest + (scale - 1.0));
+  const double change = scale * rest;
+  return {static_cast<float>(change + scale), static_cast<float>(change + (scale - 1.0))};
 }
 
 /// Floats that are cached for a row.
@@ -36,25 +40,24 @@ static inline int64_t slope_cache_size(RowLoss loss, int outputs) {
 static inline void slope_cache(RowLoss loss, int outputs, const float* phi, int64_t step,
                                float* cache) {
   if (loss == RowLoss::logistic) {
-    const float small = 1.0f + expm1_scalar(phi[0] < 0.0f ? phi[0] : -phi[0]);
+    const float small = exponential(phi[0] < 0.0f ? phi[0] : -phi[0]).whole;
     const float large = 1.0f / (1.0f + small);  // sigmoid(|phi|)
     cache[phi[0] < 0.0f ? 1 : 0] = large;
     cache[phi[0] < 0.0f ? 0 : 1] = small * large;
   } else if (loss == RowLoss::softmax) {
     float top = phi[0], total = 0.0f;
     for (int o = 1; o < outputs; ++o) top = phi[o * step] > top ? phi[o * step] : top;
-    for (int o = 0; o < outputs; ++o)
-      total += cache[o] = 1.0f + expm1_scalar(phi[o * step] - top);
+    for (int o = 0; o < outputs; ++o) total += cache[o] = exponential(phi[o * step] - top).whole;
     for (int o = 0; o < outputs; ++o) cache[o] = cache[o] / total;
   }
 }
 
 static inline float logistic_change(const float* cache, float s) {
   const float p = cache[0], n = cache[1];
-  const float e = expm1_scalar(s > 0.0f ? -s : s);
-  const float below = s > 0.0f ? p + n * (1.0f + e) : n + p * (1.0f + e);
+  const Exponential e = exponential(s > 0.0f ? -s : s);
+  const float below = s > 0.0f ? p + n * e.whole : n + p * e.whole;
   if (below == 0.0f) return s > 0.0f ? n : -p;
-  const float change = p * n * e / below;
+  const float change = p * n * e.minus1 / below;
   return s > 0.0f ? -change : change;
 }
 
@@ -66,14 +69,12 @@ static inline void softmax_change(const float* p, int outputs, const float* s, f
     largest = size > largest ? size : largest;
   }
   if (largest <= 1.0f) {
-    for (int o = 0; o < outputs; ++o) total += p[o] * (change[o] = expm1_scalar(s[o]));
+    for (int o = 0; o < outputs; ++o) total += p[o] * (change[o] = exponential(s[o]).minus1);
     for (int o = 0; o < outputs; ++o) change[o] = p[o] * (change[o] - total) / (1.0f + total);
     return;
   }
-  for (int o = 0; o < outputs; ++o)
-    total += change[o] = p[o] * (1.0f + expm1_scalar(s[o] - top));
-  for (int o = 0; o < outputs; ++o)
-    change[o] = (total > 0.0f ? change[o] / total : 0.0f) - p[o];
+  for (int o = 0; o < outputs; ++o) total += change[o] = p[o] * exponential(s[o] - top).whole;
+  for (int o = 0; o < outputs; ++o) change[o] = (total > 0.0f ? change[o] / total : 0.0f) - p[o];
 }
 
 /// change[o] of every output for scores that moved by s[o]; the outputs of squares do not interact.

@@ -28,11 +28,10 @@ float svrg_step_impl(const SvrgStep& s) noexcept {
   const VF step = splat(-s.step), keep = splat(s.keep);
   VF sums[kSums] = {};
   for (int64_t j = 0; j < s.n; j += 64) {
-    for (int line = 0; line < 4; ++line) __builtin_prefetch(s.ahead + j + 16 * line, 0, 3);
+    for (int line = 0; line < 4; ++line) TX_FETCH_ROWS(s.ahead, j / 16 + line);
     for (int part = 0; part < kSums; ++part) {
       const int64_t i = j + part * TX_LANES;
-      const VF z =
-          fused(step, load(s.x + i), fused(keep, load(s.z + i), load(s.minus_drift + i)));
+      const VF z = fused(step, load(s.x + i), fused(keep, load(s.z + i), load(s.minus_drift + i)));
       store(s.z + i, z);
       sums[part] = fused(load(s.next + i), z, sums[part]);
     }

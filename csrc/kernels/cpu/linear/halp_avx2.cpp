@@ -24,18 +24,13 @@ TX_INL V add_wide(V sum, V narrow) {
                           widen(_mm256_extracti128_si256(narrow, 1)));
 }
 TX_INL int64_t total(V sum) {
-  const __m128i two =
-      _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
   return _mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1);
 }
 
-// A macro: g++ 12 drops calls of a function that only prefetches.
-#define TX_FETCH(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
-
 template <bool kDecay>
 TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
-  const auto *x = static_cast<const int8_t*>(s.x), *next = static_cast<const int8_t*>(s.next),
-             *ahead = static_cast<const int8_t*>(s.ahead);
+  const auto *x = static_cast<const int8_t*>(s.x), *next = static_cast<const int8_t*>(s.next);
   auto* z = static_cast<int8_t*>(s.z);
   const auto* drift = static_cast<const int16_t*>(s.drift);
   const auto* bytes = reinterpret_cast<const uint8_t*>(s.noise);
@@ -49,7 +44,7 @@ TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
   V dot = _mm256_setzero_si256();
   int64_t kept = 0;
   for (int64_t j = 0; j < s.n; j += 64) {
-    TX_FETCH(ahead + j);
+    TX_FETCH_ROWS(s.ahead, j / 64);
     repeat<2>([&](auto half) TX_LAMBDA {
       constexpr int h = decltype(half)::value;
       const int64_t i = j + 32 * h;
@@ -102,8 +97,7 @@ template <class X, class R>
 int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
   constexpr int kShift = 8 * sizeof(R);
   constexpr int64_t kFlush = 256 * 16;
-  const auto *x = static_cast<const X*>(s.x), *next = static_cast<const X*>(s.next),
-             *ahead = static_cast<const X*>(s.ahead);
+  const auto *x = static_cast<const X*>(s.x), *next = static_cast<const X*>(s.next);
   auto* z = static_cast<int16_t*>(s.z);
   const auto* drift = static_cast<const int32_t*>(s.drift);
   const V factors = _mm256_set1_epi32(static_cast<int32_t>(
@@ -122,7 +116,8 @@ int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
     const int64_t end = begin + kFlush < s.n ? begin + kFlush : s.n;
     V narrow = zero;
     for (int64_t j = begin; j < end; j += 64) {
-      for (size_t line = 0; line < sizeof(X); ++line) TX_FETCH(ahead + j + 32 * line);
+      constexpr int64_t kLines = sizeof(X);
+      for (int64_t line = 0; line < kLines; ++line) TX_FETCH_ROWS(s.ahead, j / 64 * kLines + line);
       repeat<4>([&](auto quarter) TX_LAMBDA {
         const int64_t i = j + 16 * quarter.value;
         const V xi = wide(x + i), zi = load(z + i);
@@ -171,9 +166,7 @@ TX_INL __m128i codes4(const double* target, __m256d u, __m256d most, int64_t* cl
 }
 
 /// 32-bit lanes of two vectors to 16 bits, in order.
-TX_INL V narrowed(V a, V b) {
-  return _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
-}
+TX_INL V narrowed(V a, V b) { return _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8); }
 
 void drift_narrow(const HalpDrift& d, int64_t* clips) noexcept {
   const auto* target = static_cast<const float*>(d.target);
@@ -233,9 +226,10 @@ void draw_words(Key key, uint64_t block, uint32_t stream, uint32_t draw, int64_t
 }  // namespace
 
 const HalpKernels& halp_avx2() noexcept {
-  static const HalpKernels kernels = {
-      {step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>}, drift_narrow, drift_wide,
-      draw_words};
+  static const HalpKernels kernels = {{step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>},
+                                      drift_narrow,
+                                      drift_wide,
+                                      draw_words};
   return kernels;
 }
 

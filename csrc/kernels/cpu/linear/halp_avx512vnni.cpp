@@ -22,13 +22,9 @@ TX_INL V load(const void* p) { return _mm512_loadu_si512(p); }
 TX_INL V words16(int v) { return _mm512_set1_epi16(static_cast<int16_t>(v)); }
 TX_INL int count(__mmask64 mask) { return __builtin_popcountll(mask); }
 
-// A macro: g++ 12 drops calls of a function that only prefetches.
-#define TX_FETCH(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
-
 template <bool kDecay>
 TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
-  const auto *x = static_cast<const int8_t*>(s.x), *next = static_cast<const int8_t*>(s.next),
-             *ahead = static_cast<const int8_t*>(s.ahead);
+  const auto *x = static_cast<const int8_t*>(s.x), *next = static_cast<const int8_t*>(s.next);
   auto* z = static_cast<int8_t*>(s.z);
   const auto* drift = static_cast<const int16_t*>(s.drift);
   const V gamma = words16(s.gamma * 256), decay = words16(s.decay), high = words16(-256);
@@ -38,7 +34,7 @@ TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
   V dot = _mm512_setzero_si512(), sum = dot;
   int64_t clipped = 0;
   for (int64_t j = 0; j < s.n; j += 64) {
-    TX_FETCH(ahead + j);
+    TX_FETCH_ROWS(s.ahead, j / 64);
     const V xj = load(x + j), zj = load(z + j);
     const V even_x = _mm512_mulhi_epi16(_mm512_slli_epi16(xj, 8), gamma);
     const V odd_x = _mm512_mulhi_epi16(_mm512_and_si512(xj, high), gamma);
@@ -95,8 +91,7 @@ template <class X, class R>
 int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
   constexpr int kShift = 8 * sizeof(R);
   constexpr int64_t kFlush = 256 * 32;
-  const auto *x = static_cast<const X*>(s.x), *next = static_cast<const X*>(s.next),
-             *ahead = static_cast<const X*>(s.ahead);
+  const auto *x = static_cast<const X*>(s.x), *next = static_cast<const X*>(s.next);
   auto* z = static_cast<int16_t*>(s.z);
   const auto* drift = static_cast<const int32_t*>(s.drift);
   const V factors = _mm512_set1_epi32(static_cast<int32_t>(
@@ -115,7 +110,8 @@ int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
     const int64_t end = begin + kFlush < s.n ? begin + kFlush : s.n;
     V narrow = zero;
     for (int64_t j = begin; j < end; j += 64) {
-      for (size_t line = 0; line < sizeof(X); ++line) TX_FETCH(ahead + j + 32 * line);
+      constexpr int64_t kLines = sizeof(X);
+      for (int64_t line = 0; line < kLines; ++line) TX_FETCH_ROWS(s.ahead, j / 64 * kLines + line);
       repeat<2>([&](auto half) TX_LAMBDA {
         const int64_t i = j + 32 * half.value;
         const V xi = wide(x + i), zi = load(z + i);
@@ -191,9 +187,10 @@ void drift_wide(const HalpDrift& d, int64_t* clips) noexcept {
           const __m512d t = _mm512_loadu_pd(target + at);
           const __m512d low = _mm512_roundscale_pd(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
           const __m512d u =
-              d.nearest ? _mm512_set1_pd(0.5)
-                        : _mm512_mul_pd(unit, _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(
-                                                  bits, side.value)));
+              d.nearest
+                  ? _mm512_set1_pd(0.5)
+                  : _mm512_mul_pd(unit,
+                                  _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(bits, side.value)));
           const __mmask8 up = _mm512_cmp_pd_mask(u, _mm512_sub_pd(t, low), _CMP_LT_OQ);
           const __m512d whole = _mm512_mask_add_pd(low, up, low, one);
           const __m512d kept = _mm512_max_pd(_mm512_min_pd(whole, most), least);
@@ -202,8 +199,7 @@ void drift_wide(const HalpDrift& d, int64_t* clips) noexcept {
         });
         code[part.value] = _mm512_inserti64x4(_mm512_castsi256_si512(eight[0]), eight[1], 1);
       });
-      _mm512_storeu_si512(out + j + 32 * half.value,
-                          _mm512_shuffle_i32x4(code[0], code[1], 0x88));
+      _mm512_storeu_si512(out + j + 32 * half.value, _mm512_shuffle_i32x4(code[0], code[1], 0x88));
       _mm512_storeu_si512(out + j + 32 * half.value + 16,
                           _mm512_shuffle_i32x4(code[0], code[1], 0xDD));
     });
@@ -223,9 +219,10 @@ void draw_words(Key key, uint64_t block, uint32_t stream, uint32_t draw, int64_t
 }  // namespace
 
 const HalpKernels& halp_avx512vnni() noexcept {
-  static const HalpKernels kernels = {
-      {step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>}, drift_narrow, drift_wide,
-      draw_words};
+  static const HalpKernels kernels = {{step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>},
+                                      drift_narrow,
+                                      drift_wide,
+                                      draw_words};
   return kernels;
 }
 

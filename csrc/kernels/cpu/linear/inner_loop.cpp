@@ -1,5 +1,5 @@
-// Epochs of SVRG and HALP: rows, random words and the scalar part of a step. What is O(columns) is in
-// the kernels.
+// Epochs of SVRG and HALP: rows, random words and the scalar part of a step. What is O(columns) is
+// in the kernels.
 #include "../../linear/inner_loop.h"
 
 #include <cmath>
@@ -56,7 +56,7 @@ class Words {
   Scratch<uint32_t> words_;
 };
 
-/// Row numbers of the steps, known two steps ahead. Steps come in order.
+/// Row numbers of the steps, known some steps ahead. Steps come in order.
 class Rows {
  public:
   Rows(const InnerLoop& loop, LoopWordsFn* draw)
@@ -65,8 +65,19 @@ class Rows {
     read(1);
   }
 
-  /// The row of step t, t+1 or t+2, where t is the step that `next` counted last.
+  /// The row of a step up to kBlock after the one that `next` counted last.
   int64_t operator[](int64_t step) const { return rows_[step % (2 * kBlock)]; }
+
+  /// What step t fetches of rows of `bytes` each, a multiple of 64.
+  RowsAhead ahead(int64_t t, const uint8_t* x, int64_t bytes) const {
+    constexpr int64_t kLead = 5;  // the next row is read a step early
+    const int64_t part = t % kStreams, first = t - part + kLead;
+    RowsAhead a;
+    for (int i = 0; i < kStreams; ++i) {
+      a.stream[i] = x + (*this)[first + i] * bytes + bytes / 64 * part / kStreams * 64;
+    }
+    return a;
+  }
 
   /// To be called once a step.
   void next(int64_t step) {
@@ -100,8 +111,7 @@ class Changes {
         change(static_cast<size_t>(loop.outputs)) {}
 
   void form(int64_t row) {
-    slope_change(loop_.loss, loop_.outputs, loop_.cache + row * size_, moved.data(),
-                 change.data());
+    slope_change(loop_.loss, loop_.outputs, loop_.cache + row * size_, moved.data(), change.data());
     if (loop_.weight == nullptr) return;
     for (float& c : change) c *= loop_.weight[row];
   }
@@ -164,7 +174,8 @@ class Halp {
       target32_[i] = static_cast<float>(target_[i]);
     if (e.nearest) {
       const uint32_t lane = 1u << (ranges_.shift - 1);
-      for (int64_t i = 0; i < 64; ++i) half_[i] = lane * (ranges_.shift == 8 ? 0x01010101u : 0x10001u);
+      for (int64_t i = 0; i < 64; ++i)
+        half_[i] = lane * (ranges_.shift == 8 ? 0x01010101u : 0x10001u);
     }
   }
 
@@ -184,7 +195,7 @@ class Halp {
       HalpStep s{};
       s.x = x + row * loop_.pitch * width;
       s.next = x + rows_[t + 1] * loop_.pitch * width;
-      s.ahead = x + rows_[t + 2] * loop_.pitch * width;
+      s.ahead = rows_.ahead(t, x, loop_.pitch * width);
       s.n = loop_.pitch;
       s.decay = decay;
       for (int o = 0; o < outputs_; ++o) {
@@ -222,33 +233,28 @@ class Halp {
     return static_cast<int32_t>(low + (u < decay_each_ - low ? 1.0 : 0.0));
   }
 
+  /// h of step t on, rounded afresh.
   void round_drift(int64_t t) {
     const int64_t refresh = e_.refresh > 0 ? t / e_.refresh : 0;
     for (int o = 0; o < outputs_; ++o) {
-      HalpDrift d{};
-      const int64_t at = o * stride_;
-      d.most = ranges_.drift;
-      d.key = loop_.key;
-      d.stream = loop_.stream;
-      d.nearest = e_.nearest;
-      const auto element = static_cast<uint64_t>((refresh * outputs_ + o) * stride_);
-      const auto round = [&](HalpDriftFn* fn, const void* target, int64_t j, int64_t n) {
-        d.target = target;
-        d.drift = drift_at(at + j);
-        d.n = n;
-        d.block = (element + static_cast<uint64_t>(j)) / 4;
-        fn(d, e_.clips + 2);
-      };
-      for (int64_t j : {int64_t{0}, loop_.pitch}) {
-        if (j > 0 && !loop_.intercept) continue;
-        const int64_t n = j == 0 ? loop_.pitch : 4;  // the intercept's block holds one column
-        const HalpKernels& k = j == 0 ? kernels_ : halp_ref();
-        if (narrow_)
-          round(k.drift_narrow, target32_.data() + at + j, j, n);
-        else
-          round(k.drift_wide, target_.data() + at + j, j, n);
-      }
+      const int64_t first = o * stride_;
+      round_drift(kernels_, refresh, first, loop_.pitch);
+      if (loop_.intercept) round_drift(halp_ref(), refresh, first + loop_.pitch, 4);
     }
+  }
+
+  void round_drift(const HalpKernels& kernels, int64_t refresh, int64_t first, int64_t n) {
+    HalpDrift d{};
+    d.target = narrow_ ? static_cast<const void*>(target32_.data() + first)
+                       : static_cast<const void*>(target_.data() + first);
+    d.drift = drift_at(first);
+    d.n = n;
+    d.most = ranges_.drift;
+    d.key = loop_.key;
+    d.block = static_cast<uint64_t>(refresh * outputs_ * stride_ + first) / 4;
+    d.stream = loop_.stream;
+    d.nearest = e_.nearest;
+    (narrow_ ? kernels.drift_narrow : kernels.drift_wide)(d, e_.clips + 2);
   }
 
   void form_changes(int64_t row, const int64_t* dots) {
@@ -268,7 +274,7 @@ class Halp {
     x8[0] = static_cast<int8_t>(ranges_.data);
     wide[0] = static_cast<int16_t>(e_.z_intercept[o]);
     z8[0] = static_cast<int8_t>(e_.z_intercept[o]);
-    s.x = s.next = s.ahead = e_.format == HalpFormat::x16 ? static_cast<void*>(x) : x8;
+    s.x = s.next = e_.format == HalpFormat::x16 ? static_cast<void*>(x) : x8;
     s.z = narrow_ ? static_cast<void*>(z8) : wide;
     s.drift = drift_at(o * stride_ + loop_.pitch);
     s.n = 1;
@@ -330,7 +336,7 @@ void svrg_epoch(const SvrgEpoch& e) {
     changes.form(rows[t]);
     s.x = x + rows[t] * loop.pitch;
     s.next = x + rows[t + 1] * loop.pitch;
-    s.ahead = x + rows[t + 2] * loop.pitch;
+    s.ahead = rows.ahead(t, reinterpret_cast<const uint8_t*>(x), 4 * loop.pitch);
     for (int o = 0; o < outputs; ++o) {
       const auto at = static_cast<size_t>(o);
       s.z = e.z + o * loop.pitch;

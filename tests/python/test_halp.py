@@ -1,0 +1,205 @@
+"""solver="halp" and solver="svrg": the exact solution on the codes, resumed, repeated, and bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.linear_model import Ridge as RidgeReference
+
+from torchext import _testing
+from torchext.linear import ConvergenceError, SGDClassifier, SGDRegressor, load_model
+from torchext.linear._grid_rows import grid_rows
+
+SOLVERS = ("halp", "svrg")
+
+
+def data(rows: int = 1500, cols: int = 12, classes: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(rows + cols)
+    X = rng.normal(size=(rows, cols)) * rng.uniform(0.5, 2.0, cols) + rng.normal(size=cols)
+    if classes:
+        scores = X @ rng.normal(size=(cols, classes)) + rng.gumbel(size=(rows, classes))
+        return X, scores.argmax(axis=1)
+    return X, X @ rng.normal(size=cols) + 3.0 + 0.3 * rng.normal(size=rows)
+
+
+def decoded(X: np.ndarray, bits: int, scale: str) -> Any:
+    """The rows as the solver sees them, in scaled units, and what they were made with."""
+    found = grid_rows(X, None, bits=bits, scale=scale, intercept=True, as_float=False)
+    return found.rows.double().numpy() * found.dx, found
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("bits, scale", [(8, "max"), (16, "std"), (8, "none")])
+def test_least_squares_is_ridge_on_the_codes(solver: str, bits: int, scale: str) -> None:
+    X, y = data()
+    model = SGDRegressor(
+        solver=solver, bits=bits, scale=scale, alpha=0.01, tol=1e-11, random_state=0
+    )
+    model.fit(X, y)
+    a, found = decoded(X, bits, scale)
+    exact = RidgeReference(alpha=0.01 * len(X), fit_intercept=scale == "none", solver="cholesky")
+    exact.fit(a, y - y.mean())
+    assert np.allclose(model.coef_ * found.scale.numpy(), exact.coef_, rtol=1e-8, atol=1e-9)
+    offset = exact.intercept_ - (exact.coef_ / found.scale.numpy()) @ found.mean.numpy()
+    assert np.allclose(model.intercept_, y.mean() + offset, rtol=1e-8)
+    assert model.report_["gradient_norm"] <= 1e-11
+    assert model.report_["stopped"] == "gradient below tol"
+    assert len(model.loss_curve_) == model.n_iter_ == len(model.grad_norm_curve_) - 1
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logistic_is_scikit_learns_on_the_codes(solver: str, classes: int) -> None:
+    X, y = data(1000, 8, classes)
+    model = SGDClassifier("log_loss", solver=solver, alpha=0.01, tol=1e-8, random_state=0).fit(X, y)
+    a, found = decoded(X, 8, "max")
+    exact = Reference(C=1.0 / (0.01 * len(X)), tol=1e-10, max_iter=5000).fit(a, y)
+    assert np.allclose(model.coef_ * found.scale.numpy(), exact.coef_, atol=2e-5)
+    near = (X - found.mean.numpy()) / found.scale.numpy()
+    assert np.allclose(model.predict_proba(X), exact.predict_proba(near), atol=1e-4)
+    assert model.report_["z_bits"] == (32 if solver == "svrg" else 8 if classes == 2 else 16)
+
+
+def test_bits_32_is_full_precision() -> None:
+    X, y = data()
+    model = SGDRegressor(solver="svrg", bits=32, alpha=0.0, tol=1e-9, random_state=0).fit(X, y)
+    exact = SGDRegressor(solver="exact", alpha=0.0).fit(X, y)
+    assert np.allclose(model.coef_, exact.coef_, rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_several_targets_and_weights(solver: str) -> None:
+    X, y = data()
+    both = np.stack([y, -2.0 * y + X[:, 0]], axis=1)
+    weight = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
+    model = SGDRegressor(solver=solver, bits=16, alpha=0.0, tol=1e-9, random_state=0)
+    model.fit(X, both, sample_weight=weight)
+    exact = SGDRegressor(solver="exact", alpha=0.0).fit(X, both, sample_weight=weight)
+    assert model.coef_.shape == (2, 12)
+    assert np.allclose(model.coef_, exact.coef_, rtol=1e-3, atol=1e-3)
+    one = SGDRegressor(solver=solver, bits=16, alpha=0.0, random_state=0)
+    assert np.allclose(
+        one.fit(X, y, weight).score(X, y, weight), exact.score(X, both, weight), atol=0.01
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_same_bits_on_any_thread_count_and_instruction_set(solver: str) -> None:
+    X, y = data(700, 70, 3)
+    found = []
+    for isa in _testing.ISAS:
+        for jobs in (1, 2):
+            with _testing.isa(isa):
+                model = SGDClassifier(
+                    "log_loss", solver=solver, max_iter=3, n_jobs=jobs, random_state=4
+                )
+                found.append(model.fit(X, y))
+    for other in found[1:]:
+        assert np.array_equal(found[0].coef_, other.coef_)
+        assert np.array_equal(found[0].intercept_, other.intercept_)
+    again = SGDClassifier("log_loss", solver=solver, max_iter=3, random_state=5).fit(X, y)
+    assert not np.array_equal(found[0].coef_, again.coef_)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_resume_gives_the_same_bits(solver: str, tmp_path: Path) -> None:
+    X, y = data()
+    common: dict[str, Any] = {"solver": solver, "tol": None, "max_iter": 6, "random_state": 0}
+    whole = SGDRegressor(**common).fit(X, y)
+    path = tmp_path / "run.safetensors"
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(info: Any) -> None:
+        if info.epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        SGDRegressor(**common, checkpoint=path, callbacks=[interrupt]).fit(X, y)
+    assert load_model(path).predict(X).shape == y.shape
+    resumed = SGDRegressor(**common, checkpoint=path, resume=True).fit(X, y)
+    assert np.array_equal(whole.coef_, resumed.coef_)
+    assert whole.loss_curve_ == resumed.loss_curve_
+    assert whole.grad_norm_curve_ == resumed.grad_norm_curve_
+    assert whole.report_["mu"] == resumed.report_["mu"]
+    with pytest.raises(ValueError, match="differs in data"):
+        SGDRegressor(**common, checkpoint=path, resume=True).fit(X, y + 1.0)
+
+
+def test_callbacks_warm_start_and_constant_columns() -> None:
+    X, y = data()
+    X[:, 3] = 7.25
+    model = SGDRegressor(
+        solver="halp", tol=1e-10, random_state=0, callbacks=[lambda info: info.epoch == 2]
+    )
+    model.fit(X, y)
+    assert model.n_iter_ == 2 and model.report_["stopped"] == "by a callback"
+    assert model.coef_[3] == 0.0
+    model.set_params(callbacks=None, warm_start=True).fit(X, y)
+    first = model.n_iter_
+    model.fit(X, y)
+    assert model.n_iter_ == 1 < first and model.report_["gradient_norm"] <= 1e-10
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_nothing_to_learn(solver: str) -> None:
+    """A zero gradient leaves delta 0: keep the centre."""
+    X = np.ones((5, 2))
+    model = SGDRegressor(solver=solver, random_state=0).fit(X, np.arange(5.0))
+    assert not model.coef_.any() and np.allclose(model.predict(X), 2.0)
+    assert model.report_["stopped"] == "gradient is 0" and len(model.loss_curve_) == 1
+    one = SGDRegressor(solver=solver, random_state=0).fit(np.array([[2.0]]), [3.0])
+    assert np.allclose(one.predict([[5.0]]), 3.0)
+
+
+def test_codes_of_the_grid() -> None:
+    X = np.array([[-1.0, 0.0, 3.0], [1.0, 0.5, 3.0], [0.3, -0.5, 3.0]])
+    plain = grid_rows(X, None, bits=8, scale="none", intercept=False, as_float=False)
+    assert plain.dx == 3.0 / 127 and plain.unit == 3.0
+    assert np.array_equal(plain.rows.numpy(), np.rint(X.astype(np.float32) / (3.0 / 127)))
+    assert plain.x.shape == (3, 64) and not plain.x[:, 3:].any()
+    assert plain.bound == pytest.approx(((plain.rows.double() * plain.dx) ** 2).sum(1).max())
+    centred = grid_rows(X, None, bits=16, scale="max", intercept=True, as_float=True)
+    assert centred.x.abs().max() == 32767 and not centred.rows[:, 2].any()
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        ({"bits": 4}, r"bits must be one of \(8, 16\)"),
+        ({"solver": "svrg", "bits": 4}, r"bits must be one of \(8, 16, 32\)"),
+        ({"z_bits": 4}, "z_bits must be 8 or 16"),
+        ({"bits": 16, "z_bits": 8}, "z_bits must be 8 or 16, and 16 with bits=16"),
+        ({"mu": 0.0}, "mu must be"),
+        ({"mu": "best"}, "mu must be"),
+        ({"penalty": "l1"}, "penalty must be"),
+        ({"learning_rate": "linear"}, "learning_rate must be"),
+        ({"sampling": "double"}, "sampling does not apply to solver="),
+        ({"model_bits": 4}, "model_bits does not apply"),
+        ({"early_stopping": True}, "early_stopping does not apply"),
+        ({"solver": "svrg", "mu": 2.0}, "mu does not apply"),
+        ({"solver": "sgd", "z_bits": 8}, "z_bits does not apply"),
+        ({"eta0": 10.0, "alpha": 1.0}, "eta0 \\* alpha must be below 0.5"),
+    ],
+)
+def test_bad_parameters(change: dict[str, Any], text: str) -> None:
+    X, y = data(50, 3)
+    with pytest.raises(ValueError, match=text):
+        SGDRegressor(**({"solver": "halp"} | change)).fit(X, y)
+
+
+def test_other_refusals() -> None:
+    from torchext import QuantizedDataset
+
+    X, y = data(100, 3)
+    store = QuantizedDataset.from_arrays(X, y, bits=8)
+    with pytest.raises(ValueError, match='solver="halp" needs the full-precision rows'):
+        SGDRegressor(solver="halp").fit(store)
+    assert not hasattr(SGDRegressor(solver="halp"), "partial_fit")
+    with pytest.raises(ConvergenceError, match="use a smaller eta0"):
+        SGDRegressor(solver="svrg", eta0=5.0, random_state=0).fit(X, y)

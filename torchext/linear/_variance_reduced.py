@@ -1,0 +1,213 @@
+r"""SVRG and HALP for linear models: epochs around a float64 centre.
+
+An epoch takes the exact gradient g on the codes at the centre w, moves a displacement z from 0 by
+
+.. math:: z \leftarrow z - \alpha\,[\,v_i\,(l'(\phi_i + x_i^T z) - l'(\phi_i))\,x_i + g + \lambda z\,],
+
+:math:`\phi_i = x_i^T w` cached, for random rows i, and adds z to w. HALP keeps z on the integers times
+:math:`\delta_z = \|g\| / (\mu M)`, M the largest code of z: as the solution comes closer, the grid becomes
+finer, so that few bits do not limit the accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchext.linear._grid_rows import GridRows
+from torchext.linear._products import torch_threads
+from torchext.linear._trainer import ConvergenceError
+from torchext.random import Purpose, fold_in
+
+#: Steps between two roundings of alpha * g.
+REFRESH = 64
+#: Steps an epoch makes at least.
+MIN_STEPS = 2000
+#: Second derivative bound of each loss.
+CURVATURE = {"squared": 1.0, "logistic": 0.25, "softmax": 0.5}
+MAX_RESTORES = 20
+
+
+@dataclass
+class VrState:
+    """Everything that changes: the centre w float64 (m, n + 1), the intercept's coefficient last."""
+
+    w: Tensor
+    mu: float
+    epoch: int = 0
+    norm0: float = 0.0  # gradient norm at x = 0
+    loss0: float = 0.0  # objective there
+    restores: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    clip_rates: list[float] = field(default_factory=list)
+    stop: str = ""
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values for a checkpoint."""
+        curves = torch.tensor([self.losses, self.norms[1:], self.clip_rates], dtype=torch.float64)
+        numbers = torch.tensor(
+            [self.mu, self.norm0, self.loss0, *self.norms[:1]], dtype=torch.float64
+        )
+        tensors = {"state.w": self.w, "state.curves": curves, "state.numbers": numbers}
+        return tensors, {"epoch": self.epoch, "restores": self.restores, "stop": self.stop}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor], plain: dict[str, Any]) -> VrState:
+        """Inverse of :meth:`to_tensors`."""
+        numbers = tensors["state.numbers"].tolist()
+        losses, norms, rates = (row.tolist() for row in tensors["state.curves"])
+        return VrState(
+            tensors["state.w"], numbers[0], plain["epoch"], numbers[1], numbers[2], plain["restores"],
+            losses, numbers[3:] + norms, rates, plain["stop"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VrOptions:
+    """What a run needs to know beside the data; ``z_bits`` 32 is SVRG."""
+
+    loss: str
+    l2: float
+    intercept: bool
+    step: float
+    steps: int
+    z_bits: int
+    auto_mu: bool
+    max_iter: int
+    tol: float
+    threads: int
+
+
+class VarianceReduced:
+    """Runs epochs from a :class:`VrState`, which is always that of the last whole epoch."""
+
+    def __init__(
+        self, data: GridRows, y: Tensor, weight: Tensor | None, options: VrOptions, key: Tensor
+    ) -> None:
+        self.data, self.y, self.weight, self.options = data, y, weight, options
+        self.light = None if weight is None else weight.float()
+        self.key = fold_in(key, Purpose.WEIGHT)
+        self.seconds: list[float] = []
+
+    def start(self, w: Tensor, mu: float | None) -> VrState:
+        """State at the centre w; ``mu`` None is the automatic start."""
+        o = self.options
+        state = VrState(w.clone(), 10.0 / (o.step * o.steps) if mu is None else mu)
+        state.loss0, g, _ = self.gradient(torch.zeros_like(w))
+        state.norm0 = _norm(g)
+        return state
+
+    def gradient(self, w: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Objective, its gradient float64 (m, n + 1) and the scores float32 (m, K) at w: one pass."""
+        data, o = self.data, self.options
+        count, outputs = len(data.x), len(w)
+        scores = torch.empty(outputs, count)
+        raw = torch.zeros(outputs, data.cols + 1, dtype=torch.float64)
+        total = torch.zeros(1, dtype=torch.float64)
+        with torch_threads(o.threads):
+            torch.ops.torchext._exact_pass(
+                data.rows, (w[:, :-1] * data.dx).contiguous(), w[:, -1] * data.unit, self.y,
+                self.weight, o.loss, scores, raw, total,
+            )  # fmt: skip
+        g = torch.empty_like(raw)
+        g[:, :-1] = raw[:, :-1] * data.dx / count + o.l2 * w[:, :-1]
+        g[:, -1] = raw[:, -1] * data.unit / count if o.intercept else 0.0
+        penalty = 0.5 * o.l2 * math.fsum(w[:, :-1].square().reshape(-1).tolist())
+        means = outputs if o.loss == "squared" else 1
+        return (float(total) / count + penalty) / means, g, scores
+
+    def run(self, state: VrState, on_epoch: Callable[[VrState], bool]) -> None:
+        """Epochs until ``max_iter``, the tolerance, or ``on_epoch`` returning True."""
+        o = self.options
+        loss, g, scores = self.gradient(state.w)
+        norm = _norm(g)
+        if not state.norms:
+            state.norms.append(norm)
+        state.stop = self._stop(norm, state)
+        while not state.stop and state.epoch < o.max_iter:
+            began = time.perf_counter()
+            moved, clip_rate, peak = self._inner(g, norm, scores, state)
+            old = state.w, loss, g, scores, norm
+            w = state.w + moved
+            loss, g, scores = self.gradient(w)
+            norm = _norm(g)
+            self._check(norm, state)
+            if o.auto_mu and norm > 2.0 * old[4]:  # rounding noise won: back, on a coarser grid
+                state.restores += 1
+                state.mu *= 4.0
+                w, loss, g, scores, norm = old
+            elif o.auto_mu:
+                state.mu = _next_mu(state.mu, old[4], clip_rate, peak, o.z_bits)
+            state.w, state.epoch = w, state.epoch + 1
+            state.losses.append(loss)
+            state.norms.append(norm)
+            state.clip_rates.append(clip_rate)
+            state.stop = self._stop(norm, state)
+            self.seconds.append(time.perf_counter() - began)
+            if on_epoch(state) and not state.stop:
+                state.stop = "callback"
+
+    def _stop(self, norm: float, state: VrState) -> str:
+        if not norm > 1e-300:
+            return "zero"
+        return "tol" if self.options.tol > 0 and norm <= self.options.tol * state.norm0 else ""
+
+    def _check(self, norm: float, state: VrState) -> None:
+        if math.isfinite(norm) and norm <= 1e6 * max(state.norms) and state.restores < MAX_RESTORES:
+            return
+        fix = "eta0" if self.options.z_bits == 32 else "eta0 or a larger mu"
+        raise ConvergenceError(
+            f"the gradient norm went from {state.norms[0]:.3g} to {norm:.3g} in epoch {state.epoch + 1} "
+            f"(step {self.options.step:.3g}); use a smaller {fix}"
+        )
+
+    def _inner(
+        self, g: Tensor, norm: float, scores: Tensor, state: VrState
+    ) -> tuple[Tensor, float, float]:
+        """Displacement (m, n + 1) after an epoch, share of clamped updates, largest |z|."""
+        data, o, outputs = self.data, self.options, len(g)
+        kind = {8: torch.int8, 16: torch.int16, 32: torch.float32}[o.z_bits]
+        z = torch.empty(outputs, data.x.shape[1], dtype=kind)
+        end = None
+        if o.intercept:
+            end = torch.empty(outputs, dtype=torch.float32 if o.z_bits == 32 else torch.int32)
+        key = fold_in(self.key, state.epoch)
+        shared = (data.x, scores, self.light, o.loss, o.step * g, o.step, o.l2, data.dx)
+        dz, clips = 1.0, torch.zeros(3, dtype=torch.int64)
+        if o.z_bits == 32:
+            torch.ops.torchext._svrg_epoch(*shared, data.unit, o.steps, z, end, key)
+        else:
+            dz = norm / (state.mu * (2 ** (o.z_bits - 1) - 1))
+            torch.ops.torchext._halp_epoch(
+                *shared, dz, o.steps, REFRESH, "step", z, end, clips, None, key
+            )
+        moved = torch.zeros_like(g)
+        moved[:, :-1] = dz * z[:, : data.cols].double()
+        if end is not None:
+            moved[:, -1] = dz * end.double()
+        updates = o.steps * outputs * (data.cols + int(o.intercept))
+        return moved, int(clips[0]) / updates, max(float(moved.abs().max()), dz)
+
+
+def _norm(g: Tensor) -> float:
+    """Euclidean norm, exactly rounded sum: no bit depends on threads or the instruction set."""
+    return math.sqrt(math.fsum(g.square().reshape(-1).tolist()))
+
+
+def _next_mu(mu: float, norm: float, clip_rate: float, peak: float, z_bits: int) -> float:
+    """The automatic rule: lower where updates were clamped, else so that |z| fills 1/c of the range."""
+    if clip_rate > 1e-3:
+        return mu / 4.0
+    if clip_rate > 1e-5:
+        return mu / 1.5
+    if clip_rate > 0:
+        return mu
+    share = 2.0 if z_bits < 12 else 8.0
+    return min(max(norm / (share * peak), mu / 4.0), 2.0 * mu)

@@ -1,0 +1,236 @@
+"""``fit`` with ``solver="halp"`` or ``"svrg"``: from arrays to fitted attributes and a report."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchext.linear._callbacks import FitContext, Progress
+from torchext.linear._checkpoint import mark_of, read_checkpoint, write_checkpoint
+from torchext.linear._grid_rows import GridRows, grid_rows
+from torchext.linear._report import VrReport, penalty_text
+from torchext.linear._validate import threads_of
+from torchext.linear._variance_reduced import (
+    CURVATURE,
+    MIN_STEPS,
+    VarianceReduced,
+    VrOptions,
+    VrState,
+)
+from torchext.random import key_from_seed
+
+#: Epochs when max_iter is None.
+EPOCHS = 100
+
+
+def fit_variance_reduced(
+    estimator: Any,
+    X: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    index: np.ndarray | None,
+) -> None:
+    """Encode, run, publish (also when interrupted).
+
+    Args:
+        estimator: an SGD estimator with checked parameters.
+        X: (K, n) rows.
+        y: (K, m) targets or signs.
+        weight: (K,) weights or None.
+        index: (K,) class numbers, or None for numbers.
+    """
+    if weight is not None:  # rows without weight are not there, not even for the scale
+        keep = weight > 0
+        X, y, weight = X[keep], y[keep], weight[keep]
+        index = None if index is None else index[keep]
+        weight = weight / weight.mean()
+    run = _Run.of(estimator, X, y, weight, index)
+    state = run.state()
+    context = FitContext(estimator, run.options.max_iter)
+
+    def on_epoch(current: VrState) -> bool:
+        if (
+            estimator.checkpoint is not None
+            and current.epoch % int(estimator.checkpoint_every) == 0
+        ):
+            run.save(current)
+        loss, seconds = current.losses[-1], run.solver.seconds[-1]
+        if estimator.verbose:
+            share = current.norms[-1] / max(current.norm0, 1e-300)
+            print(f"epoch {current.epoch}: loss {loss:.6g}, gradient {share:.2g}, {seconds:.3g} s")
+        info = Progress(current.epoch, run.options.max_iter, 0, loss, seconds)
+        asked = [bool(callback(info)) for callback in estimator.callbacks or ()]
+        return context.epoch(lambda: run.attributes(current)) or any(asked)
+
+    try:
+        run.solver.run(state, on_epoch)
+    finally:  # an interrupted fit leaves its last whole epoch, in memory and in the checkpoint
+        run.publish(state)
+        if estimator.checkpoint is not None:
+            run.save(state)
+    context.close()
+
+
+@dataclass
+class _Run:
+    """One fit: the estimator, its data and its solver."""
+
+    estimator: Any
+    data: GridRows
+    y_mean: Tensor
+    solver: VarianceReduced
+    key: Tensor
+    encoding: float
+    mark: dict[str, Any]
+
+    @property
+    def options(self) -> VrOptions:
+        return self.solver.options
+
+    @staticmethod
+    def of(
+        estimator: Any,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        index: np.ndarray | None,
+    ) -> _Run:
+        squared = estimator._loss_name() == "squared_error"
+        loss = "squared" if squared else "logistic" if y.shape[1] == 1 else "softmax"
+        bits = int(estimator.bits or 8)
+        intercept = not squared or estimator.scale == "none"
+        began = time.perf_counter()
+        data = grid_rows(
+            X, weight, bits=bits, scale=estimator.scale, intercept=intercept,
+            as_float=estimator.solver == "svrg",
+        )  # fmt: skip
+        y_mean = torch.zeros(y.shape[1], dtype=torch.float64)
+        targets = torch.from_numpy(np.array(y, dtype=np.float64))
+        if squared:
+            y_mean = torch.from_numpy(np.asarray(np.average(y, axis=0, weights=weight)))
+            targets -= y_mean
+        elif loss == "softmax":
+            targets = torch.from_numpy(np.asarray(index)).double().reshape(-1, 1)
+        seconds = time.perf_counter() - began
+        options = _options(estimator, data, loss, y.shape[1], intercept, bits)
+        key = key_from_seed(estimator._seed())
+        digest = 0
+        for part in (data.mean, data.scale, targets, data.x[: 1 + (1 << 20) // data.x.shape[1]]):
+            digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
+        mark = mark_of(estimator, key, [*X.shape, f"{digest:08x}"])
+        weights = None if weight is None else torch.from_numpy(weight)
+        solver = VarianceReduced(data, targets.contiguous(), weights, options, key)
+        return _Run(estimator, data, y_mean, solver, key, seconds, mark)
+
+    def state(self) -> VrState:
+        """From the checkpoint, the present coefficients (warm start), or 0."""
+        e = self.estimator
+        if e.checkpoint is not None and e.resume:
+            found = read_checkpoint(e, self.mark)
+            if found is not None:
+                return VrState.from_tensors(*found)
+        outputs = len(self.y_mean) if self.options.loss != "softmax" else len(e.classes_)
+        w = torch.zeros(outputs, self.data.cols + 1, dtype=torch.float64)
+        if e.warm_start and hasattr(e, "coef_"):
+            coef = torch.from_numpy(np.asarray(e.coef_, dtype=np.float64).reshape(outputs, -1))
+            base = torch.from_numpy(np.asarray(e.intercept_, dtype=np.float64).reshape(-1))
+            w[:, :-1] = coef * self.data.scale
+            if self.options.intercept:
+                offset = base - self.y_mean + coef @ self.data.mean
+                w[:, -1] = offset / self.data.unit
+        return self.solver.start(w, None if e.mu == "auto" else float(e.mu))
+
+    def coefficients(self, state: VrState) -> tuple[Tensor, Tensor]:
+        """float64 coefficients (m, n) and intercepts (m,) in the units of the data."""
+        coef = state.w[:, :-1] / self.data.scale
+        shift = [math.fsum(row.tolist()) for row in coef * self.data.mean]
+        offset = state.w[:, -1] * self.data.unit + self.y_mean
+        return coef, offset - torch.tensor(shift, dtype=torch.float64)
+
+    def attributes(self, state: VrState) -> dict[str, Any]:
+        coef, intercept = self.coefficients(state)
+        shaped: dict[str, Any] = self.estimator._shaped(coef.numpy(), intercept.numpy())
+        return shaped
+
+    def save(self, state: VrState) -> None:
+        write_checkpoint(self.estimator, self.coefficients(state), state.to_tensors(), self.mark)
+
+    def publish(self, state: VrState) -> None:
+        """Set the fitted attributes."""
+        e, o, data = self.estimator, self.options, self.data
+        for name, value in self.attributes(state).items():
+            setattr(e, name, value)
+        rows, pitch = data.x.shape
+        bits = int(e.bits or 8)
+        e.n_iter_, e.t_ = max(1, state.epoch), float(state.epoch * o.steps + 1)
+        e.loss_curve_ = list(state.losses) or [state.loss0]
+        e.grad_norm_curve_ = list(state.norms)
+        e.sampling_, e.pilot_loss_, e.n_clipped_ = "nearest", {}, 0
+        e.bits_per_value_ = bits
+        e.stored_bits_per_value_ = 8.0 * data.x.element_size() * pitch / data.cols
+        reads = rows + o.steps
+        last = state.norms[-1] if state.norms else math.nan
+        e.report_ = VrReport(
+            solver=e.solver,
+            bits_per_value=bits,
+            stored_bits_per_value=e.stored_bits_per_value_,
+            z_bits=o.z_bits,
+            bytes_per_epoch=reads * pitch * data.x.element_size(),
+            float32_bytes_per_epoch=4 * reads * data.cols,
+            seconds_per_epoch=float(np.median(self.solver.seconds))
+            if self.solver.seconds
+            else math.nan,
+            seconds_encoding=self.encoding,
+            epochs=state.epoch,
+            steps_per_epoch=o.steps,
+            step_size=o.step,
+            mu=None if o.z_bits == 32 else state.mu,
+            clip_rate=float(np.mean(state.clip_rates)) if state.clip_rates else 0.0,
+            restores=state.restores,
+            gradient_norm=last / max(state.norm0, 1e-300),
+            loss_at_zero=state.loss0,
+            penalty=penalty_text(0.0, o.l2),
+            key=(int(self.key[0]), int(self.key[1])),
+            stopped={"": "max_iter", "tol": "gradient below tol", "zero": "gradient is 0"}.get(
+                state.stop, "by a callback"
+            ),
+        )
+
+
+def _options(
+    estimator: Any, data: GridRows, loss: str, outputs: int, intercept: bool, bits: int
+) -> VrOptions:
+    """Step 0.2 over the largest curvature of a row unless ``eta0`` is given."""
+    l2 = estimator._penalties()[1]
+    z_bits = 32
+    if estimator.solver == "halp":
+        z_bits = int(estimator.z_bits or (16 if bits == 16 or outputs > 1 else 8))
+    limit = 1.0 / 128 if bits == 16 and z_bits == 16 else 0.5  # of step * l2, for the integer sums
+    if estimator.eta0 is not None:
+        step = float(estimator.eta0)
+        if z_bits < 32 and step * l2 >= limit:
+            raise ValueError(f"eta0 * alpha must be below {limit}, got {step * l2:.3g}")
+    else:
+        step = 0.2 / max(CURVATURE[loss] * data.bound + l2, 1e-300)
+        if z_bits < 32 and step * l2 >= limit:
+            step = 0.9 * limit / l2
+    tol = estimator.tol
+    return VrOptions(
+        loss=loss,
+        l2=l2,
+        intercept=intercept,
+        step=step,
+        steps=max(2 * len(data.x), MIN_STEPS),
+        z_bits=z_bits,
+        auto_mu=z_bits < 32 and estimator.mu == "auto",
+        max_iter=EPOCHS if estimator.max_iter is None else int(estimator.max_iter),
+        tol=0.0 if tol is None or tol == -math.inf else float(tol),
+        threads=threads_of(estimator.n_jobs),
+    )
