@@ -14,7 +14,10 @@ STABLE_TORCH_LIBRARY(torchext, m) {
                                                                                               // read
   m.def(
       "_code_sum(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, Tensor e, "
-      "int digits) -> Tensor");                               // transposed codes times vectors
+      "int digits) -> Tensor");  // transposed codes times vectors
+  m.def(
+      "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
+      "levels, str kind, int iterations) -> Tensor");         // lloyd, nearest or stochastic levels
   m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");  // pass 1 of a store; index of a
                                                               // NaN/Inf or -1
   m.def("_cpu_isa() -> str");                                 // instruction set in use
@@ -33,19 +36,12 @@ STABLE_TORCH_LIBRARY(torchext, m) {
                                                                       // rows
   m.def("_force_isa(str isa) -> bool");  // switches it in this process, for tests
   m.def(
+      "_foreach_square_sums(Tensor[] x, Tensor[] center, float weight_decay) -> Tensor");  // norms
+  m.def(
       "_halp_epoch(Tensor x, Tensor phi, Tensor? weight, str loss, Tensor alpha_g, float alpha, "
       "float l2, float dx, float dz, int steps, int refresh, str noise, Tensor(a!) z, "
       "Tensor(b!)? z_intercept, Tensor(c!) clips, Tensor(d!)? gammas, Tensor key, int stream=0) "
       "-> ()");  // inner epoch of HALP on integers
-  m.def(
-      "_lloyd_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int levels, "
-      "int iterations)"
-      " -> Tensor");  // centroid levels per column
-      "_foreach_square_sums(Tensor[] x, Tensor[] center, float weight_decay) -> Tensor");  // norms
-  m.def(
-      "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
-      "levels, "
-      "str kind, int iterations) -> Tensor");  // lloyd, nearest or stochastic levels per column
   m.def(
       "_loss_terms(Tensor z, Tensor y, Tensor? weight, Tensor? moved, Tensor? score, Tensor? "
       "length, str loss, Tensor(a!)? slopes) -> Tensor");  // slopes and sums of a line search

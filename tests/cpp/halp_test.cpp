@@ -77,14 +77,12 @@ TEST_P(HalpStepTest, LongProductsAreExact) {
     s.noise = noise.data();
     s.n = n;
     int64_t clips = 0;
-    EXPECT_EQ(halp_kernels().step[static_cast<int>(format)](s, &clips),
-              n * int64_t{r.data} * r.z);
+    EXPECT_EQ(halp_kernels().step[static_cast<int>(format)](s, &clips), n * int64_t{r.data} * r.z);
     EXPECT_EQ(clips, 0);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, HalpStepTest,
-                         ::testing::Values(Isa::ref, Isa::avx2, Isa::avx512),
+INSTANTIATE_TEST_SUITE_P(Isas, HalpStepTest, ::testing::Values(Isa::ref, Isa::avx2, Isa::avx512),
                          [](const auto& info) { return std::string(isa_name(info.param)); });
 
 TEST(SlopeChange, Logistic) {
@@ -92,8 +90,8 @@ TEST(SlopeChange, Logistic) {
     float phi, s, expected;
   };
   for (const Value& v : {Value{0.0f, 1.0f, 2.3105858e-1f}, Value{2.0f, 1e-6f, 1.0499355e-7f},
-                         Value{-3.0f, 0.25f, 1.2660777e-2f},
-                         Value{20.0f, 1e-3f, 2.0601234e-12f}, Value{-30.0f, 20.0f, 4.5397868e-5f}}) {
+                         Value{-3.0f, 0.25f, 1.2660777e-2f}, Value{20.0f, 1e-3f, 2.0601234e-12f},
+                         Value{-30.0f, 20.0f, 4.5397868e-5f}}) {
     float cache[2];
     slope_cache(RowLoss::logistic, 1, &v.phi, 1, cache);
     EXPECT_NEAR(logistic_change(cache, v.s) / v.expected, 1.0, 5e-7) << v.phi << " " << v.s;
