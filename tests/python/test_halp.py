@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from halp_model import problem_p
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.linear_model import Ridge as RidgeReference
 
 from torchext import _testing
 from torchext.linear import ConvergenceError, SGDClassifier, SGDRegressor, load_model
 from torchext.linear._grid_rows import grid_rows
+from torchext.linear._variance_reduced import VarianceReduced, VrOptions
+from torchext.random import key_from_seed
 
 SOLVERS = ("halp", "svrg")
 
@@ -155,6 +159,43 @@ def test_nothing_to_learn(solver: str) -> None:
     assert model.report_["stopped"] == "gradient is 0" and len(model.loss_curve_) == 1
     one = SGDRegressor(solver=solver, random_state=0).fit(np.array([[2.0]]), [3.0])
     assert np.allclose(one.predict([[5.0]]), 3.0)
+
+
+def test_eight_bits_become_sixteen_where_they_are_too_few() -> None:
+    """Many columns and long epochs: rounding noise outgrows the steps of 8 bits, and the run says so."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 1000))
+    y = X @ rng.standard_normal(1000) + 0.5 * rng.standard_normal(4000)
+    common: dict[str, Any] = {"alpha": 0.01, "tol": 1e-6, "random_state": 0}
+    found = SGDRegressor(solver="halp", **common).fit(X, y)
+    base = SGDRegressor(solver="svrg", **common).fit(X, y)
+    assert found.report_["z_bits"] == 16 and "16 from there on" in str(found.report_)
+    assert found.n_iter_ <= 1.3 * base.n_iter_
+    assert np.allclose(found.coef_, base.coef_, atol=1e-4)
+    short = SGDRegressor(solver="halp", z_bits=8, **common).fit(X[:, :20], y)
+    assert short.report_["z_bits"] == 8 and not short.report_["guards"]
+
+
+def epochs_on_p(seed: int, z_bits: int, start: float) -> int:
+    """Epochs to 1e-6 of the first gradient norm on problem P; mu starts at start / (alpha T)."""
+    codes, y, dx = problem_p(seed)
+    rows = grid_rows(dx * codes, None, bits=8, scale="none", intercept=False, as_float=z_bits == 32)
+    options = VrOptions("squared", 0.0, False, 1e-3, 2000, z_bits, False, True, 40, 1e-6, 1)
+    targets = torch.from_numpy(y).reshape(-1, 1)
+    solver = VarianceReduced(rows, targets, None, options, key_from_seed(seed + 1))
+    state = solver.start(torch.zeros(1, 101, dtype=torch.float64), start / 2.0)
+    solver.run(state, lambda _: False)
+    assert state.stop == "tol"
+    return state.epoch
+
+
+@pytest.mark.parametrize("start, narrow, wide", [(1, 1.3, 1.1), (10, 1.3, 1.1), (100, 1.5, 1.3)])
+def test_automatic_mu_on_problem_p(start: float, narrow: float, wide: float) -> None:
+    """Mean over three problems against SVRG, whatever mu the rule starts from."""
+    svrg, eight, sixteen = (
+        sum(epochs_on_p(seed, z_bits, start) for seed in range(3)) for z_bits in (32, 8, 16)
+    )
+    assert eight <= narrow * svrg and sixteen <= wide * svrg
 
 
 def test_codes_of_the_grid() -> None:

@@ -131,6 +131,7 @@ class VrReport(_Facts):
                 f"step {self.step_size:.3g}; penalty {self.penalty}; key {self.key}; "
                 f"{self.clip_rate:.2g} of the updates clamped, {self.restores} epochs taken back",
                 f"gradient {self.gradient_norm:.1e} of that at 0 on the codes; stopped: {self.stopped}",
+                *(f"guard: {text}" for text in self.guards),
             ]
         )
 

@@ -40,6 +40,9 @@ class VrState:
 
     w: Tensor
     mu: float
+    z_bits: int  # 32 is SVRG
+    mu_floor: float = 0.0  # twice the largest mu at which an epoch made it worse
+    slow: int = 0  # epochs on end at 8 bits that the rounding held up
     epoch: int = 0
     norm0: float = 0.0  # gradient norm at x = 0
     loss0: float = 0.0  # objective there
@@ -53,25 +56,26 @@ class VrState:
         """Tensors and plain values for a checkpoint."""
         curves = torch.tensor([self.losses, self.norms[1:], self.clip_rates], dtype=torch.float64)
         numbers = torch.tensor(
-            [self.mu, self.norm0, self.loss0, *self.norms[:1]], dtype=torch.float64
+            [self.mu, self.mu_floor, self.norm0, self.loss0, *self.norms[:1]], dtype=torch.float64
         )
         tensors = {"state.w": self.w, "state.curves": curves, "state.numbers": numbers}
-        return tensors, {"epoch": self.epoch, "restores": self.restores, "stop": self.stop}
+        names = ("z_bits", "slow", "epoch", "restores", "stop")
+        return tensors, {name: getattr(self, name) for name in names}
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor], plain: dict[str, Any]) -> VrState:
         """Inverse of :meth:`to_tensors`."""
-        numbers = tensors["state.numbers"].tolist()
+        mu, mu_floor, norm0, loss0, *first = tensors["state.numbers"].tolist()
         losses, norms, rates = (row.tolist() for row in tensors["state.curves"])
         return VrState(
-            tensors["state.w"], numbers[0], plain["epoch"], numbers[1], numbers[2], plain["restores"],
-            losses, numbers[3:] + norms, rates, plain["stop"],
+            w=tensors["state.w"], mu=mu, mu_floor=mu_floor, norm0=norm0, loss0=loss0, losses=losses,
+            norms=first + norms, clip_rates=rates, **plain,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class VrOptions:
-    """What a run needs to know beside the data; ``z_bits`` 32 is SVRG."""
+    """What a run needs to know beside the data; ``widen``: from 8 to 16 bits where 8 are too few."""
 
     loss: str
     l2: float
@@ -79,6 +83,7 @@ class VrOptions:
     step: float
     steps: int
     z_bits: int
+    widen: bool
     auto_mu: bool
     max_iter: int
     tol: float
@@ -99,10 +104,15 @@ class VarianceReduced:
     def start(self, w: Tensor, mu: float | None) -> VrState:
         """State at the centre w; ``mu`` None is the automatic start."""
         o = self.options
-        state = VrState(w.clone(), 10.0 / (o.step * o.steps) if mu is None else mu)
+        state = VrState(w.clone(), self.first_mu if mu is None else mu, o.z_bits)
         state.loss0, g, _ = self.gradient(torch.zeros_like(w))
         state.norm0 = _norm(g)
         return state
+
+    @property
+    def first_mu(self) -> float:
+        """Start of the automatic rule: too large is harmless."""
+        return 10.0 / (self.options.step * self.options.steps)
 
     def gradient(self, w: Tensor) -> tuple[float, Tensor, Tensor]:
         """Objective, its gradient float64 (m, n + 1) and the scores float32 (m, K) at w: one pass."""
@@ -139,12 +149,8 @@ class VarianceReduced:
             loss, g, scores = self.gradient(w)
             norm = _norm(g)
             self._check(norm, state)
-            if o.auto_mu and norm > 2.0 * old[4]:  # rounding noise won: back, on a coarser grid
-                state.restores += 1
-                state.mu *= 4.0
+            if self._adapt(state, norm / old[4], old[4], clip_rate, peak):
                 w, loss, g, scores, norm = old
-            elif o.auto_mu:
-                state.mu = _next_mu(state.mu, old[4], clip_rate, peak, o.z_bits)
             state.w, state.epoch = w, state.epoch + 1
             state.losses.append(loss)
             state.norms.append(norm)
@@ -154,6 +160,30 @@ class VarianceReduced:
             if on_epoch(state) and not state.stop:
                 state.stop = "callback"
 
+    def _adapt(
+        self, state: VrState, ratio: float, norm: float, clip_rate: float, peak: float
+    ) -> bool:
+        """Sets mu and the bits of z after an epoch that took the gradient norm from ``norm`` to ratio * norm.
+
+        Returns whether to go back to the centre before it: rounding noise won.
+        """
+        o = self.options
+        if o.widen and state.z_bits == 8:
+            state.slow = state.slow + 1 if ratio > 0.6 and clip_rate <= 1e-3 else 0
+            if state.slow == 2 or ratio > 1.0:
+                state.z_bits, state.mu = 16, self.first_mu
+                return ratio > 1.0
+        if not o.auto_mu:
+            return False
+        if ratio > 1.0:
+            state.mu_floor = max(state.mu_floor, 2.0 * state.mu)
+        if ratio > 2.0:
+            state.restores += 1
+            state.mu *= 4.0
+            return True
+        state.mu = max(_next_mu(state.mu, norm, clip_rate, peak, state.z_bits), state.mu_floor)
+        return False
+
     def _stop(self, norm: float, state: VrState) -> str:
         if not norm > 1e-300:
             return "zero"
@@ -162,7 +192,7 @@ class VarianceReduced:
     def _check(self, norm: float, state: VrState) -> None:
         if math.isfinite(norm) and norm <= 1e6 * max(state.norms) and state.restores < MAX_RESTORES:
             return
-        fix = "eta0" if self.options.z_bits == 32 else "eta0 or a larger mu"
+        fix = "eta0" if state.z_bits == 32 else "eta0 or a larger mu"
         raise ConvergenceError(
             f"the gradient norm went from {state.norms[0]:.3g} to {norm:.3g} in epoch {state.epoch + 1} "
             f"(step {self.options.step:.3g}); use a smaller {fix}"
@@ -173,18 +203,18 @@ class VarianceReduced:
     ) -> tuple[Tensor, float, float]:
         """Displacement (m, n + 1) after an epoch, share of clamped updates, largest |z|."""
         data, o, outputs = self.data, self.options, len(g)
-        kind = {8: torch.int8, 16: torch.int16, 32: torch.float32}[o.z_bits]
+        kind = {8: torch.int8, 16: torch.int16, 32: torch.float32}[state.z_bits]
         z = torch.empty(outputs, data.x.shape[1], dtype=kind)
         end = None
         if o.intercept:
-            end = torch.empty(outputs, dtype=torch.float32 if o.z_bits == 32 else torch.int32)
+            end = torch.empty(outputs, dtype=torch.float32 if state.z_bits == 32 else torch.int32)
         key = fold_in(self.key, state.epoch)
         shared = (data.x, scores, self.light, o.loss, o.step * g, o.step, o.l2, data.dx)
         dz, clips = 1.0, torch.zeros(3, dtype=torch.int64)
-        if o.z_bits == 32:
+        if state.z_bits == 32:
             torch.ops.torchext._svrg_epoch(*shared, data.unit, o.steps, z, end, key)
         else:
-            dz = norm / (state.mu * (2 ** (o.z_bits - 1) - 1))
+            dz = norm / (state.mu * (2 ** (state.z_bits - 1) - 1))
             torch.ops.torchext._halp_epoch(
                 *shared, dz, o.steps, REFRESH, "step", z, end, clips, None, key
             )

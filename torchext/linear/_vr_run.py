@@ -181,7 +181,7 @@ class _Run:
             solver=e.solver,
             bits_per_value=bits,
             stored_bits_per_value=e.stored_bits_per_value_,
-            z_bits=o.z_bits,
+            z_bits=state.z_bits,
             bytes_per_epoch=reads * pitch * data.x.element_size(),
             float32_bytes_per_epoch=4 * reads * data.cols,
             seconds_per_epoch=float(np.median(self.solver.seconds))
@@ -191,11 +191,14 @@ class _Run:
             epochs=state.epoch,
             steps_per_epoch=o.steps,
             step_size=o.step,
-            mu=None if o.z_bits == 32 else state.mu,
+            mu=None if state.z_bits == 32 else state.mu,
             clip_rate=float(np.mean(state.clip_rates)) if state.clip_rates else 0.0,
             restores=state.restores,
             gradient_norm=last / max(state.norm0, 1e-300),
             loss_at_zero=state.loss0,
+            guards=("8 bits of the displacement were too few: 16 from there on",)
+            if state.z_bits > o.z_bits
+            else (),
             penalty=penalty_text(0.0, o.l2),
             key=(int(self.key[0]), int(self.key[1])),
             stopped={"": "max_iter", "tol": "gradient below tol", "zero": "gradient is 0"}.get(
@@ -229,6 +232,7 @@ def _options(
         step=step,
         steps=max(2 * len(data.x), MIN_STEPS),
         z_bits=z_bits,
+        widen=z_bits == 8 and estimator.z_bits is None and estimator.mu == "auto",
         auto_mu=z_bits < 32 and estimator.mu == "auto",
         max_iter=EPOCHS if estimator.max_iter is None else int(estimator.max_iter),
         tol=0.0 if tol is None or tol == -math.inf else float(tol),

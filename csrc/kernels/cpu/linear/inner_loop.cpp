@@ -110,6 +110,12 @@ class Changes {
         moved(static_cast<size_t>(loop.outputs)),
         change(static_cast<size_t>(loop.outputs)) {}
 
+  /// Fetches what is cached for a later row.
+  void fetch(int64_t row) const {
+    if (size_ > 0) __builtin_prefetch(loop_.cache + row * size_, 0, 2);
+    if (loop_.weight != nullptr) __builtin_prefetch(loop_.weight + row, 0, 2);
+  }
+
   void form(int64_t row) {
     slope_change(loop_.loss, loop_.outputs, loop_.cache + row * size_, moved.data(), change.data());
     if (loop_.weight == nullptr) return;
@@ -192,6 +198,7 @@ class Halp {
       const int64_t row = rows_[t];
       const int32_t decay = decay_of(i);
       form_changes(row, dots.data());
+      changes_.fetch(rows_[t + 4]);
       HalpStep s{};
       s.x = x + row * loop_.pitch * width;
       s.next = x + rows_[t + 1] * loop_.pitch * width;
@@ -334,6 +341,7 @@ void svrg_epoch(const SvrgEpoch& e) {
       changes.moved[at] = dx * dots[at] + (loop.intercept ? e.unit * e.z_intercept[o] : 0.0f);
     }
     changes.form(rows[t]);
+    changes.fetch(rows[t + 4]);
     s.x = x + rows[t] * loop.pitch;
     s.next = x + rows[t + 1] * loop.pitch;
     s.ahead = rows.ahead(t, reinterpret_cast<const uint8_t*>(x), 4 * loop.pitch);
