@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchext.data._encode import scale_rows
+from torchext.data._encode import new_stats, scale_rows, update_stats
 from torchext.data.sources import as_tensor
 
 _BLOCK = 1 << 20  # values handled at a time
@@ -75,9 +75,9 @@ def grid_rows(
     for part in _blocks(count, cols):
         a = scale_rows(as_tensor(X[part]), centre, divisor)
         if bits != 32:
-            a = torch.round(a.double() / dx).clamp_(-top, top)
-        x[part, :cols] = a.to(x.dtype)
-        square = a.double().square().sum(1) * dx**2 + (unit**2 if intercept else 0.0)
+            a.mul_(1.0 / dx).round_().clamp_(-top, top)
+        x[part, :cols] = a
+        square = a.square_().sum(1, dtype=torch.float64) * dx**2 + (unit**2 if intercept else 0.0)
         if weight is not None:
             square *= torch.from_numpy(weight[part])
         bound = max(bound, float(square.max()))
@@ -95,20 +95,23 @@ def _statistics(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean and scale per column, float64, and the largest magnitude after both."""
     cols = X.shape[1]
-    low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+    state = new_stats(cols)
+    update_stats(as_tensor(X), state)
+    total, low, high = state[1].numpy(), state[2].numpy(), state[3].numpy()
     if scale == "none":
         largest = float(np.maximum(np.abs(low), np.abs(high)).max())
         return np.zeros(cols), np.ones(cols), largest
     mass = float(len(X)) if weight is None else float(weight.sum())
-    mean, square = np.zeros(cols), np.zeros(cols)
-    for part in _blocks(*X.shape):
-        a = X[part].astype(np.float64)
-        mean += a.sum(axis=0) if weight is None else (weight[part, None] * a).sum(axis=0)
+    if weight is not None:
+        total = np.zeros(cols)
+        for part in _blocks(*X.shape):
+            total += (weight[part, None] * X[part].astype(np.float64)).sum(axis=0)
     constant = low == high
-    mean = np.where(constant, low, mean / mass)
+    mean = np.where(constant, low, total / mass)
     reach = np.maximum(high - mean, mean - low)
     if scale == "max":
         return mean, np.where(constant, 1.0, reach), float(not constant.all())
+    square = np.zeros(cols)
     for part in _blocks(*X.shape):
         a = (X[part].astype(np.float64) - mean) ** 2
         square += a.sum(axis=0) if weight is None else (weight[part, None] * a).sum(axis=0)
