@@ -270,7 +270,8 @@ def test_two_processes_read_one_file(tmp_path: Path) -> None:
 
 
 SLOW_BUILD = """
-import sys, time, numpy as np
+import signal, sys, time, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell start with it ignored
 from torchext.data import QuantizedDataset
 def slow(stage, done, total):
     if stage == "encode":
