@@ -34,6 +34,7 @@ void CoarseToFine::start(const Axis& axis) {
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::vector<Block> blocks;
+  blocks.reserve(cuts.size());
   for (size_t k = 0; k < cuts.size(); ++k)
     blocks.push_back({cuts[k], k + 1 < cuts.size() ? cuts[k + 1] - 1 : size - 1});
   for (BlockLayer& l : layers_) l.blocks = blocks;

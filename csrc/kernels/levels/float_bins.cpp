@@ -160,7 +160,8 @@ void FloatBins::make_axis(const std::vector<uint64_t>& held, const std::vector<u
       // All offsets are equal if and only if n sum m^2 = (sum m)^2.
       using Wide = unsigned __int128;
       if (Wide{held[b]} * second[b] == Wide{first[b]} * first[b]) {
-        bin.lo = bin.hi = start + unit * static_cast<double>(first[b] / held[b]);
+        const auto offset = first[b] / held[b];  // exact
+        bin.lo = bin.hi = start + unit * static_cast<double>(offset);
       } else {
         bin.lo = std::max(start, least);
         bin.hi = std::min(start + unit * static_cast<double>((1u << shift) - 1), most);
