@@ -531,6 +531,17 @@ def test_partial_fit_learns_from_a_stream(bits):
         assert model.n_clipped_ > 100
 
 
+@pytest.mark.parametrize("levels", ["lloyd", "optimal"])
+def test_partial_fit_clamps_nothing_that_it_rounds_at_random(levels):
+    X = np.random.default_rng(0).lognormal(size=(1000, 3)).astype(np.float32)
+    model = SGDRegressor(bits=2, sampling="stochastic", levels=levels, random_state=0)
+    model.partial_fit(X, X.sum(axis=1))
+    book = model._stream.book
+    low, high = book.levels[0, :, 0], book.levels[0, :, -1]
+    scaled = (torch.from_numpy(X).double() - model._stream.mean) / model._stream.scale
+    assert bool((low <= scaled.amin(0)).all()) and bool((high >= scaled.amax(0)).all())
+
+
 def test_partial_fit_of_a_classifier():
     X, y = classes(rows=4000)
     model = SGDClassifier("log_loss", random_state=0)

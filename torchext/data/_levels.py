@@ -7,8 +7,11 @@ anchors all speak of the values the kernels use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -160,6 +163,42 @@ def codebook(
     return Codebook(
         grid, base.contiguous(), _kernel_table(tables, kind), values, kind, bits, sampling
     )
+
+
+def level_kind(levels: Any, bits: int, sampling: str) -> str:
+    """What the option ``levels`` means: ``"optimal"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``."""
+    if not isinstance(levels, str):
+        return "custom"
+    if bits > 8:
+        return "uniform"
+    if levels == "auto":
+        return "lloyd" if sampling == "nearest" else "uniform"
+    return levels
+
+
+def chosen_codebook(
+    levels: Any, bits: int, sampling: str, bounds: Tensor, find: Callable[[str, int], Tensor]
+) -> Codebook:
+    """The codebook of the option ``levels``; ``find(kind, count)`` is :func:`column_levels` on the data."""
+    kind, count = level_kind(levels, bits, sampling), level_count(bits, sampling)
+    if kind == "uniform":
+        return codebook(bits, sampling, lo=bounds[:, 0].contiguous(), hi=bounds[:, 1].contiguous())
+    if kind == "custom":
+        table = torch.as_tensor(np.asarray(levels), dtype=torch.float32)
+        if tuple(table.shape) != (len(bounds), count):
+            raise ValueError(
+                f"levels must have shape ({len(bounds)}, {count}) for {bits} bits with sampling "
+                f"{sampling!r}, got {tuple(table.shape)}"
+            )
+        return codebook(bits, sampling, levels=table)
+    if kind == "optimal":
+        kind = "nearest" if sampling == "nearest" else "stochastic"
+    found = find(kind, count)
+    if sampling != "nearest":  # the ends must hold all values between them, or draws are biased
+        found = found.clone()
+        found[:, 0] = torch.minimum(found[:, 0], bounds[:, 0])
+        found = torch.where(found >= found[:, -1:], torch.maximum(found, bounds[:, 1:]), found)
+    return codebook(bits, sampling, levels=found)
 
 
 def column_levels(

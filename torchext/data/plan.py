@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchext.data import auto, pilot
 from torchext.data._encode import finish_stats, new_stats, scaled_bounds, update_stats
-from torchext.data._levels import Codebook, codebook, column_levels, level_count
+from torchext.data._levels import Codebook, chosen_codebook, column_levels, level_kind
 from torchext.data.errors import DataError
 from torchext.data.options import Options
 from torchext.data.order import Sample
@@ -101,45 +101,16 @@ class Books:
 
     def kind(self, sampling: str) -> str:
         """``"optimal"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``."""
-        levels = self.options.levels
-        if not isinstance(levels, str):
-            return "custom"
-        if self.options.bits > 8:
-            return "uniform"
-        if levels == "auto":
-            return "lloyd" if sampling == "nearest" else "uniform"
-        return levels
+        return level_kind(self.options.levels, self.options.bits, sampling)
 
     def get(self, sampling: str) -> Codebook:
         """The codebook that this sampling uses."""
-        bits, bounds, kind = self.options.bits, self.columns.bounds, self.kind(sampling)
-        if kind == "uniform":
-            return codebook(
-                bits, sampling, lo=bounds[:, 0].contiguous(), hi=bounds[:, 1].contiguous()
-            )
-        count = level_count(bits, sampling)
-        if kind == "custom":
-            levels = torch.as_tensor(np.asarray(self.options.levels), dtype=torch.float32)
-            if tuple(levels.shape) != (self.source.cols, count):
-                raise ValueError(
-                    f"levels must have shape ({self.source.cols}, {count}) for {bits} bits with sampling "
-                    f"{sampling!r}, got {tuple(levels.shape)}"
-                )
-            return codebook(bits, sampling, levels=levels)
-        if kind == "optimal":
-            kind = "nearest" if sampling == "nearest" else "stochastic"
-        if (kind, count) not in self._found:
-            self._found[kind, count] = self._levels(kind, count)
-        levels = self._found[kind, count]
-        if sampling != "nearest":  # the ends must hold all values between them, or draws are biased
-            levels = levels.clone()
-            levels[:, 0] = torch.minimum(levels[:, 0], bounds[:, 0])
-            levels = torch.where(
-                levels >= levels[:, -1:], torch.maximum(levels, bounds[:, 1:]), levels
-            )
-        return codebook(bits, sampling, levels=levels)
+        o = self.options
+        return chosen_codebook(o.levels, o.bits, sampling, self.columns.bounds, self._levels)
 
     def _levels(self, kind: str, count: int) -> Tensor:
+        if (kind, count) in self._found:
+            return self._found[kind, count]
         sample = Sample(self.key, self.source.rows, self.options.levels_from)
         x, rows = self.source.whole(), None if sample.everything else sample.indices()
         if x is None:
@@ -151,7 +122,8 @@ class Books:
                 at += len(index)
             rows = None
         c = self.columns
-        return column_levels(x, c.mean, c.scale, c.bounds, count, kind=kind, rows=rows)
+        found = column_levels(x, c.mean, c.scale, c.bounds, count, kind=kind, rows=rows)
+        return self._found.setdefault((kind, count), found)
 
     def limits(self, sampling: str, book: Codebook) -> Tensor:
         """float32 [n, 2]: values outside count as clipped."""

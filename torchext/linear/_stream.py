@@ -59,16 +59,11 @@ class Stream:
             )
         book = None
         if bits != 32:
-            kind = estimator.levels if bits <= 8 else "uniform"
-            if not isinstance(kind, str):
-                found = torch.as_tensor(np.asarray(kind), dtype=torch.float32)
-                book = _levels.codebook(bits, sampling, levels=found)
-            elif kind == "uniform" or (kind == "auto" and sampling != "nearest"):
-                book = _levels.codebook(bits, sampling, lo=bounds[:, 0], hi=bounds[:, 1])
-            else:
-                kind = sampling if kind == "optimal" else "lloyd"
-                found = _levels.column_levels(X, mean, scale, bounds, 2**bits, kind=kind)
-                book = _levels.codebook(bits, sampling, levels=found)
+
+            def find(kind: str, count: int) -> Tensor:
+                return _levels.column_levels(X, mean, scale, bounds, count, kind=kind)
+
+            book = _levels.chosen_codebook(estimator.levels, bits, sampling, bounds, find)
         unit = torch.ones_like(mean)
         if estimator.scale == "none":
             unit = scale.clone()
