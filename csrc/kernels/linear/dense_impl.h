@@ -3,26 +3,11 @@
 
 #include <cmath>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "sgd_kernels.h"
 #include "vec_math.h"
 
 namespace torchext::cpu {
 namespace {
-
-TX_INL VF fused(VF a, VF b, VF c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, c);
-#elif defined(__AVX2__)
-  return _mm256_fmadd_ps(a, b, c);
-#else
-  for (int l = 0; l < TX_LANES; ++l) c[l] = __builtin_fmaf(a[l], b[l], c[l]);
-  return c;
-#endif
-}
 
 // A macro: g++ 12 drops calls of a function that only prefetches.
 #define TX_PREFETCH_AT(ahead, h, offset)                                                       \

@@ -1,10 +1,6 @@
 // The exact pass, written once for every vector width; included by each per-ISA source.
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "exact_pass.h"
 #include "vec_math.h"
 

@@ -1,10 +1,6 @@
 // Float32 steps of SVRG, written once for every vector width; included by each per-ISA source.
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "inner_loop.h"
 #include "vec_math.h"
 
@@ -12,17 +8,6 @@ namespace torchext::cpu {
 namespace {
 
 constexpr int kSums = 64 / TX_LANES;  // a product has 64 lanes on every instruction set
-
-TX_INL VF fused(VF a, VF b, VF c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, c);
-#elif defined(__AVX2__)
-  return _mm256_fmadd_ps(a, b, c);
-#else
-  for (int l = 0; l < TX_LANES; ++l) c[l] = __builtin_fmaf(a[l], b[l], c[l]);
-  return c;
-#endif
-}
 
 float svrg_step_impl(const SvrgStep& s) noexcept {
   const VF step = splat(-s.step), keep = splat(s.keep);

@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace torchext::cpu {
 namespace {
 
@@ -44,6 +48,17 @@ TX_INL VI bits_of(VF v) { return reinterpret_cast<VI>(v); }
 TX_INL VF float_of(VI v) { return reinterpret_cast<VF>(v); }
 TX_INL VF absolute(VF v) { return float_of(bits_of(v) & 0x7fffffff); }
 TX_INL VF larger(VF a, VF b) { return a > b ? a : b; }  // b if one is NaN
+
+TX_INL VF fused(VF a, VF b, VF c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  for (int l = 0; l < TX_LANES; ++l) c[l] = __builtin_fmaf(a[l], b[l], c[l]);
+  return c;
+#endif
+}
 
 /// Reduces 16 lanes by halves; `lanes` is overwritten.
 TX_INL float tree16(float* lanes) {

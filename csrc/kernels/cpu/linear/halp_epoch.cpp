@@ -1,14 +1,10 @@
-// Epochs of SVRG and HALP: rows, random words and the scalar part of a step. What is O(columns) is
-// in the kernels.
-#include "../../linear/inner_loop.h"
-
+// An epoch of HALP: the scalar part of its steps. What is O(columns) is in the kernels.
 #include <cmath>
 #include <vector>
 
-#include "../../linear/scratch.h"
-#include "../../linear/slope_change.h"
 #include "../../rounding.h"
 #include "../dispatch.h"
+#include "inner_steps.h"
 
 namespace torchext::cpu {
 
@@ -24,111 +20,7 @@ const HalpKernels& halp_kernels() noexcept {
   return halp_ref();
 }
 
-SvrgStepFn* svrg_step_kernel() noexcept {
-#if defined(__x86_64__)
-  switch (active_isa()) {
-    case Isa::avx512: return svrg_step_avx512;
-    case Isa::avx2: return svrg_step_avx2;
-    default: break;
-  }
-#endif
-  return svrg_step_ref;
-}
-
 namespace {
-
-/// Words of one draw number, a block of steps at a time: those of elements [first, first + count).
-class Words {
- public:
-  Words(const InnerLoop& loop, LoopDraw draw, int64_t most)
-      : loop_(loop), draw_(draw), words_(most + 2 * kLoopWords) {}
-
-  /// `first` a multiple of 4.
-  void fill(LoopWordsFn* draw, int64_t first, int64_t count) {
-    const int64_t padded = (count + kLoopWords - 1) / kLoopWords * kLoopWords;
-    draw(loop_.key, static_cast<uint64_t>(first / 4), loop_.stream, draw_, padded, words_.data());
-  }
-  const uint32_t* at(int64_t i) const { return words_.data() + i; }
-
- private:
-  const InnerLoop& loop_;
-  LoopDraw draw_;
-  Scratch<uint32_t> words_;
-};
-
-/// Row numbers of the steps, known some steps ahead. Steps come in order.
-class Rows {
- public:
-  Rows(const InnerLoop& loop, LoopWordsFn* draw)
-      : loop_(loop), draw_(draw), words_(loop, kRow, kBlock) {
-    read(0);
-    read(1);
-  }
-
-  /// The row of a step up to kBlock after the one that `next` counted last.
-  int64_t operator[](int64_t step) const { return rows_[step % (2 * kBlock)]; }
-
-  /// What step t fetches of rows of `bytes` each, a multiple of 64.
-  RowsAhead ahead(int64_t t, const uint8_t* x, int64_t bytes) const {
-    constexpr int64_t kLead = 5;  // the next row is read a step early
-    const int64_t part = t % kStreams, first = t - part + kLead;
-    RowsAhead a;
-    for (int i = 0; i < kStreams; ++i) {
-      a.stream[i] = x + (*this)[first + i] * bytes + bytes / 64 * part / kStreams * 64;
-    }
-    return a;
-  }
-
-  /// To be called once a step.
-  void next(int64_t step) {
-    if (step > 0 && step % kBlock == 0) read(step / kBlock + 1);
-  }
-
- private:
-  static constexpr int64_t kBlock = kLoopWords;
-
-  void read(int64_t block) {
-    words_.fill(draw_, block * kBlock, kBlock);
-    for (int64_t i = 0; i < kBlock; ++i) {
-      const auto wide = static_cast<uint64_t>(*words_.at(i)) * static_cast<uint64_t>(loop_.rows);
-      rows_[(block % 2) * kBlock + i] = static_cast<int64_t>(wide >> 32);
-    }
-  }
-
-  const InnerLoop& loop_;
-  LoopWordsFn* draw_;
-  Words words_;
-  int64_t rows_[2 * kBlock];
-};
-
-/// Changes of the slopes of one row, its weight included, from the moved scores.
-class Changes {
- public:
-  explicit Changes(const InnerLoop& loop)
-      : loop_(loop),
-        size_(slope_cache_size(loop.loss, loop.outputs)),
-        moved(static_cast<size_t>(loop.outputs)),
-        change(static_cast<size_t>(loop.outputs)) {}
-
-  /// Fetches what is cached for a later row.
-  void fetch(int64_t row) const {
-    if (size_ > 0) __builtin_prefetch(loop_.cache + row * size_, 0, 2);
-    if (loop_.weight != nullptr) __builtin_prefetch(loop_.weight + row, 0, 2);
-  }
-
-  void form(int64_t row) {
-    slope_change(loop_.loss, loop_.outputs, loop_.cache + row * size_, moved.data(), change.data());
-    if (loop_.weight == nullptr) return;
-    for (float& c : change) c *= loop_.weight[row];
-  }
-
- private:
-  const InnerLoop& loop_;
-  int64_t size_;
-
- public:
-  std::vector<float> moved, change;
-};
 
 /// Steps whose random words are drawn together: a multiple of 4, so that their first word starts a
 /// Philox block.
@@ -312,49 +204,5 @@ class Halp {
 }  // namespace
 
 void halp_epoch(const HalpEpoch& e) { Halp(e).run(); }
-
-void svrg_epoch(const SvrgEpoch& e) {
-  const InnerLoop& loop = e.loop;
-  const int outputs = loop.outputs;
-  SvrgStepFn* const step = svrg_step_kernel();
-  Rows rows(loop, halp_kernels().words);
-  Changes changes(loop);
-  const int64_t stride = loop.pitch + 64;
-  Scratch<float> minus_drift(outputs * stride);
-  for (int o = 0; o < outputs; ++o) {
-    const double* g = e.alpha_g + o * (e.cols + 1);
-    float* const to = minus_drift.data() + o * stride;
-    for (int64_t j = 0; j < e.cols; ++j) to[j] = static_cast<float>(-g[j]);
-    to[loop.pitch] = static_cast<float>(-g[e.cols]);
-  }
-  const auto* x = static_cast<const float*>(loop.x);
-  const auto factor = static_cast<float>(loop.alpha * e.dx), dx = static_cast<float>(e.dx);
-  const auto alpha = static_cast<float>(loop.alpha);
-  SvrgStep s{};
-  s.n = loop.pitch;
-  s.keep = static_cast<float>(1.0 - loop.alpha * loop.l2);
-  std::vector<float> dots(static_cast<size_t>(outputs));  // z starts at 0
-  for (int64_t t = 0; t < loop.steps; ++t) {
-    rows.next(t);
-    for (int o = 0; o < outputs; ++o) {
-      const auto at = static_cast<size_t>(o);
-      changes.moved[at] = dx * dots[at] + (loop.intercept ? e.unit * e.z_intercept[o] : 0.0f);
-    }
-    changes.form(rows[t]);
-    changes.fetch(rows[t + 4]);
-    s.x = x + rows[t] * loop.pitch;
-    s.next = x + rows[t + 1] * loop.pitch;
-    s.ahead = rows.ahead(t, reinterpret_cast<const uint8_t*>(x), 4 * loop.pitch);
-    for (int o = 0; o < outputs; ++o) {
-      const auto at = static_cast<size_t>(o);
-      s.z = e.z + o * loop.pitch;
-      s.minus_drift = minus_drift.data() + o * stride;
-      s.step = factor * changes.change[at];
-      dots[at] = step(s);
-      if (loop.intercept)
-        e.z_intercept[o] += s.minus_drift[loop.pitch] - alpha * changes.change[at] * e.unit;
-    }
-  }
-}
 
 }  // namespace torchext::cpu
