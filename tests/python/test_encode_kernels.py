@@ -531,6 +531,17 @@ def test_layout_vectors() -> None:
     assert five.tolist() == [1, 2, 3, 4, 5] + [0] * 59
 
 
+def two_columns(name: str, rows: int, seed: int) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Columns of a distribution, float32, and their mean, scale and bounds."""
+    rng = np.random.default_rng(seed)
+    draw = {"uniform": rng.uniform, "gauss": rng.normal, "cauchy": rng.standard_cauchy}.get(name)
+    x = np.exp(rng.normal(size=(rows, 2))) if draw is None else draw(size=(rows, 2))
+    x = torch.from_numpy(x.astype(np.float32))
+    state = enc.new_stats(2)
+    enc.update_stats(x, state)
+    return x, enc.finish_stats(state)
+
+
 def lloyd_error(a: np.ndarray, levels: np.ndarray) -> float:
     middle = (levels[1:] + levels[:-1]) / 2
     return float(np.mean((a - levels[np.searchsorted(middle, a)]) ** 2))
@@ -540,13 +551,7 @@ def lloyd_error(a: np.ndarray, levels: np.ndarray) -> float:
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
 def test_lloyd_levels_are_centroids(name: str, bits: int) -> None:
     """Cells' means on the sample, and no worse than plain Lloyd on the sorted values."""
-    rng = np.random.default_rng(3)
-    draw = {"uniform": rng.uniform, "gauss": rng.normal, "cauchy": rng.standard_cauchy}.get(name)
-    x = np.exp(rng.normal(size=(20000, 2))) if draw is None else draw(size=(20000, 2))
-    x = torch.from_numpy(x.astype(np.float32))
-    state = enc.new_stats(2)
-    enc.update_stats(x, state)
-    mean, scale, bounds = enc.finish_stats(state)
+    x, (mean, scale, bounds) = two_columns(name, 20000, seed=3)
     results = []
     for isa in ISAS:
         with _testing.isa(isa):
@@ -580,13 +585,7 @@ def draw_variance(a: np.ndarray, levels: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", ["nearest", "stochastic"])
 def test_optimal_levels_of_columns(name: str, bits: int, kind: str) -> None:
     """Within 1 % of the optimum over all values, and for nearest rounding no worse than Lloyd's."""
-    rng = np.random.default_rng(6)
-    draw = {"uniform": rng.uniform, "gauss": rng.normal, "cauchy": rng.standard_cauchy}.get(name)
-    x = np.exp(rng.normal(size=(5000, 2))) if draw is None else draw(size=(5000, 2))
-    x = torch.from_numpy(x.astype(np.float32))
-    state = enc.new_stats(2)
-    enc.update_stats(x, state)
-    mean, scale, bounds = enc.finish_stats(state)
+    x, (mean, scale, bounds) = two_columns(name, 5000, seed=6)
     results = []
     for isa in ISAS:
         with _testing.isa(isa):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from halp_model import FORMATS, Epoch, padded, problem_p, unit, words
 from torch import Tensor
+from torch.testing._internal.optests import opcheck
 
 from torchext import _testing
 from torchext.random import fold_in, key_from_seed
@@ -278,9 +279,9 @@ def test_opcheck() -> None:
         gammas,
         key,
     )
-    torch.library.opcheck(ops._halp_epoch.default, args)
+    opcheck(ops._halp_epoch.default, args)
     args = (x.float(), phi, None, "squared", g, 0.1, 0.0, 0.01, 1.0, 5, z.float(), end.float(), key)
-    torch.library.opcheck(ops._svrg_epoch.default, args)
+    opcheck(ops._svrg_epoch.default, args)
 
 
 @pytest.mark.parametrize(
