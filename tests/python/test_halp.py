@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from sklearn.linear_model import Ridge as RidgeReference
 
 from torchext import _testing
 from torchext.linear import ConvergenceError, SGDClassifier, SGDRegressor, load_model
-from torchext.linear._grid_rows import grid_rows
+from torchext.linear._grid_rows import GridRows, grid_rows
 from torchext.linear._variance_reduced import VarianceReduced, VrOptions
 from torchext.random import key_from_seed
 
@@ -244,3 +246,38 @@ def test_other_refusals() -> None:
     assert not hasattr(SGDRegressor(solver="halp"), "partial_fit")
     with pytest.raises(ConvergenceError, match="use a smaller eta0"):
         SGDRegressor(solver="svrg", eta0=5.0, random_state=0).fit(X, y)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """MNIST test images as codes 0..127 of 1/127 (10000, 784), and class numbers (10000, 1)."""
+    folder = Path(os.environ.get("TORCHEXT_DATA", "")) / "MNIST" / "raw"
+    if "TORCHEXT_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("MNIST/raw is not in $TORCHEXT_DATA")
+    with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as f:
+        pixels = np.frombuffer(f.read(), dtype=np.uint8, offset=16).reshape(10_000, 784)
+    with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as f:
+        labels = np.frombuffer(f.read(), dtype=np.uint8, offset=8)
+    codes = torch.from_numpy(np.rint(pixels * (127 / 255)).astype(np.int8))
+    return codes, torch.from_numpy(labels.astype(np.float64)).reshape(-1, 1)
+
+
+def test_softmax_on_digits_is_as_fast_as_svrg(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Ten classes, 16-bit z on 8-bit data: epochs to 1e-6 within 20 % of SVRG's."""
+    codes, labels = digits
+    bound = float((codes.double() / 127).square().sum(1).max())
+    step, l2 = 0.25 / (0.5 * bound + 0.02), 0.02
+    epochs = {}
+    for z_bits in (16, 32):
+        kind = torch.int8 if z_bits == 16 else torch.float32
+        x = torch.zeros(10_000, 832, dtype=kind)
+        x[:, :784] = codes
+        one = torch.ones(784, dtype=torch.float64)
+        rows = GridRows(x, 784, 1 / 127, 1.0, 0 * one, one, bound)
+        options = VrOptions("softmax", l2, False, step, 20_000, z_bits, False, True, 30, 1e-6, 1)
+        solver = VarianceReduced(rows, labels, None, options, key_from_seed(0))
+        state = solver.start(torch.zeros(10, 785, dtype=torch.float64), None)
+        solver.run(state, lambda _: False)
+        assert state.stop == "tol"
+        epochs[z_bits] = state.epoch
+    assert epochs[16] <= 1.2 * epochs[32] <= 20
