@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,8 +11,10 @@ from torchext.random import Purpose, fold_in
 
 def permutation(key: Tensor, n: int, stream: int = 0) -> Tensor:
     """int64 (n,): 0 .. n-1 sorted by (word, index), word = draw 0 of element index under ``key``."""
-    words = torch.ops.torchext._philox(key, (n + 3) // 4, stream, 0).reshape(-1)[:n]
-    return torch.argsort(words.to(torch.int64) & 0xFFFFFFFF, stable=True)
+    words = torch.ops.torchext._philox(key, (n + 3) // 4, stream, 0).numpy().reshape(-1)[:n]
+    joined = words.astype(np.uint64) << np.uint64(32) | np.arange(n, dtype=np.uint64)
+    joined.sort()  # numpy's sort of 64-bit integers uses vectors; a stable argsort does not
+    return torch.from_numpy((joined & np.uint64(0xFFFFFFFF)).view(np.int64))
 
 
 def epoch_order(key: Tensor, epoch: int, batches: int) -> Tensor:

@@ -8,6 +8,7 @@ previous checkpoint.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -24,7 +25,10 @@ VERSION = "1"
 
 @dataclass
 class State:
-    """Everything that changes while training; committed as a whole after every op call."""
+    """Everything that changes while training; committed as a whole after every op call.
+
+    Copies share tensors: a tensor is replaced, never changed in place, once its state is committed.
+    """
 
     x: Tensor
     intercept: Tensor
@@ -68,14 +72,11 @@ class State:
         )  # fmt: skip
 
     def copy(self) -> State:
-        """A deep copy, to be changed and then committed."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.clone()
-            elif isinstance(value, list):
-                values[name] = list(value)
-        return State(**values)
+        """A copy to be changed and then committed; its lists are its own, its tensors are shared."""
+        new = copy.copy(self)
+        new.losses, new.valid_losses = list(self.losses), list(self.valid_losses)
+        new.anchor_losses = list(self.anchor_losses)
+        return new
 
     def solution(self, average: bool) -> tuple[Tensor, Tensor]:
         """float64 (m, n), (m,): the averaged iterate if there is one, else the last."""
@@ -91,7 +92,9 @@ class State:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                tensors["state." + f.name] = value.contiguous()
+                tensors["state." + f.name] = (
+                    value.clone().contiguous()
+                )  # shared ones are written apart
             elif isinstance(value, float):
                 plain[f.name] = value.hex()
             elif isinstance(value, list):

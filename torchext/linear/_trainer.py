@@ -102,20 +102,19 @@ class Trainer:
             new.anchor_losses.append(problem.loss_at_anchor)
         new.round, new.round_epoch, new.stop = new.round + 1, new.epoch, ""
         new.best, new.lowest, new.stale, new.averaged = math.inf, math.inf, 0, 0
-        new.safe_x, new.safe_intercept = new.x.clone(), new.intercept.clone()
-        new.average.zero_()
+        new.safe_x, new.safe_intercept = new.x, new.intercept
+        new.average = torch.zeros_like(new.average)
         self.problem, self.state = problem, new
 
     def _begin_epoch(self) -> None:
         """Mark the point the guard returns to; the average restarts until half of the round is done."""
         new = self.state.copy()
         if new.epoch - new.round_epoch <= self.options.max_iter // 2:
-            new.average.zero_()
-            new.averaged = 0
+            new.average, new.averaged = torch.zeros_like(new.average), 0
         new.done, new.open = 0, True
-        new.sums.zero_()
-        new.start_x, new.start_intercept = new.x.clone(), new.intercept.clone()
-        new.start_average, new.start_averaged = new.average.clone(), new.averaged
+        new.sums = torch.zeros_like(new.sums)
+        new.start_x, new.start_intercept = new.x, new.intercept
+        new.start_average, new.start_averaged = new.average, new.averaged
         self.state = new
 
     def _call(self) -> None:
@@ -124,6 +123,8 @@ class Trainer:
         in_round = (new.epoch - new.round_epoch) * self.batches + new.done
         order = epoch_order(self.key, new.epoch, self.batches)[new.done : new.done + count]
         codes = p.codes if p.bits == 32 else p.codes[new.epoch % p.codes.shape[0]]
+        # the op writes into these three
+        new.x, new.intercept, new.average = (t.clone() for t in (new.x, new.intercept, new.average))
         sums = torch.ops.torchext._sgd_epoch(
             codes, p.rows, p.cols, p.bits, p.layout, p.grid, p.table, p.y, p.weight, p.z0,
             new.x, new.intercept, p.x0, p.constant, p.shrink, new.average,
@@ -133,7 +134,7 @@ class Trainer:
         )  # fmt: skip
         if p.table.numel():  # double sampling sums the losses of both draws
             sums[:2] /= p.table.shape[1]
-        new.sums += sums
+        new.sums = new.sums + sums
         new.averaged += count
         new.done += count
         new.steps += count
@@ -150,8 +151,8 @@ class Trainer:
         if loss < new.lowest:
             new.lowest, new.safe_x, new.safe_intercept = (
                 loss,
-                new.start_x.clone(),
-                new.start_intercept.clone(),
+                new.start_x,
+                new.start_intercept,
             )
         new.epoch, new.open = new.epoch + 1, False
         o = self.options
@@ -205,10 +206,10 @@ class Trainer:
                 'sampling="nearest"'
             )
         new.gamma0, new.halvings = new.gamma0 / 2, new.halvings + 1
-        new.x, new.intercept = new.safe_x.clone(), new.safe_intercept.clone()
-        new.start_x, new.start_intercept = new.x.clone(), new.intercept.clone()
-        new.average, new.averaged = new.start_average.clone(), new.start_averaged
-        new.sums.zero_()
+        new.x, new.intercept = new.safe_x, new.safe_intercept
+        new.start_x, new.start_intercept = new.x, new.intercept
+        new.average, new.averaged = new.start_average, new.start_averaged
+        new.sums = torch.zeros_like(new.sums)
         new.done = 0
         text = f"epoch {new.epoch}: running loss above 4 times that of x = 0, step halved to {new.gamma0:.3g}"
         self.guards.append(text)

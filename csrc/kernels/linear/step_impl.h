@@ -140,7 +140,13 @@ float step_gradient(const UpdateArgs& a, int64_t begin, int64_t end, float* out)
   return m;
 }
 
-float step_update(const UpdateArgs& a, bool move, int64_t begin, int64_t end) noexcept {
+/// What an update does besides the plain step; the usual combinations are compiled apart.
+struct UpdateParts {
+  bool move, x0, constant, shrink, l1, l2, average;
+};
+
+TX_INL float update_columns(const UpdateArgs& args, UpdateParts parts, int64_t begin, int64_t end) {
+  const UpdateArgs a = args;  // a copy: no store through its pointers can change it
   VF peak = {};
   const float shrinkage = a.gamma * a.l1;
   for (int64_t j0 = begin; j0 < end; j0 += 64) {
@@ -148,22 +154,20 @@ float step_update(const UpdateArgs& a, bool move, int64_t begin, int64_t end) no
       VF beta = {};
       for (int64_t j = j0 + part * TX_LANES; j < j0 + 64; j += 16) {
         VF x = load(a.x + j);
-        const VF centre = a.x0 != nullptr ? load(a.x0 + j) : VF{};
-        if (move) {
+        const VF centre = parts.x0 ? load(a.x0 + j) : VF{};
+        if (parts.move) {
           VF g = gradient_at(a, j);
-          if (a.constant != nullptr) g += load(a.constant + j);
-          if (a.l2 != 0.0f) g += x * a.l2;
-          if (a.shrink != nullptr) g -= load(a.shrink + j) * (x - centre);
+          if (parts.constant) g += load(a.constant + j);
+          if (parts.l2) g += x * a.l2;
+          if (parts.shrink) g -= load(a.shrink + j) * (x - centre);
           x -= g * a.gamma;
-          if (a.l1 != 0.0f) {
+          if (parts.l1) {
             const VF rest = absolute(x) - shrinkage;
             const VF kept = rest > 0.0f ? rest : VF{};
             x = x < 0.0f ? -kept : kept;
           }
           store(a.x + j, x);
-          if (a.average != nullptr) {
-            for (int i = 0; i < TX_LANES; ++i) a.average[j + i] += static_cast<double>(x[i]);
-          }
+          if (parts.average) add_to(a.average + j, x);
         }
         const VF v = a.variance_reduced ? x - centre : x, w = load(a.step + j) * v;
         store(a.w + j, w);
@@ -176,6 +180,16 @@ float step_update(const UpdateArgs& a, bool move, int64_t begin, int64_t end) no
   float m = 0.0f;
   for (int l = 0; l < TX_LANES; ++l) m = peak[l] > m ? peak[l] : m;
   return m;
+}
+
+float step_update(const UpdateArgs& a, bool move, int64_t begin, int64_t end) noexcept {
+  const UpdateParts parts{move,         a.x0 != nullptr, a.constant != nullptr, a.shrink != nullptr,
+                          a.l1 != 0.0f, a.l2 != 0.0f,    a.average != nullptr};
+  if (move && parts.average && !parts.x0 && !parts.constant && !parts.shrink && !parts.l1 &&
+      !parts.l2) {
+    return update_columns(a, {true, false, false, false, false, false, true}, begin, end);
+  }
+  return update_columns(a, parts, begin, end);
 }
 
 }  // namespace

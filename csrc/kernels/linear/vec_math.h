@@ -60,6 +60,23 @@ TX_INL VF fused(VF a, VF b, VF c) {
 #endif
 }
 
+/// sum[l] += v[l], in double.
+TX_INL void add_to(double* sum, VF v) {
+#if defined(__AVX512F__)
+  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v)),
+                high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+  _mm512_storeu_pd(sum, _mm512_add_pd(_mm512_loadu_pd(sum), low));
+  _mm512_storeu_pd(sum + 8, _mm512_add_pd(_mm512_loadu_pd(sum + 8), high));
+#elif defined(__AVX2__)
+  const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(v)),
+                high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+  _mm256_storeu_pd(sum, _mm256_add_pd(_mm256_loadu_pd(sum), low));
+  _mm256_storeu_pd(sum + 4, _mm256_add_pd(_mm256_loadu_pd(sum + 4), high));
+#else
+  for (int l = 0; l < TX_LANES; ++l) sum[l] += static_cast<double>(v[l]);
+#endif
+}
+
 /// Reduces 16 lanes by halves; `lanes` is overwritten.
 TX_INL float tree16(float* lanes) {
   for (int half = 8; half > 0; half /= 2) {

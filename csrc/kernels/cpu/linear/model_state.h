@@ -93,7 +93,9 @@ struct ModelState {
 
   float beta(int64_t o) {
     float lanes[16] = {};
-    for (int64_t i = 0; i < np / 4; ++i) lanes[i % 16] += beta_lanes[o * np / 4 + i];
+    for (int64_t i = 0; i < np / 4; i += 16) {
+      for (int l = 0; l < 16; ++l) lanes[l] += beta_lanes[o * np / 4 + i + l];
+    }
     for (int half = 8; half > 0; half /= 2) {
       for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
     }
