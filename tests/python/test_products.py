@@ -151,7 +151,7 @@ def test_code_gram_is_both_products(shape, outputs, digits) -> None:
         # A score may round the other way than here, and then one digit of e may: no more than that.
         rows = np.concatenate([data.q, np.ones((data.rows, 1))], axis=1)
         slack = 2.0 * np.abs(e).max() / top(digits) * np.abs(rows).max()
-        want = round_rows(e, 1024, digits) @ rows
+        want = round_rows(e, 512, digits) @ rows
         assert (np.abs(g - want) <= 1e-6 * np.abs(want).max() + slack).all()
         free = e.astype(np.float64) @ rows
         noise = np.abs(e).max() / top(digits) * np.sqrt((rows**2).sum(0))

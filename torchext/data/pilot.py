@@ -17,6 +17,8 @@ from torchext.data.targets import Targets
 
 EXACT_COLS = 512  # up to here an n x n matrix is formed and the system solved exactly in float64
 
+_KEPT_OUT = 16  # one row in so many tells by how much a logistic pilot overshoots
+
 _ROWS_IN_MEMORY = 64 << 20  # bytes; the pages of a new file cost more than reading it
 
 
@@ -105,6 +107,20 @@ class Rows:
         self.mass = float(at) if self.weight is None else float(self.weight.sum())
         self._size = max(64, 2**18 // pilot.cols)
 
+    def keep_out(self, every: int) -> Block:
+        """Take every ``every``-th row out of all sums; returns those rows."""
+        part = slice(0, None, every)
+        out = Block(
+            self.matrix[part],
+            self.y[part],
+            None if self.weight is None else self.weight[part].clone(),
+        )
+        if self.weight is None:
+            self.weight = torch.ones(len(self.matrix), dtype=torch.float64)
+        self.weight[part] = 0.0
+        self.mass = float(self.weight.sum())
+        return out
+
     def parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """(values, targets, weights) in blocks that fit the cache."""
         for at in range(0, len(self.matrix), self._size):
@@ -162,16 +178,33 @@ def fit_squares(pilot: Pilot, alpha: float) -> Tensor:
 def fit_logistic(pilot: Pilot, alpha: float) -> tuple[Tensor, Tensor]:
     """x0 float64 [n, m] and intercepts [m] of the mean logistic loss + alpha/2 ||x||^2.
 
-    Newton steps up to 512 columns, else L-BFGS to a relative gradient of 1e-2.
+    Newton steps up to 512 columns, else L-BFGS to a relative gradient of 1e-2. With few rows a column the
+    fitted scores are too large by a factor; every 16th pilot row is kept out of the fit to take it back.
     """
     with solvers.one_thread():
         rows = Rows(pilot)
+        kept_out = None if pilot.sample.everything else rows.keep_out(_KEPT_OUT)
         start = torch.zeros(pilot.targets.outputs, pilot.cols + 1, dtype=torch.float64)
         if pilot.cols <= EXACT_COLS:
             x = torch.cat([_newton(rows, alpha, k) for k in range(len(start))])
         else:
             x = solvers.lbfgs(lambda v: logistic_loss(rows, v, alpha), start, tol=1e-2)
+        if kept_out is not None:
+            x *= _shrinkage(kept_out, x)
     return x[:, :-1].T.contiguous(), x[:, -1].contiguous()
+
+
+def _shrinkage(kept_out: Block, x: Tensor, steps: int = 30) -> Tensor:
+    """[m, 1]: the factor in [0, 1] on the scores of each output with the least loss on other rows."""
+    score = kept_out.a.double() @ x[:, :-1].T + x[:, -1]
+    margin = kept_out.y * score
+    low, high = torch.zeros(len(x), dtype=torch.float64), torch.ones(len(x), dtype=torch.float64)
+    for step in range(steps):
+        factor = high if step == 0 else 0.5 * (low + high)
+        slope = -kept_out.weigh(margin * torch.sigmoid(-factor * margin)).sum(0)
+        low = torch.where(slope <= 0, factor, low)
+        high = torch.where(slope <= 0, high, factor)
+    return low[:, None]
 
 
 def logistic_loss(rows: Rows, x: Tensor, alpha: float) -> tuple[float, Tensor]:

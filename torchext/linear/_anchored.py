@@ -117,7 +117,7 @@ class Anchored(CodeModel):
             if not bent:
                 memory.pairs.clear()
             last = out.gradient_norm
-            after = self._anchored_step(out, here, memory, first, tol, most)
+            after = self._anchored_step(out, here, memory, first, tol, most, bent)
             if after is None:
                 return self._full_precision(out, here, memory, first, tol)
             here = after
@@ -162,21 +162,34 @@ class Anchored(CodeModel):
         return point
 
     def _move(
-        self, out: Solution, z: Tensor, linear: Tensor, tol: float = 0.0, radius: float = math.inf
+        self,
+        out: Solution,
+        z: Tensor,
+        linear: Tensor,
+        tol: float = 0.0,
+        radius: float = math.inf,
+        near: bool = False,
     ) -> Tensor:
         """Minimise over the codes, not much further than ``tol`` asks."""
-        d, count = self.minimise(z, linear, min(max(self.inner, tol), 0.5), _STEPS, radius)
+        d, count = self.minimise(z, linear, min(max(self.inner, tol), 0.5), _STEPS, radius, near)
         out.iterations += count
         return d
 
     def _anchored_step(
-        self, out: Solution, here: Point, memory: Memory, first: float, tol: float, most: int
+        self,
+        out: Solution,
+        here: Point,
+        memory: Memory,
+        first: float,
+        tol: float,
+        most: int,
+        near: bool,
     ) -> Point | None:
         """The next anchor, below ``here``; None if there is none within ``most`` exact passes."""
         radius = 2.0 * max(1.0, _spread(here.z))
 
         def solve(q: Tensor) -> Tensor:
-            return -self._move(out, here.z, q, 0.3 * tol / out.gradient_norm, radius)
+            return -self._move(out, here.z, q, 0.3 * tol / out.gradient_norm, radius, near)
 
         d = memory.direction(here.gradient, solve)
         slope = float((d * here.gradient).sum())

@@ -58,16 +58,25 @@ class CodeModel:
         return self.codes.sum(slope, mass) / self.mass + self.penalty * x
 
     def minimise(
-        self, z: Tensor, gradient: Tensor, tol: float, steps: int, radius: float = math.inf
+        self,
+        z: Tensor,
+        gradient: Tensor,
+        tol: float,
+        steps: int,
+        radius: float = math.inf,
+        near: bool = False,
     ) -> tuple[Tensor, int]:
         """The move d that reduces the norm of the model's gradient to ``tol`` times that at d = 0.
 
         A step of a quadratic loss costs one read of the codes, of another loss two: along the direction
         everything follows from the scores. There it stops where the scores have moved by more than
-        ``radius`` (root mean square).
+        ``radius`` (root mean square). ``near``: the move is so short that the Hessian at z will do (one
+        Newton step), where the loss has a diagonal one.
         """
         if self.loss.quadratic:
-            return self._minimise_quadratic(gradient, tol, steps)
+            return self._minimise_quadratic(gradient, tol, steps, self.loss.weight)
+        if near and self.loss.diagonal:
+            return self._minimise_quadratic(gradient, tol, steps, self.loss.curvature(z))
         loss, memory = self.loss, self.memory
         d, now = torch.zeros_like(gradient), gradient
         moved, change = torch.zeros_like(z), torch.empty_like(z)
@@ -90,14 +99,16 @@ class CodeModel:
             now = fresh
         return d, count
 
-    def _minimise_quadratic(self, gradient: Tensor, tol: float, steps: int) -> tuple[Tensor, int]:
-        """The same where the Hessian is constant and every output has its own step length."""
+    def _minimise_quadratic(
+        self, gradient: Tensor, tol: float, steps: int, weight: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """The same for a constant Hessian with row weights; separable outputs have their own step lengths."""
         memory = self.memory
         d, now = torch.zeros_like(gradient), gradient
         goal, count = tol * self.norm(gradient), 0
         while count < steps and self.norm(now) > goal:
             direction = memory.direction(now, memory.scaled(self.diagonal))
-            image = self.codes.gram(direction, self.loss.weight) / self.mass  # rounds direction
+            image = self.codes.gram(direction, weight) / self.mass  # rounds direction
             image += self.penalty * direction
             bent = memory.dot(direction, image)
             length = -memory.dot(now, direction) / bent.clamp_min(1e-300)

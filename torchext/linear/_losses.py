@@ -42,6 +42,21 @@ class Loss:
         """Whether the loss is its own second-order model, and every output a problem of its own."""
         return self.name == "squared"
 
+    @property
+    def diagonal(self) -> bool:
+        """Whether :meth:`curvature` knows the second derivatives: one output that is logistic."""
+        return self.name == "logistic" and len(self.y) == 1
+
+    def curvature(self, z: Tensor) -> Tensor:
+        """Weighted second derivative (K,) of the logistic loss at z (1, K), from its slope there.
+
+        v p (1 - p) with p = |slope| / v: products only, the same bits on every instruction set.
+        """
+        p = self.slope(z)[0][0].abs_()
+        if self.weight is None:
+            return p * (1.0 - p)
+        return p * (1.0 - p / self.weight.clamp_min(1e-30)).clamp_min_(0.0)
+
     def slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted derivative in z, (m, K), and its sums (m, 1)."""
         out = torch.empty_like(z, memory_format=torch.contiguous_format)

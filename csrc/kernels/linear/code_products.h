@@ -71,7 +71,7 @@ void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, in
                    double* g, int64_t g_stride);
 
 /// Rows of a slab of code_gram: its codes stay in the cache between both products.
-constexpr int64_t kGramRows = 1024;
+constexpr int64_t kGramRows = 512;
 
 /// Both products of slab `slab`: e = v o z with the z of code_forward, rounded by round_rows; then
 /// g[o*(cols + 1) + j] += sum_k e'_ok q_kj, and in column `cols` the sum of e'. v = 1 if `weight`

@@ -9,7 +9,8 @@
 namespace torchext::cpu {
 namespace {
 
-constexpr int64_t kChunkTiles = 4, kSlabTiles = kSlabRows / kTileRows;
+constexpr int64_t kChunkTiles = 4, kSlabTiles = kSlabRows / kTileRows,
+                  kGramTiles = kGramRows / kTileRows;
 
 int64_t groups_of(const CodeMatrix& a) { return (a.data.cols + 3) / 4; }
 
@@ -26,13 +27,15 @@ TileArgs tile_args(const CodeMatrix& a, int vectors) {
   return t;
 }
 
-/// Four streams through the chunk after this one, or through this one at the end.
-Prefetch next_chunk(const TileArgs& t, const uint8_t* end) {
+/// Four streams through the chunk `tiles` further on, or through this one at the end. A pass in one
+/// direction fetches half of it, and leaves the rest to the processor.
+Prefetch chunk_ahead(const TileArgs& t, int64_t tiles, const uint8_t* end) {
   Prefetch f{};
   f.log2_streams = 2;
   const int64_t segment = (t.g1 - t.g0) * 32 * t.bits, chunk = kChunkTiles * t.tile_bytes;
   f.half = (segment / 2 + 127) & ~int64_t{127};
-  const uint8_t* base = t.codes + chunk + chunk <= end ? t.codes + chunk : t.codes;
+  const uint8_t* later = t.codes + tiles * t.tile_bytes;
+  const uint8_t* base = later + chunk <= end ? later : t.codes;
   for (int s = 0; s < 4; ++s)
     f.stream[s] = base + std::min<int64_t>(s, t.tiles - 1) * t.tile_bytes + t.g0 * 32 * t.bits;
   return f;
@@ -88,14 +91,15 @@ TileArgs forward_args(const CodeMatrix& a, const RoundedModel& model) {
   return t;
 }
 
-/// Scores of the rows of tiles [begin, end) into z, whose column 0 is the first of them.
-void forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int64_t end, float* z,
-             int64_t z_stride, Scratch<int32_t>& dots) {
+/// Scores of the rows of tiles [begin, end) into z, whose column 0 is the first of them; fetches
+/// what is `ahead` tiles further on.
+void forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int64_t end,
+             int64_t ahead, float* z, int64_t z_stride, Scratch<int32_t>& dots) {
   TileArgs t = forward_args(a, model);
   for (int64_t first = begin; first < end; first += kChunkTiles) {
     t.tiles = static_cast<int>(std::min(kChunkTiles, end - first));
     t.codes = a.codes + first * t.tile_bytes;
-    sgd_kernels().forward(t, model.digits, dots.data(), next_chunk(t, codes_end(a)));
+    sgd_kernels().forward(t, model.digits, dots.data(), chunk_ahead(t, ahead, codes_end(a)));
     const int64_t row = first * kTileRows,
                   rows = std::min<int64_t>(t.tiles * kTileRows, a.data.rows - row);
     put_scores(model, t, dots.data(), rows, z + row - begin * kTileRows, z_stride);
@@ -105,12 +109,12 @@ void forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int6
 /// Integer column sums over tiles [first, end); column 0 of `digits` belongs to the first row of
 /// them.
 void backward(const CodeMatrix& a, TileArgs t, const int8_t* digits, int64_t first, int64_t end,
-              Scratch<int32_t>& sums) {
+              int64_t ahead, Scratch<int32_t>& sums) {
   for (int64_t c = first; c < end; c += kChunkTiles) {
     t.tiles = static_cast<int>(std::min(kChunkTiles, end - c));
     t.codes = a.codes + c * t.tile_bytes;
     sgd_kernels().backward(t, digits + (c - first) * kTileRows, sums.data(), c > first,
-                           next_chunk(t, codes_end(a)));
+                           chunk_ahead(t, ahead, codes_end(a)));
   }
 }
 
@@ -143,7 +147,7 @@ void round_model(const CodeMatrix& a, double* x, int outputs, int count, int64_t
 void code_forward(const CodeMatrix& a, const RoundedModel& model, int64_t begin, int64_t end,
                   float* z, int64_t z_stride) {
   Scratch<int32_t> dots(dots_of(a, model));
-  forward(a, model, begin, end, z + begin * kTileRows, z_stride, dots);
+  forward(a, model, begin, end, kChunkTiles, z + begin * kTileRows, z_stride, dots);
 }
 
 void round_rows(const float* e, int64_t e_stride, int64_t rows, int outputs, int count,
@@ -181,7 +185,8 @@ void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, in
   for (int o = 0; o < outputs; ++o)
     std::fill(g + o * g_stride + 4 * begin, g + o * g_stride + last, 0.0);
   for (int64_t first = 0, slab = 0; first < tiles; first += kSlabTiles, ++slab) {
-    backward(a, t, digits + first * kTileRows, first, std::min(first + kSlabTiles, tiles), sums);
+    backward(a, t, digits + first * kTileRows, first, std::min(first + kSlabTiles, tiles),
+             kChunkTiles, sums);
     add_columns(a, t, sums.data(), outputs, count, scale + slab * outputs, total + slab * outputs,
                 4 * begin, last, g, g_stride);
   }
@@ -190,12 +195,11 @@ void code_backward(const CodeMatrix& a, const int8_t* digits, int64_t stride, in
 void code_gram(const CodeMatrix& a, const RoundedModel& model, const float* weight, int64_t slab,
                double* g) {
   const int m = model.outputs;
-  const int64_t first = slab * (kGramRows / kTileRows),
-                end = std::min(first + kGramRows / kTileRows, tiles_of(a));
+  const int64_t first = slab * kGramTiles, end = std::min(first + kGramTiles, tiles_of(a));
   const int64_t row = slab * kGramRows, rows = std::min(kGramRows, a.data.rows - row);
   Scratch<int32_t> dots(dots_of(a, model));
   Scratch<float> e(m * kGramRows);
-  forward(a, model, first, end, e.data(), kGramRows, dots);
+  forward(a, model, first, end, kGramTiles, e.data(), kGramRows, dots);
   for (int o = 0; weight != nullptr && o < m; ++o) {
     float* z = e.data() + o * kGramRows;
     for (int64_t k = 0; k < rows; ++k) z[k] *= weight[row + k];
@@ -208,7 +212,7 @@ void code_gram(const CodeMatrix& a, const RoundedModel& model, const float* weig
   t.g1 = groups_of(a);
   t.rows = kGramRows;
   Scratch<int32_t> sums(static_cast<int64_t>(t.outputs) * t.planes * t.cols);
-  backward(a, t, digits.data(), first, end, sums);
+  backward(a, t, digits.data(), first, end, kGramTiles, sums);
   const int64_t width = a.data.cols + 1;
   add_columns(a, t, sums.data(), m, model.count, scale.data(), total.data(), 0, a.data.cols, g,
               width);
