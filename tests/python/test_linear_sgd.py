@@ -129,7 +129,7 @@ def test_unrounded_epochs_follow_the_formula(case, l1):
     for number in range(3):
         if number <= 1:
             average[:] = 0
-        order = _order.epoch_order(trainer.key, number, trainer.batches).numpy()
+        order = _order.epoch_order(trainer.sampler, number, trainer.batches).numpy()
         gamma = opts.schedule.gammas(0.05, number * trainer.batches, trainer.batches).numpy()
         sums.append(
             linear_model.epoch(
@@ -211,7 +211,7 @@ def test_order_is_a_keyed_permutation():
     words = torch.ops.torchext._philox(key, 26, 0, 0).numpy()[:101] & 0xFFFFFFFF
     expected = sorted(range(101), key=lambda i: (int(words[i]), i))
     assert _order.permutation(key, 101).tolist() == expected
-    orders = [_order.epoch_order(key, e, 101).tolist() for e in range(3)]
+    orders = [_order.epoch_order(_order.sampler_key(key), e, 101).tolist() for e in range(3)]
     assert all(sorted(o) == list(range(101)) for o in orders)
     assert orders[0] != orders[1] != orders[2]
 

@@ -9,6 +9,7 @@ import torch
 from torchext import _testing
 from torchext.data import QuantizedDataset
 from torchext.data._encode import pack_codes
+from torchext.linear._losses import Loss
 
 ops = torch.ops.torchext
 ALL = [
@@ -327,6 +328,22 @@ def test_loss_terms(rows, loss, outputs, scale, weighted) -> None:
     )
     np.testing.assert_allclose(sums[:, 2], (w * change).sum(1), rtol=1e-5, atol=limit * rows)
     np.testing.assert_allclose(sums[:, 3], (d**2).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_curvature_of_the_logistic_loss(weighted) -> None:
+    """v p (1 - p), at scores near and far from 0, and 0 for rows of weight 0."""
+    rng = np.random.default_rng(3)
+    z = (rng.normal(size=999) * 10.0 ** rng.uniform(-2, 1.5, size=999)).astype(np.float32)
+    y = np.sign(rng.normal(size=999)).astype(np.float32)
+    v = rng.uniform(size=999).astype(np.float32) if weighted else np.ones(999, np.float32)
+    v[::7] = 0.0 if weighted else 1.0
+    loss = Loss("logistic", torch.from_numpy(y)[None], torch.from_numpy(v) if weighted else None)
+    p = 1 / (1 + np.exp(-np.abs(z.astype(np.float64))))
+    got = loss.curvature(torch.from_numpy(z)[None]).double().numpy()
+    assert loss.diagonal
+    assert (got >= 0).all()
+    np.testing.assert_allclose(got, v * p * (1 - p), rtol=1e-5, atol=3e-7)
 
 
 def test_errors_name_the_argument() -> None:

@@ -312,3 +312,19 @@ def test_the_two_draws_are_fair_and_independent(bits: int) -> None:
     fair, independent = chi_square_p(d1, d2, chances)
     assert fair > 0.001 and independent > 0.001
     assert max(chi_square_p(d1, d1, chances)) < 1e-9
+
+
+def test_a_logistic_pilot_on_few_rows_does_not_overshoot() -> None:
+    """Fitted to 16 rows a column, scores come out too large by a factor: the store takes it back."""
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=(40_000, 300))
+    z = a @ (4.0 * rng.normal(size=300) / np.sqrt(300))
+    y = np.where(rng.random(len(z)) < 1 / (1 + np.exp(-z)), 1.0, -1.0)
+    store = QuantizedDataset.from_arrays(
+        a, y, bits=4, sampling="nearest", loss="log_loss", random_state=0
+    )
+    assert store.anchor is not None and store.anchor_intercept is not None
+    scaled = (a - store.mean.numpy()) / store.scale.numpy()
+    at_anchor = scaled @ store.anchor[0, :, 0].numpy() + float(store.anchor_intercept[0, 0])
+    loss = {s: np.logaddexp(0, -y * s * at_anchor).mean() for s in (0.8, 0.9, 1.0, 1.1, 1.25)}
+    assert min(loss, key=loss.__getitem__) in (0.9, 1.0, 1.1), loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,9 @@ from torchext.data.targets import Targets
 
 EXACT_COLS = 512  # up to here an n x n matrix is formed and the system solved exactly in float64
 
-_KEPT_OUT = 16  # one row in so many tells by how much a logistic pilot overshoots
+_FRESH = 4096  # rows outside the pilot that tell by how much a logistic one overshoots
+
+_MEMBERS = 1 << 18  # rows of the source whose membership is decided at a time
 
 _ROWS_IN_MEMORY = 64 << 20  # bytes; the pages of a new file cost more than reading it
 
@@ -68,23 +71,37 @@ class Pilot:
 
     def blocks(self, out: Tensor | None = None) -> Iterator[Block]:
         """Blocks of about 2^18 values; with ``out`` [S, n] the values are written there."""
-        whole, at = self.source.whole(), 0
-        if whole is not None and whole.stride(1) != 1:
-            whole = None  # the kernel would copy it
-        for rows in self.sample.blocks(max(64, 2**18 // self.cols)):
-            index = torch.from_numpy(rows)
+        at = 0
+        for rows in self.sample.blocks(self._block_rows):
             to = None if out is None else out[at : at + len(rows)]
             at += len(rows)
-            if whole is None:
-                a = scale_rows(self.source.take(rows), self.mean, self.scale, out=to)
-            else:
-                a = scale_rows(whole, self.mean, self.scale, rows=index, out=to)
-            weight = self.targets.weights(index)
-            yield Block(
-                a,
-                self.targets.seen(index).double(),
-                None if weight is None else weight.double(),
+            yield self._block(rows, to)
+
+    def fresh(self, count: int) -> Iterator[Block]:
+        """Up to ``count`` rows outside the sample."""
+        larger = Sample(self.sample.key, self.sample.rows, self.sample.count + count)
+        for first in range(0, larger.rows, _MEMBERS):
+            size = min(_MEMBERS, larger.rows - first)
+            rows = np.setdiff1d(
+                larger.members(first, size), self.sample.members(first, size), assume_unique=True
             )
+            for at in range(0, len(rows), self._block_rows):
+                yield self._block(rows[at : at + self._block_rows], None)
+
+    @property
+    def _block_rows(self) -> int:
+        return max(64, 2**18 // self.cols)
+
+    def _block(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]], out: Tensor | None) -> Block:
+        index, whole = torch.from_numpy(rows), self.source.whole()
+        if whole is None or whole.stride(1) != 1:  # the kernel would copy it
+            a = scale_rows(self.source.take(rows), self.mean, self.scale, out=out)
+        else:
+            a = scale_rows(whole, self.mean, self.scale, rows=index, out=out)
+        weight = self.targets.weights(index)
+        return Block(
+            a, self.targets.seen(index).double(), None if weight is None else weight.double()
+        )
 
 
 class Rows:
@@ -106,20 +123,6 @@ class Rows:
             at = end
         self.mass = float(at) if self.weight is None else float(self.weight.sum())
         self._size = max(64, 2**18 // pilot.cols)
-
-    def keep_out(self, every: int) -> Block:
-        """Take every ``every``-th row out of all sums; returns those rows."""
-        part = slice(0, None, every)
-        out = Block(
-            self.matrix[part],
-            self.y[part],
-            None if self.weight is None else self.weight[part].clone(),
-        )
-        if self.weight is None:
-            self.weight = torch.ones(len(self.matrix), dtype=torch.float64)
-        self.weight[part] = 0.0
-        self.mass = float(self.weight.sum())
-        return out
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """(values, targets, weights) in blocks that fit the cache."""
@@ -179,29 +182,28 @@ def fit_logistic(pilot: Pilot, alpha: float) -> tuple[Tensor, Tensor]:
     """x0 float64 [n, m] and intercepts [m] of the mean logistic loss + alpha/2 ||x||^2.
 
     Newton steps up to 512 columns, else L-BFGS to a relative gradient of 1e-2. With few rows a column the
-    fitted scores are too large by a factor; every 16th pilot row is kept out of the fit to take it back.
+    fitted scores are too large by a factor, which other rows take back.
     """
     with solvers.one_thread():
         rows = Rows(pilot)
-        kept_out = None if pilot.sample.everything else rows.keep_out(_KEPT_OUT)
         start = torch.zeros(pilot.targets.outputs, pilot.cols + 1, dtype=torch.float64)
         if pilot.cols <= EXACT_COLS:
             x = torch.cat([_newton(rows, alpha, k) for k in range(len(start))])
         else:
             x = solvers.lbfgs(lambda v: logistic_loss(rows, v, alpha), start, tol=1e-2)
-        if kept_out is not None:
-            x *= _shrinkage(kept_out, x)
+        x *= _shrinkage(list(pilot.fresh(_FRESH)), x)
     return x[:, :-1].T.contiguous(), x[:, -1].contiguous()
 
 
-def _shrinkage(kept_out: Block, x: Tensor, steps: int = 30) -> Tensor:
+def _shrinkage(fresh: list[Block], x: Tensor, steps: int = 30) -> Tensor:
     """[m, 1]: the factor in [0, 1] on the scores of each output with the least loss on other rows."""
-    score = kept_out.a.double() @ x[:, :-1].T + x[:, -1]
-    margin = kept_out.y * score
+    margins = [b.y * ((b.a @ x[:, :-1].T.float()).double() + x[:, -1]) for b in fresh]
     low, high = torch.zeros(len(x), dtype=torch.float64), torch.ones(len(x), dtype=torch.float64)
     for step in range(steps):
         factor = high if step == 0 else 0.5 * (low + high)
-        slope = -kept_out.weigh(margin * torch.sigmoid(-factor * margin)).sum(0)
+        slope = torch.zeros_like(low)
+        for block, margin in zip(fresh, margins, strict=True):
+            slope -= block.weigh(margin * torch.sigmoid(-factor * margin)).sum(0)
         low = torch.where(slope <= 0, factor, low)
         high = torch.where(slope <= 0, high, factor)
     return low[:, None]

@@ -17,6 +17,11 @@ def permutation(key: Tensor, n: int, stream: int = 0) -> Tensor:
     return torch.from_numpy((joined & np.uint64(0xFFFFFFFF)).view(np.int64))
 
 
-def epoch_order(key: Tensor, epoch: int, batches: int) -> Tensor:
-    """int64 (batches,): the batch numbers of one epoch; key folded with SAMPLER, then the epoch."""
-    return permutation(fold_in(fold_in(key, Purpose.SAMPLER), epoch), batches)
+def sampler_key(key: Tensor) -> Tensor:
+    """The key of all epochs' orders."""
+    return fold_in(key, Purpose.SAMPLER)
+
+
+def epoch_order(sampler: Tensor, epoch: int, batches: int) -> Tensor:
+    """int64 (batches,): the batch numbers of one epoch, by :func:`sampler_key` folded with the epoch."""
+    return permutation(fold_in(sampler, epoch), batches)

@@ -37,6 +37,8 @@ class Schedule:
 
     def gammas(self, gamma0: float, first: int, count: int) -> Tensor:
         """float64 (count,): the step sizes of steps first .. first + count - 1."""
+        if self.kind == "constant":
+            return torch.full((count,), gamma0, dtype=torch.float64)
         t = torch.arange(first, first + count, dtype=torch.float64)
         epoch = torch.div(t, self.per_epoch, rounding_mode="floor")
         if self.kind == "linear":
@@ -47,10 +49,8 @@ class Schedule:
             return gamma0 / (epoch + 1)
         if self.kind == "invscaling":
             return gamma0 / (t + 1) ** self.power_t
-        if self.kind == "shift":
-            first_shift = math.ceil(-math.log2(gamma0))
-            return 2.0 ** -(first_shift + torch.div(epoch, self.shift_every, rounding_mode="floor"))
-        return torch.full((count,), gamma0, dtype=torch.float64)
+        first_shift = math.ceil(-math.log2(gamma0))  # "shift"
+        return 2.0 ** -(first_shift + torch.div(epoch, self.shift_every, rounding_mode="floor"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ previous checkpoint.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -73,7 +72,8 @@ class State:
 
     def copy(self) -> State:
         """A copy to be changed and then committed; its lists are its own, its tensors are shared."""
-        new = copy.copy(self)
+        new = State.__new__(State)
+        new.__dict__.update(self.__dict__)
         new.losses, new.valid_losses = list(self.losses), list(self.valid_losses)
         new.anchor_losses = list(self.anchor_losses)
         return new

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchext.linear._order import epoch_order
+from torchext.linear._order import epoch_order, sampler_key
 from torchext.linear._problem import Problem
 from torchext.linear._schedule import Schedule
 from torchext.linear._state import State
@@ -61,7 +61,7 @@ class Trainer:
         valid_loss: Callable[[State], float] | None = None,
     ) -> None:
         self.problem, self.options, self.key, self.state = problem, options, key, state
-        self.valid_loss = valid_loss
+        self.valid_loss, self.sampler = valid_loss, sampler_key(key)
         self.seconds: list[float] = []
         self.guards: list[str] = []
         self.batches = -(-problem.rows // options.batch)
@@ -121,7 +121,7 @@ class Trainer:
         p, o, new = self.problem, self.options, self.state.copy()
         count = min(self.call_steps, self.batches - new.done)
         in_round = (new.epoch - new.round_epoch) * self.batches + new.done
-        order = epoch_order(self.key, new.epoch, self.batches)[new.done : new.done + count]
+        order = epoch_order(self.sampler, new.epoch, self.batches)[new.done : new.done + count]
         codes = p.codes if p.bits == 32 else p.codes[new.epoch % p.codes.shape[0]]
         # the op writes into these three
         new.x, new.intercept, new.average = (t.clone() for t in (new.x, new.intercept, new.average))
@@ -194,8 +194,11 @@ class Trainer:
         if p.loss != "squared_error":
             # Codes may put rows that x0 separates on the wrong side: that is no divergence.
             runaway = bool(new.losses) and data > max(limit, 4.0 * new.losses[0])
-        penalty = 0.5 * o.l2 * float((x * x).sum()) + o.l1 * float(x.abs().sum())
-        return data + penalty / p.outputs, runaway
+        if o.l2 > 0:
+            data += 0.5 * o.l2 * float((x * x).sum()) / p.outputs
+        if o.l1 > 0:
+            data += o.l1 * float(x.abs().sum()) / p.outputs
+        return data, runaway
 
     def _restore(self, new: State) -> None:
         """Divergence: back to where the best epoch so far began, with half the step."""
