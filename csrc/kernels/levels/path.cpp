@@ -47,8 +47,10 @@ void fill_clusters(const Axis& axis, const std::vector<uint32_t>& cuts, Candidat
   out->scale = 2 * q_max + 2 * r * axis.largest_sum + r * r * axis.total();
 }
 
-void fill(const Axis& axis, Objective objective, const std::vector<uint32_t>& list, bool precise,
-          Candidates* out) {
+}  // namespace
+
+void fill_candidates(const Axis& axis, Objective objective, const std::vector<uint32_t>& list,
+                     bool precise, Candidates* out) {
   for (Plane* p : {&out->a, &out->b, &out->c}) p->resize(list.size());
   if (objective == Objective::stochastic) {
     fill_ends(axis, list, precise, out);
@@ -56,8 +58,6 @@ void fill(const Axis& axis, Objective objective, const std::vector<uint32_t>& li
     fill_clusters(axis, list, out);
   }
 }
-
-}  // namespace
 
 Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool precise,
                PathScratch* s, std::vector<double>* reached) {
@@ -70,7 +70,7 @@ Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool
   s->arg.resize(args + kTileRows);
   std::vector<size_t> start(layers.size() + 1, 0);
   Path path;
-  fill(axis, objective, *layers[0], precise, &s->from);
+  fill_candidates(axis, objective, *layers[0], precise, &s->from);
   s->value.resize(1);
   s->value.set(0, {});
   if (reached != nullptr) reached->assign(1, 0.0);
@@ -80,7 +80,7 @@ Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool
     const bool again = i > 1 && layers[i] == layers[i - 1];
     Candidates& to = again ? s->from : s->to;
     if (!again) {
-      fill(axis, objective, rows, precise, &to);
+      fill_candidates(axis, objective, rows, precise, &to);
       if (ends) {
         s->x.resize(m);
         s->height.resize(m);

@@ -44,6 +44,10 @@ struct PathScratch {
   std::vector<uint32_t> arg;
 };
 
+/// Fills `out` with what an interval's cost is made of at each listed item (nearest: cut).
+void fill_candidates(const Axis& axis, Objective objective, const std::vector<uint32_t>& list,
+                     bool precise, PathScratch::Candidates* out);
+
 /// The cheapest path through `layers`, one candidate of each, strictly ascending; the leftmost
 /// among equals, layer by layer from the end. Candidates are items with lo == hi (nearest: cuts),
 /// in ascending order; the first and last layer have one. Layers that are the same pointer share

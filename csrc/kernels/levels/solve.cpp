@@ -8,6 +8,7 @@
 
 #include "adaquant.h"
 #include "bins.h"
+#include "penalty.h"
 #include "reference.h"
 #include "smawk.h"
 #include "sort.h"
@@ -97,6 +98,12 @@ class Solver {
     const size_t positions = axis.size() + (ends() ? 0 : 1);
     s_->all.resize(positions);
     std::iota(s_->all.begin(), s_->all.end(), 0u);
+    Path path;
+    if (s_->priced && priced_path(axis, objective_, s_->all, ends() ? levels_ - 1 : levels_, &s_->path, &path)) {
+      Solution out = solution(axis, path.at, path.value - path.slack);
+      out.work.entries = path.work;
+      if (out.certified) return out;
+    }
     return over(axis, s_->all);
   }
 

@@ -34,6 +34,7 @@ struct Scratch {
   Axis axis;
   PathScratch path;
   std::vector<uint32_t> all, first, last;
+  bool priced = true;
 };
 
 /// Most values one call can take: positions are 31 bits wide.

@@ -54,6 +54,25 @@ struct RowMinima {
 using RowMinimaFn = int64_t(const TileColumns& columns, const TileRows& rows,
                             const RowMinima& out) noexcept;
 
+/// Shortest path through positions 0 .. rows.count - 1 of which each step costs `price` on top:
+/// value[0] = 0, value[r] = min over c < r of value[c] + cost(c, r) + price, arg[r] its first argmin.
+/// The arrays of `columns` and `rows` are those of RowMinima kernels, with `ready` beyond reach;
+/// columns.a[0] is `base`, which is written: value + height (`height` null: value itself), and the
+/// cost is the entry - height of the row. Costs are never negative and grow with the interval, so do
+/// values: columns that cost `margin` more than another one for some row, or as much as the price
+/// alone shows, are left out from there on. margin covers the rounding of two values.
+struct PricedSteps {
+  TileColumns columns;
+  TileRows rows;
+  const double *height, *height_low;
+  double price, margin;
+  double *base, *base_low, *value, *value_low;
+  uint32_t* arg;
+};
+
+/// Returns the number of entries evaluated.
+using PricedPathFn = int64_t(const PricedSteps& steps) noexcept;
+
 /// Sums of t and t^2, t = x - centre, of runs of 32 values: out[run] = {S, its low word, Q, its low
 /// word}; out is written up to a multiple of 8 runs.
 using RunSumsFn = void(const double* x, int64_t runs, double centre, double* out) noexcept;
@@ -62,6 +81,7 @@ using RunSumsFn = void(const double* x, int64_t runs, double centre, double* out
 struct TileKernels {
   RowMinimaFn *ends, *blocks, *clusters;
   RowMinimaFn *ends_precise, *blocks_precise, *clusters_precise;
+  PricedPathFn *priced_ends, *priced_clusters, *priced_ends_precise, *priced_clusters_precise;
   RunSumsFn* run_sums;
 };
 

@@ -44,7 +44,7 @@ TX_OP V8 choose(Mask m, V8 x, V8 y) {
 }  // namespace
 }  // namespace torchext::levels
 
-#include "tile_impl.h"
+#include "priced_impl.h"
 
 namespace torchext::levels {
 

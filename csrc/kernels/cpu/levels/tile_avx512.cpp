@@ -30,7 +30,7 @@ TX_OP V8 choose(Mask m, V8 a, V8 b) { return _mm512_mask_blend_pd(m, b, a); }
 }  // namespace
 }  // namespace torchext::levels
 
-#include "tile_impl.h"
+#include "priced_impl.h"
 
 namespace torchext::levels {
 

@@ -62,14 +62,23 @@ TX_INL Mask below(Pair a, Pair b) {
 }
 TX_INL Pair smaller(Pair a, Pair b) { return pick(below(b, a), b, a); }
 
-TX_INL void splat_at(const double* h, const double*, int64_t c, Plain* out) {
-  *out = {splat(h[c])};
-}
-TX_INL void splat_at(const double* h, const double* l, int64_t c, Pair* out) {
-  *out = {splat(h[c]), splat(l[c])};
-}
 TX_INL void constant(double x, Plain* out) { *out = {splat(x)}; }
 TX_INL void constant(double x, Pair* out) { *out = {splat(x), splat(0.0)}; }
+
+// ---- columns: one for eight rows, or eight for one row
+
+struct OneColumn {
+  TX_INL void get(const double* h, const double*, int64_t c, Plain* out) { *out = {splat(h[c])}; }
+  TX_INL void get(const double* h, const double* l, int64_t c, Pair* out) {
+    *out = {splat(h[c]), splat(l[c])};
+  }
+};
+struct EightColumns {
+  TX_INL void get(const double* h, const double*, int64_t c, Plain* out) { *out = {load(h + c)}; }
+  TX_INL void get(const double* h, const double* l, int64_t c, Pair* out) {
+    *out = {load(h + c), load(l + c)};
+  }
+};
 
 // ---- rows: gathered once per tile
 
@@ -79,6 +88,7 @@ struct Pick {
 
 TX_INL V8 lanes(const double* a, const Pick& p) {
   if (p.stride == 1) return load(a + p.first);
+  if (p.stride == 0) return splat(a[p.first]);
   double buffer[kTileRows];
   for (int k = 0; k < kTileRows; ++k)
     buffer[k] = a[p.first + p.stride * (k < p.count ? k : p.count - 1)];
@@ -102,15 +112,17 @@ struct Ends {
     lanes_of(r.a[1], r.low[1], p, &e.y);
     return e;
   }
+  template <class Columns>
   TX_INL N plane(const TileColumns& c, int k, int64_t at, N x, N y) {
     N big, p, q;
-    splat_at(c.a[k], c.low[k], at, &big);
-    splat_at(c.a[k + 1], c.low[k + 1], at, &p);
-    splat_at(c.a[k + 2], c.low[k + 2], at, &q);
+    Columns::get(c.a[k], c.low[k], at, &big);
+    Columns::get(c.a[k + 1], c.low[k + 1], at, &p);
+    Columns::get(c.a[k + 2], c.low[k + 2], at, &q);
     return plus(plus(big, times(p, x)), times(q, y));
   }
+  template <class Columns = OneColumn>
   TX_INL N entry(const Ends& e, const TileColumns& c, int64_t at) {
-    return plane(c, 0, at, e.x, e.y);
+    return plane<Columns>(c, 0, at, e.x, e.y);
   }
 };
 
@@ -128,9 +140,11 @@ struct Blocks {
     return e;
   }
   TX_INL N entry(const Blocks& e, const TileColumns& c, int64_t at) {
-    const N one = smaller(Ends<N>::plane(c, 0, at, e.x, e.y), Ends<N>::plane(c, 3, at, e.x, e.y));
-    const N two =
-        smaller(Ends<N>::plane(c, 0, at, e.x2, e.y2), Ends<N>::plane(c, 3, at, e.x2, e.y2));
+    const auto plane = [&](int k, N x, N y) __attribute__((always_inline)) {
+      return Ends<N>::template plane<OneColumn>(c, k, at, x, y);
+    };
+    const N one = smaller(plane(0, e.x, e.y), plane(3, e.x, e.y));
+    const N two = smaller(plane(0, e.x2, e.y2), plane(3, e.x2, e.y2));
     return smaller(plus(one, e.height), plus(two, e.height2));
   }
 };
@@ -145,12 +159,13 @@ struct Clusters {
     lanes_of(r.a[2], r.low[2], p, &e.q);
     return e;
   }
+  template <class Columns = OneColumn>
   TX_INL N entry(const Clusters& e, const TileColumns& c, int64_t at) {
     N f, w, s, q, zero;
-    splat_at(c.a[0], c.low[0], at, &f);
-    splat_at(c.a[1], c.low[1], at, &w);
-    splat_at(c.a[2], c.low[2], at, &s);
-    splat_at(c.a[3], c.low[3], at, &q);
+    Columns::get(c.a[0], c.low[0], at, &f);
+    Columns::get(c.a[1], c.low[1], at, &w);
+    Columns::get(c.a[2], c.low[2], at, &s);
+    Columns::get(c.a[3], c.low[3], at, &q);
     constant(0.0, &zero);
     const N d = minus(e.s, s);
     const N k = minus(minus(e.q, q), over(times(d, d), minus(e.w, w)));
@@ -162,6 +177,8 @@ TX_INL V8 high(Plain a) { return a.h; }
 TX_INL V8 high(Pair a) { return a.h; }
 TX_INL V8 low(Plain) { return splat(0.0); }
 TX_INL V8 low(Pair a) { return a.l; }
+TX_INL void store_low(double*, Plain) {}
+TX_INL void store_low(double* p, Pair a) { store(p, a.l); }
 
 template <class N>
 struct Best {
@@ -212,7 +229,7 @@ TX_INL Best<N> tile(const TileColumns& columns, const TileRows& rows, const Pick
   lanes_of(rows.z, rows.z_low, p, &z);
   const auto entry = [&](int64_t column, V8 here) __attribute__((always_inline)) {
     N own;
-    splat_at(columns.z, columns.z_low, column, &own);
+    OneColumn::get(columns.z, columns.z_low, column, &own);
     const N flat = pick(less(here, end), plus(own, z), none);
     return pick(less(here, ready), Entry::entry(e, columns, column), flat);
   };
@@ -284,14 +301,6 @@ void run_sums(const double* x, int64_t runs, double centre, double* out) noexcep
       for (int j = 0; j < 4; ++j) out[4 * (r + k) + j] = v[j][k];
   }
 }
-
-constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>,
-                             row_minima<Blocks<Plain>, Plain>,
-                             row_minima<Clusters<Plain>, Plain>,
-                             row_minima<Ends<Pair>, Pair>,
-                             row_minima<Blocks<Pair>, Pair>,
-                             row_minima<Clusters<Pair>, Pair>,
-                             run_sums};
 
 }  // namespace
 }  // namespace torchext::levels

@@ -47,7 +47,7 @@ TX_OP V8 lesser(V8 a, V8 b) { TX_EACH(V8, b.v[k] < a.v[k] ? b.v[k] : a.v[k]); }
 }  // namespace
 }  // namespace torchext::levels
 
-#include "tile_impl.h"
+#include "priced_impl.h"
 
 namespace torchext::levels {
 

@@ -1,0 +1,23 @@
+// The programme without its layers: a price per level in place of their number.
+//
+// The least cost f(s) is convex in s (the interval costs have the quadrangle inequality), so for
+// every price between f(s) - f(s + 1) and f(s - 1) - f(s) the path that is cheapest with its levels
+// paid for has s of them and is the optimum. One pass over the positions finds it; a few passes
+// find the price.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "path.h"
+
+namespace torchext::levels {
+
+/// The cheapest path of exactly `steps` steps through the listed candidates, from the first to the
+/// last, or false: the price was not found (as where f is straight, which values on a grid have) or
+/// rounding hides it. Candidates as in best_path, more than `steps` of them. Adds to path->work even
+/// then.
+bool priced_path(const Axis& axis, Objective objective, const std::vector<uint32_t>& candidates,
+                 int64_t steps, PathScratch* scratch, Path* path);
+
+}  // namespace torchext::levels
