@@ -21,10 +21,17 @@ static inline DD quick_two_sum(double a, double b) {
   return {s, b - (s - a)};
 }
 
-/// a b exactly, barring underflow.
+/// a b exactly, barring underflow and values above 2^990.
 static inline DD two_prod(double a, double b) {
   const double p = a * b;
+#ifdef __FMA__
   return {p, std::fma(a, b, -p)};
+#else  // std::fma would be a call; products of halves of 26 bits are exact (Dekker, 1971)
+  constexpr double kSplit = 0x1p27 + 1;
+  const double ca = kSplit * a, cb = kSplit * b, ah = ca - (ca - a), bh = cb - (cb - b),
+               al = a - ah, bl = b - bh;
+  return {p, ((ah * bh - p) + ah * bl + al * bh) + al * bl};
+#endif
 }
 
 static inline DD operator+(DD a, DD b) {

@@ -13,7 +13,7 @@ using Candidates = PathScratch::Candidates;
 /// G_k + t_k X_j + Y_k t_j + H_j with X = -Y and H = -G.
 void fill_ends(const Axis& axis, const std::vector<uint32_t>& items, bool precise,
                Candidates* out) {
-  double t_max = 0, s_max = 0, w_max = 0, q_max = 0;
+  double s_max = 0;
   for (size_t i = 0; i < items.size(); ++i) {
     const Cut& c = axis.cut[items[i]];
     const DD t = axis.about(axis.lo[items[i]]);
@@ -25,12 +25,11 @@ void fill_ends(const Axis& axis, const std::vector<uint32_t>& items, bool precis
       out->b.h[i] = t.h * c.w.h - c.s.h;
       out->c.h[i] = c.q.h - t.h * c.s.h;
     }
-    t_max = std::max(t_max, std::fabs(t.h));
     s_max = std::max(s_max, std::fabs(c.s.h));
-    w_max = std::max(w_max, c.w.h);
-    q_max = std::max(q_max, c.q.h);
   }
-  out->scale = 2 * (q_max + t_max * s_max) + 2 * t_max * (s_max + t_max * w_max);
+  const Cut& all = axis.cut[items.back()];
+  const double t_max = std::max(std::fabs(out->a.h[0]), std::fabs(out->a.h[items.size() - 1]));
+  out->scale = 2 * (all.q.h + t_max * s_max) + 2 * t_max * (s_max + t_max * all.w.h);
 }
 
 void fill_clusters(const Axis& axis, const std::vector<uint32_t>& cuts, Candidates* out) {

@@ -19,7 +19,7 @@ double round_price(double price) {
 /// slope. The density comes from runs of candidates.
 double first_price(const Axis& axis, Objective objective, const std::vector<uint32_t>& candidates,
                    int64_t steps) {
-  const size_t m = candidates.size(), run = std::max<size_t>(1, m / static_cast<size_t>(8 * steps));
+  const size_t m = candidates.size(), run = std::max<size_t>(1, m / static_cast<size_t>(2 * steps));
   const auto last = axis.size() - 1;
   double sum = 0;
   for (size_t i = 0; i + 1 < m; i += run) {
