@@ -16,7 +16,9 @@ from torchext import random as random  # noqa: E402
 from torchext._build import VERSION as __version__  # noqa: E402
 from torchext.data import QuantizedDataset as QuantizedDataset  # noqa: E402
 from torchext.levels import OptimalLevels as OptimalLevels  # noqa: E402
+from torchext.levels import RoundingError as RoundingError  # noqa: E402
 from torchext.levels import optimal_levels as optimal_levels  # noqa: E402
+from torchext.levels import rounding_error as rounding_error  # noqa: E402
 from torchext.quantization import (  # noqa: E402
     QuantizedDraws,
     QuantizedTensor,
@@ -32,6 +34,7 @@ __all__ = [
     "QuantizedDataset",
     "QuantizedDraws",
     "QuantizedTensor",
+    "RoundingError",
     "__version__",
     "cpu_isa",
     "fake_quantize",
@@ -42,6 +45,7 @@ __all__ = [
     "quantize",
     "quantize_draws",
     "random",
+    "rounding_error",
     "uniform_levels",
 ]
 

@@ -289,15 +289,35 @@ def _(
     return codes.new_empty(size, dtype=torch.float32)
 
 
+def _tables(x: Tensor, dim: int | None, bucket_size: int | None) -> list[int]:
+    """Sizes of a result with one entry per table."""
+    grouped = dim is not None or bucket_size is not None
+    return [_channel_count(x.shape, dim, bucket_size)] if grouped else []
+
+
 @library.register_fake("torchext::optimal_levels")
 def _(
-    x: Tensor, weight: Tensor | None, levels: int, dim: int | None, objective: str, method: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    tables = [] if dim is None else [x.shape[dim]]
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x: Tensor, weight: Tensor | None, candidates: Tensor | None, levels: int, dim: int | None,
+    bucket_size: int | None, objective: str, method: str, rtol: float, level_dtype: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    tables = _tables(x, dim, bucket_size)
+    dtype: torch.dtype = getattr(torch, level_dtype) if level_dtype else x.dtype
     return (
         x.new_empty([*tables, levels], dtype=dtype),
+        x.new_empty(tables, dtype=torch.int64),
         x.new_empty(tables, dtype=torch.float64),
         x.new_empty(tables, dtype=torch.float64),
         x.new_empty(tables, dtype=torch.bool),
+    )
+
+
+@library.register_fake("torchext::rounding_error")
+def _(
+    x: Tensor, levels: Tensor, weight: Tensor | None, dim: int | None, bucket_size: int | None, rounding: str
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    tables = _tables(x, dim, bucket_size)
+    return (
+        x.new_empty(tables, dtype=torch.float64),
+        x.new_empty(tables, dtype=torch.float64),
+        x.new_empty(tables, dtype=torch.int64),
     )

@@ -27,6 +27,7 @@ __all__ = [
     "quantization_variance",
     "quantize",
     "quantize_draws",
+    "rounding_error",
     "unpack_bits",
 ]
 
@@ -255,11 +256,15 @@ def quantization_variance(
 def optimal_levels(
     x: Tensor,
     weight: Tensor | None,
+    candidates: Tensor | None,
     levels: int,
     dim: int | None = None,
+    bucket_size: int | None = None,
     objective: str = "stochastic",
     method: str = "exact",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rtol: float = 0.0,
+    level_dtype: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     r"""Levels of a table that minimise the error of rounding to it.
 
     .. math:: F(L) = \sum_i w_i\,(b_i - x_i)(x_i - a_i) \ \text{(stochastic)}, \qquad
@@ -272,37 +277,100 @@ def optimal_levels(
         x: float32, bfloat16, float16 (widened exactly) or float64, any shape and strides, finite.
         weight: float32 or float64 of the shape of ``x``, not negative, or None for 1. A value of
             weight 0 counts as absent: it does not extend the range.
-        levels: number of levels s, 2..65536 (nearest: 1..65536).
+        candidates: float (m,), finite, in any order: levels are chosen among these. For the stochastic
+            objective they must reach from the smallest value to the largest. None: any number may be one.
+        levels: number of levels s, 2..65536; 1 is allowed for ``"nearest"`` and for values that are all
+            the same.
         dim: one table per index of this dimension, or None for one table.
+        bucket_size: one table per so many consecutive values in row-major order; the last bucket may be
+            shorter.
         objective: ``"stochastic"`` or ``"nearest"``.
         method: ``"exact"``; ``"hist"``, one pass over bins, approximate (float32 of more than 2**14 values
             is never sorted); ``"adaquant"``, greedy merging (stochastic only); ``"dnc"`` and ``"smawk"``,
             the whole dynamic programme, for comparison; ``"dp"``, the same in long double, for tests.
+        rtol: 0 or a relative gap that ``"hist"`` must prove: it then uses as many bins as ``"exact"`` and
+            opens those that may hold a level until it can. The other methods take no notice.
+        level_dtype: ``"float16"``, ``"bfloat16"``, ``"float32"``, ``"float64"`` or ``""`` for that of x.
+            The ends of the stochastic objective are rounded outward, so that no value is clamped, all
+            other levels to nearest even; equal ones are merged.
 
     Returns:
-        ``levels`` (s,) or (tables, s), float64 for float64 values, else float32: ascending; where there
-        are fewer distinct values, these, then copies of the last. ``cost`` () or (tables,) float64, F of
-        these levels. ``lower_bound``, float64: no table of s levels costs less. ``certified``, bool: the
-        bound is within 1e-9 of the cost.
+        ``levels`` (s,) or (tables, s) in ``level_dtype``: ascending, the first ``count`` distinct, then
+        copies of the last. ``count`` () or (tables,) int64. ``cost``, float64: F of the levels as
+        returned. ``lower_bound``, float64: no table of s levels (of candidates) costs less.
+        ``certified``, bool: before the levels were rounded to ``level_dtype`` the bound was within
+        max(rtol, 1e-9) of the cost.
 
     Raises:
         RuntimeError: for a wrong shape, dtype or range, no value, values or weights that are not finite
-            (the first is named), weights without a positive sum, ``adaquant`` with nearest rounding, and
-            ``dp`` above 20,000 values.
+            (the first is named), weights without a positive sum, candidates that do not cover the values,
+            candidates with another method than ``"exact"``, a level beyond the range of ``level_dtype``,
+            ``adaquant`` with nearest rounding, and ``dp`` above 20,000 values.
 
     Determinism: class A; the same bits for any order of the values (``hist`` of float64: up to rounding),
     on every instruction set and thread count.
 
     Example:
         >>> x = torch.tensor([0.0, 0.1, 0.2, 0.9, 1.0], dtype=torch.float64)
-        >>> found, cost, _, certified = optimal_levels(x, None, 4)
-        >>> found.tolist(), round(cost.item(), 12), certified.item()
-        ([0.0, 0.2, 0.9, 1.0], 0.01, True)
+        >>> found, count, cost, _, certified = optimal_levels(x, None, None, 4)
+        >>> found.tolist(), count.item(), round(cost.item(), 12), certified.item()
+        ([0.0, 0.2, 0.9, 1.0], 4, 0.01, True)
 
     Source: Zhang et al., ZipML (ICML 2017), section 3 (the problem, ADAQUANT); docs/levels.md.
     """
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.optimal_levels(
-        x, weight, levels, dim, objective, method
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _ops.optimal_levels(
+        x, weight, candidates, levels, dim, bucket_size, objective, method, rtol, level_dtype
+    )
+    return result
+
+
+def rounding_error(
+    x: Tensor,
+    levels: Tensor,
+    weight: Tensor | None = None,
+    dim: int | None = None,
+    bucket_size: int | None = None,
+    rounding: str = "stochastic",
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""What rounding to given levels does to the values: the exact expectation, nothing is drawn.
+
+    .. math:: \text{variance} = \sum_{L_1 \le x_i \le L_s} w_i\,(b_i - x_i)(x_i - a_i), \qquad
+       \text{bias2} = \sum_{x_i \notin [L_1, L_s]} w_i\,(x_i - \mathrm{end}_i)^2
+
+    for stochastic rounding, with the levels a and b around a value inside the table, and the end that a
+    value beyond it is clamped to. Nearest rounding has variance 0 and
+    :math:`\text{bias2} = \sum_i w_i \min_j (x_i - L_j)^2`.
+
+    Args:
+        x: float32, bfloat16, float16 (widened exactly) or float64, any shape and strides, finite.
+        levels: float (s,) shared or (tables, s), s >= 1, finite, ascending; the last distinct level may be
+            repeated as padding. Not rounded to the dtype of x.
+        weight: float32 or float64 of the shape of ``x``, not negative, or None for 1.
+        dim: sums per index of this dimension, or None.
+        bucket_size: sums per so many consecutive values in row-major order; the last bucket may be shorter.
+        rounding: ``"stochastic"`` or ``"nearest"``.
+
+    Returns:
+        ``variance`` and ``bias2``, float64, and ``clipped``, int64: how many values of positive weight lie
+        beyond the table; () or (tables,). All are 0 without values.
+
+    Raises:
+        RuntimeError: for a wrong shape, dtype or range, and for values, levels or weights that are not
+            finite (the first is named).
+
+    Determinism: class A; the same bits for any order of the values, on every instruction set and thread
+    count: terms are added without an order, and the sums are good to about 1e-15.
+
+    Example:
+        >>> x = torch.tensor([0.25, 1.5])
+        >>> variance, bias2, clipped = rounding_error(x, torch.tensor([0.0, 0.5, 1.0]))
+        >>> variance.item(), bias2.item(), clipped.item()
+        (0.0625, 0.25, 1)
+
+    Source: Zhang et al., ZipML (ICML 2017), section 3.
+    """
+    result: tuple[Tensor, Tensor, Tensor] = _ops.rounding_error(
+        x, levels, weight, dim, bucket_size, rounding
     )
     return result
 

@@ -1,21 +1,19 @@
 // Optimal quantization levels: checks, one table after another on torch's threads.
-#include <atomic>
-#include <cmath>
-#include <cstring>
-#include <exception>
-#include <mutex>
 #include <tuple>
-#include <type_traits>
 
+#include "kernels/levels/candidates.h"
 #include "kernels/levels/reference.h"
+#include "kernels/levels/rounding_error.h"
 #include "kernels/levels/solve.h"
-#include "quantize_format.h"
+#include "kernels/levels/stored.h"
+#include "tables.h"
 
 namespace torchext::ops {
 namespace {
 
 using levels::Method;
 using levels::Objective;
+using levels::Solution;
 
 constexpr const char* kOp = "optimal_levels";
 
@@ -35,168 +33,156 @@ Method parse_method(const std::string& name) {
   return Method::dp;
 }
 
-template <class T>
-void check_finite(const char* name, const T* x, int64_t n) {
-  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-  constexpr Bits kExponent =
-      sizeof(T) == 4 ? Bits{0x7F800000u} : static_cast<Bits>(0x7FF0000000000000ull);
-  constexpr int64_t kChunk = 4096;
-  for (int64_t begin = 0; begin < n; begin += kChunk) {
-    const int64_t end = std::min(n, begin + kChunk);
-    Bits bad = 0;  // integers: a sum of floating-point tests would be one long chain
-    for (int64_t i = begin; i < end; ++i) {
-      Bits u;
-      std::memcpy(&u, x + i, sizeof u);
-      bad |= static_cast<Bits>((u & kExponent) == kExponent);
-    }
-    for (int64_t i = begin; bad != 0 && i < end; ++i)
-      TX_CHECK(std::isfinite(x[i]), kOp, name, " must be finite, got ", x[i], " at element ", i);
+ScalarType parse_level_dtype(const std::string& name, ScalarType otherwise) {
+  if (name.empty()) return otherwise;
+  for (const ScalarType type :
+       {ScalarType::Half, ScalarType::BFloat16, ScalarType::Float, ScalarType::Double})
+    if (name == dtype_name(type)) return type;
+  fail(kOp, "level_dtype must be float16, bfloat16, float32 or float64, got ", name);
+}
+
+levels::StoredFormat format_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return levels::kFloat16;
+    case ScalarType::BFloat16: return levels::kBFloat16;
+    case ScalarType::Float: return levels::kFloat32;
+    default: return levels::kFloat64;
   }
 }
 
-/// The tables: index `dim` picks one, or there is one.
-struct Tables {
-  int64_t outer, count, inner;
+/// What one table is asked for.
+struct Request {
+  Objective objective;
+  Method method;
+  int64_t count;
+  double rtol;
+  ScalarType dtype;
+  std::optional<std::vector<double>> candidates;
 
-  int64_t values() const { return outer * inner; }
-
-  template <class T>
-  void gather(const T* x, int64_t table, T* out) const {
-    for (int64_t o = 0; o < outer; ++o) {
-      const T* from = x + (o * count + table) * inner;
-      for (int64_t i = 0; i < inner; ++i) *out++ = from[i];
-    }
-  }
+  bool stochastic() const { return objective == Objective::stochastic; }
 };
 
-struct Results {
-  double *cost, *lower;
-  bool* certified;
-};
+std::vector<double> read_candidates(const Tensor& candidates) {
+  TX_CHECK(candidates.dim() == 1 && candidates.numel() > 0, kOp,
+           "candidates must have shape (candidates,) with at least one, got ",
+           shape_text(candidates));
+  std::vector<double> values;
+  FiniteValues(kOp, "candidates", candidates).visit([&](const auto* v) {
+    values.assign(v, v + candidates.numel());
+  });
+  for (double& v : values) v += 0.0;  // -0.0 is +0.0
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  return values;
+}
+
+/// Range of the values that count; refuses weights without a positive, finite sum.
+template <class T>
+std::pair<double, double> range_of(const T* x, const double* weight, int64_t n, int64_t table) {
+  double sum = 0, lo = INFINITY, hi = -INFINITY;
+  for (int64_t i = 0; i < n; ++i) {
+    const double w = weight != nullptr ? weight[i] : 1.0, v = x[i];
+    sum += w;
+    if (w == 0) continue;
+    lo = std::min(lo, v);
+    hi = std::max(hi, v);
+  }
+  TX_CHECK(sum > 0 && std::isfinite(sum), kOp, "weight must have a positive, finite sum, got ", sum,
+           " for table ", table);
+  return {lo, hi};
+}
 
 template <class T>
-void run(const Tensor& x, const double* weight, const Tables& tables, Objective objective,
-         Method method, int64_t count, T* levels_out, const Results& out) {
-  const auto* values = x.const_data_ptr<T>();
-  const auto n = static_cast<size_t>(tables.values());
-  std::mutex gate;
-  std::exception_ptr failure;  // a body of parallel_for must not throw
-  parallel_for(
-      tables.count, std::max<int64_t>(1, (int64_t{1} << 13) / tables.values()),
-      [&](int64_t begin, int64_t end) {
-        try {
-          levels::Scratch scratch;
-          std::vector<T> own;
-          std::vector<double> own_weight;
-          for (int64_t k = begin; k < end; ++k) {
-            const T* from = values;
-            const double* w = weight;
-            if (tables.count > 1) {
-              own.resize(n);
-              tables.gather(values, k, own.data());
-              from = own.data();
-              if (weight != nullptr) {
-                own_weight.resize(n);
-                tables.gather(weight, k, own_weight.data());
-                w = own_weight.data();
-              }
-            }
-            const levels::Solution found =
-                levels::solve(from, w, n, objective, method, count, &scratch);
-            T* row = levels_out + k * count;
-            for (int64_t i = 0; i < count; ++i) {
-              const auto last = static_cast<int64_t>(found.levels.size()) - 1;
-              row[i] = static_cast<T>(found.levels[static_cast<size_t>(std::min(i, last))]) + T(0);
-            }
-            out.cost[k] = found.cost;
-            out.lower[k] = found.lower_bound;
-            out.certified[k] = found.certified;
-          }
-        } catch (...) {
-          const std::lock_guard<std::mutex> lock(gate);
-          failure = std::current_exception();
-        }
-      });
-  if (failure) std::rethrow_exception(failure);
-}
-
-/// Every table needs some weight, and dp few enough distinct values.
-void check_weights(const double* weight, const Tables& tables) {
-  std::vector<double> own(static_cast<size_t>(tables.values()));
-  for (int64_t k = 0; k < tables.count; ++k) {
-    tables.gather(weight, k, own.data());
-    double sum = 0;
-    for (const double w : own) sum += w;
-    TX_CHECK(sum > 0 && std::isfinite(sum), kOp, "weight must have a positive, finite sum, got ",
-             sum, " for table ", k);
+Solution solve_table(const Request& ask, const T* x, const double* weight, int64_t n, int64_t table,
+                     levels::Scratch* scratch) {
+  const auto size = static_cast<size_t>(n);
+  if (weight != nullptr || ask.candidates || (ask.stochastic() && ask.count == 1)) {
+    const auto [lo, hi] = range_of(x, weight, n, table);
+    TX_CHECK(!ask.stochastic() || ask.count > 1 || (lo == hi && !ask.candidates), kOp,
+             "levels must be in [2, 65536] where values differ or candidates are given, got 1");
+    TX_CHECK(!ask.candidates || !ask.stochastic() ||
+                 (ask.candidates->front() <= lo && hi <= ask.candidates->back()),
+             kOp, "candidates must cover the values from ", lo, " to ", hi, ", got ",
+             ask.candidates->front(), " to ", ask.candidates->back());
   }
+  Solution found = ask.candidates ? levels::solve_among(x, weight, size, ask.objective, ask.count,
+                                                        *ask.candidates)
+                                  : levels::solve(x, weight, size, ask.objective, ask.method,
+                                                  ask.count, scratch, ask.rtol);
+  const double gap = found.cost - found.lower_bound;
+  found.certified = found.certified || (ask.rtol > 0 && gap <= ask.rtol * found.cost);
+  bool changed;
+  const bool fits = levels::store_levels(format_of(ask.dtype), ask.stochastic(), ask.count,
+                                         &found.levels, &changed);
+  TX_CHECK(fits, kOp, "level_dtype must hold every level (bfloat16 has the range of float32; or scale x), got ",
+           dtype_name(ask.dtype), " for ", found.levels[0]);
+  if (changed) {
+    const levels::ErrorMeter meter(x, weight, n, found.levels.data(),
+                                   static_cast<int64_t>(found.levels.size()));
+    const levels::RoundingError e = meter.measure(ask.stochastic());
+    found.cost = e.variance + e.bias2;
+    found.lower_bound = std::min(found.lower_bound, found.cost);
+  }
+  return found;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> optimal_levels(const Tensor& x,
-                                                          const std::optional<Tensor>& weight,
-                                                          int64_t count, std::optional<int64_t> dim,
-                                                          std::string objective_name,
-                                                          std::string method_name) {
-  const bool f64 = x.scalar_type() == ScalarType::Double;
-  const Tensor in = f64 ? torch::stable::contiguous(x) : as_float(kOp, "x", x);
-  const Objective objective = parse_objective(objective_name);
-  const Method method = parse_method(method_name);
-  check_range(kOp, "levels", count, objective == Objective::stochastic ? 2 : 1, 65536);
-  TX_CHECK(method != Method::adaquant || objective == Objective::stochastic, kOp,
+void check_sizes(const Request& ask, const Tables& tables, const Tensor& x) {
+  check_range(kOp, "levels", ask.count, 1, 65536);
+  TX_CHECK(ask.method != Method::adaquant || ask.stochastic(), kOp,
            "method adaquant must have objective stochastic, got nearest");
-  const std::vector<int64_t> sizes = sizes_of(x);
-  const Channels channels = channels_of(kOp, sizes, dim, std::nullopt);
-  const int64_t n = x.numel();
-  const Tables tables{channels.count > 0 ? n / (channels.count * channels.inner) : 0,
-                      channels.count, channels.inner};
-  TX_CHECK(channels.count == 0 || n > 0, kOp,
-           "x must hold at least one value per table, got shape ", shape_text(x));
-  TX_CHECK(channels.count == 0 || tables.values() <= static_cast<int64_t>(levels::kMostValues), kOp,
-           "x must hold at most ", levels::kMostValues, " values per table, got ", tables.values());
-  TX_CHECK(method != Method::dp || channels.count == 0 ||
-               tables.values() <= static_cast<int64_t>(levels::kReferenceItems),
-           kOp, "x must hold at most ", levels::kReferenceItems,
-           " values per table under method dp, got ", tables.values());
-  if (f64) {
-    check_finite("x", in.const_data_ptr<double>(), n);
-  } else {
-    check_finite("x", in.const_data_ptr<float>(), n);
-  }
-  Tensor dense;
-  const double* w = nullptr;
-  if (weight) {
-    const std::vector<int64_t> given = sizes_of(*weight);
-    TX_CHECK(given == sizes, kOp, "weight must have shape ", shape_text(x), ", got ",
-             shape_text(*weight));
-    const ScalarType type = weight->scalar_type();
-    TX_CHECK(type == ScalarType::Double || type == ScalarType::Float, kOp,
-             "weight must be float32 or float64, got ", dtype_name(type));
-    dense = torch::stable::to(torch::stable::contiguous(*weight), ScalarType::Double);
-    w = dense.const_data_ptr<double>();
-    check_finite("weight", w, n);
-    for (int64_t i = 0; i < n; ++i)
-      TX_CHECK(w[i] >= 0, kOp, "weight must not be negative, got ", w[i], " at element ", i);
-    check_weights(w, tables);
-  }
-  std::vector<int64_t> one;
-  if (dim) one.push_back(channels.count);
-  std::vector<int64_t> rows = one;
+  TX_CHECK(ask.method == Method::exact || !ask.candidates, kOp,
+           "method must be exact when candidates are given");
+  TX_CHECK(ask.rtol >= 0 && ask.rtol < 1, kOp, "rtol must be in [0, 1), got ", ask.rtol);
+  if (tables.count == 0) return;
+  const auto most = [&](size_t values, const char* why) {
+    TX_CHECK(tables.largest() <= static_cast<int64_t>(values), kOp, "x must hold at most ", values,
+             " values per table", why, ", got ", tables.largest());
+  };
+  TX_CHECK(tables.n > 0, kOp, "x must hold at least one value per table, got shape ",
+           shape_text(x));
+  most(levels::kMostValues, "");
+  if (ask.method == Method::dp) most(levels::kReferenceItems, " under method dp");
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels(
+    const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& candidates,
+    int64_t count, std::optional<int64_t> dim, std::optional<int64_t> bucket_size,
+    std::string objective, std::string method, double rtol, std::string level_dtype) {
+  Request ask{parse_objective(objective), parse_method(method), count, rtol,
+              parse_level_dtype(level_dtype, x.scalar_type()), std::nullopt};
+  if (candidates) ask.candidates = read_candidates(*candidates);
+  const Tables tables(kOp, sizes_of(x), dim, bucket_size);
+  check_sizes(ask, tables, x);
+  const FiniteValues values(kOp, "x", x);
+  const Weights weights(kOp, weight, x);
+  const std::vector<int64_t> shape = tables.shape(dim || bucket_size);
+  std::vector<int64_t> rows = shape;
   rows.push_back(count);
-  Tensor found = torch::stable::new_empty(x, rows, f64 ? ScalarType::Double : ScalarType::Float);
-  Tensor cost = torch::stable::new_empty(x, one, ScalarType::Double);
-  Tensor lower = torch::stable::new_empty(x, one, ScalarType::Double);
-  Tensor certified = torch::stable::new_empty(x, one, ScalarType::Bool);
-  const Results results{cost.mutable_data_ptr<double>(), lower.mutable_data_ptr<double>(),
-                        certified.mutable_data_ptr<bool>()};
-  if (channels.count > 0) {
-    if (f64) {
-      run<double>(in, w, tables, objective, method, count, found.mutable_data_ptr<double>(),
-                  results);
-    } else {
-      run<float>(in, w, tables, objective, method, count, found.mutable_data_ptr<float>(), results);
-    }
-  }
-  return {found, cost, lower, certified};
+  Tensor found = torch::stable::new_empty(x, rows, ScalarType::Double);
+  Tensor distinct = torch::stable::new_empty(x, shape, ScalarType::Long);
+  Tensor cost = torch::stable::new_empty(x, shape, ScalarType::Double);
+  Tensor lower = torch::stable::new_empty(x, shape, ScalarType::Double);
+  Tensor certified = torch::stable::new_empty(x, shape, ScalarType::Bool);
+  auto* const out = found.mutable_data_ptr<double>();
+  values.visit([&](const auto* from) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(from)>>;
+    tables.for_each([&] {
+      return [&, own = std::vector<T>(), own_weight = std::vector<double>(),
+              scratch = levels::Scratch()](int64_t k) mutable {
+        const Solution s = solve_table(ask, tables.group(from, k, &own),
+                                       tables.group(weights.data(), k, &own_weight),
+                                       tables.values(k), k, &scratch);
+        const auto last = static_cast<int64_t>(s.levels.size()) - 1;
+        for (int64_t i = 0; i < count; ++i)
+          out[k * count + i] = s.levels[static_cast<size_t>(std::min(i, last))] + 0.0;
+        distinct.mutable_data_ptr<int64_t>()[k] = last + 1;
+        cost.mutable_data_ptr<double>()[k] = s.cost;
+        lower.mutable_data_ptr<double>()[k] = s.lower_bound;
+        certified.mutable_data_ptr<bool>()[k] = s.certified;
+      };
+    });
+  });
+  return {torch::stable::to(found, ask.dtype), distinct, cost, lower, certified};  // exact
 }
 
 }  // namespace

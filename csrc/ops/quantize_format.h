@@ -16,13 +16,14 @@ struct Channels {
 };
 
 inline Channels channels_of(const char* op, const std::vector<int64_t>& sizes,
-                            std::optional<int64_t> dim, std::optional<int64_t> bucket_size) {
+                            std::optional<int64_t> dim, std::optional<int64_t> bucket_size,
+                            int64_t multiple = 8) {
   int64_t n = 1;
   for (const int64_t size : sizes) n *= size;
   TX_CHECK(!(dim && bucket_size), op, "dim must be None when bucket_size is given, got ", *dim);
   if (bucket_size) {
-    TX_CHECK(*bucket_size > 0 && *bucket_size % 8 == 0, op,
-             "bucket_size must be a positive multiple of 8, got ", *bucket_size);
+    TX_CHECK(*bucket_size > 0 && *bucket_size % multiple == 0, op,
+             "bucket_size must be a positive multiple of ", multiple, ", got ", *bucket_size);
     return {(n + *bucket_size - 1) / *bucket_size, *bucket_size};
   }
   if (!dim) return {1, n > 0 ? n : 1};

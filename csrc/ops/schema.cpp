@@ -99,9 +99,9 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, Tensor(d!)[] stats, float lr, "
       "float weight_decay, float coef, float momentum, float dampening, int flags) -> ()");
   m.def(  // levels of least variance or squared error
-      "optimal_levels(Tensor x, Tensor? weight, int levels, int? dim, str objective, str method) "
-      "-> "
-      "(Tensor, Tensor, Tensor, Tensor)");
+      "optimal_levels(Tensor x, Tensor? weight, Tensor? candidates, int levels, int? dim, int? "
+      "bucket_size, str objective, str method, float rtol, str level_dtype) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("pack_bits(Tensor codes, int bits) -> Tensor");  // one code a byte to a bit stream
   m.def(                                                 // spacings that cover the values
       "quantization_scale(Tensor x, int bits, str scheme, int? dim, int? bucket_size) -> Tensor");
@@ -114,6 +114,9 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(  // several independent roundings of each value in one pass
       "quantize_draws(Tensor x, Tensor levels, int draws, str form, int? dim, Tensor key, "
       "int stream=0) -> Tensor");
+  m.def(  // variance, squared bias and clamped values of rounding to given levels
+      "rounding_error(Tensor x, Tensor levels, Tensor? weight, int? dim, int? bucket_size, str "
+      "rounding) -> (Tensor, Tensor, Tensor)");
   m.def("split(Tensor key, int n) -> Tensor");                     // n child keys, one a row
   m.def("unpack_bits(Tensor packed, int n, int bits) -> Tensor");  // the reverse of pack_bits
 }

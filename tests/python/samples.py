@@ -13,6 +13,7 @@ from torchext import random
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 KEY = random.key_from_seed(2024)
+GRID = torch.arange(-3.0, 3.5, 0.5)  # candidates
 LEVELS = torch.tensor([-1.5, -0.5, 0.25, 2.0])
 
 
@@ -164,10 +165,22 @@ def _table() -> list[Sample]:
         Sample(
             "optimal_levels",
             f"{objective}-{method}",
-            lambda x, o=objective, m=method: (x, None, 5, None, o, m),  # type: ignore[misc]
+            lambda x, o=objective, m=method: (x, None, None, 5, None, None, o, m, 0.0, ""),  # type: ignore[misc]
         )
         for objective in ("stochastic", "nearest")
         for method in ("exact", "hist")
+    ]
+    rows += [
+        Sample(
+            "optimal_levels",
+            "buckets",
+            lambda x: (x, None, GRID, 3, None, 7, "stochastic", "exact", 0.0, "bfloat16"),
+        ),
+        *(
+            Sample("rounding_error", rounding, lambda x, r=rounding: (x, LEVELS, None, None, 9, r))  # type: ignore[misc]
+            for rounding in ("stochastic", "nearest")
+        ),
+        Sample("rounding_error", "whole", lambda x: (x, LEVELS, None, None, None, "stochastic")),
     ]
     keys = (torch.int64, torch.uint64)
     rows += [

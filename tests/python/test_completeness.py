@@ -34,6 +34,7 @@ CPU_ONLY = {
     "quantization_scale": "CUDA covers stochastic symmetric quantization so far",
     "quantization_variance": "a diagnostic, exact in float64",
     "quantize_draws": "double sampling encodes data sets, which live on the CPU",
+    "rounding_error": "a diagnostic, exact in float64",
     "split": "keys are derived once per step on the CPU and copied",
     "unpack_bits": "CUDA covers stochastic symmetric quantization so far",
 }

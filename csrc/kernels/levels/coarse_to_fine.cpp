@@ -42,9 +42,9 @@ void CoarseToFine::start(const Axis& axis) {
   layers_.back().blocks = {{last, last}};
 }
 
-void CoarseToFine::refine(const Axis& axis, int64_t budget) {
+void CoarseToFine::refine(const Axis& axis, int64_t budget, double rtol) {
   bool done = false;
-  while (!done) {
+  while (!done && !within(rtol)) {
     done = round(axis);
     if (spent_ > budget) {
       work.fell_back = !done;

@@ -10,6 +10,7 @@
 #include "bins.h"
 #include "penalty.h"
 #include "reference.h"
+#include "rounding_error.h"
 #include "smawk.h"
 #include "sort.h"
 
@@ -20,30 +21,11 @@ constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kFew = 64;     // up to so many values per level the whole programme is cheaper
 constexpr int64_t kBudget = 40;  // entries per level and value before the programme takes over
-constexpr double kCertificate = 0x1p-30;  // relative gap that is reported as none
-
-/// Power of two that brings the largest magnitude near 1 where squares could leave the range.
-int exponent_of(double largest) {
-  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
-  return std::ilogb(largest);
-}
-
-double largest_magnitude(const double* x, size_t n) {
-  double part[8] = {};  // eight chains rather than one
-  const size_t whole = n / 8 * 8;
-  const auto widen = [&](size_t k, double v) {
-    part[k] = std::fabs(v) > part[k] ? std::fabs(v) : part[k];
-  };
-  for (size_t i = 0; i < whole; i += 8)
-    for (size_t k = 0; k < 8; ++k) widen(k, x[i + k]);
-  for (size_t i = whole; i < n; ++i) widen(0, x[i]);
-  return *std::max_element(part, part + 8);
-}
 
 class Solver {
  public:
-  Solver(Objective objective, int64_t levels, Scratch* scratch)
-      : objective_(objective), levels_(levels), s_(scratch) {}
+  Solver(Objective objective, int64_t levels, double rtol, Scratch* scratch)
+      : objective_(objective), levels_(levels), rtol_(rtol), s_(scratch) {}
 
   Solution exact(const Axis& axis, const Bins* bins) {
     const auto few = static_cast<size_t>(kFew * levels_);
@@ -62,8 +44,9 @@ class Solver {
     search.start(axis);
     const auto budget = static_cast<int64_t>(kBudget * static_cast<double>(levels_) *
                                              (bins != nullptr ? axis.total() : axis.size()));
-    search.refine(axis, budget);
+    search.refine(axis, budget, singles ? 0 : rtol_);
     if (singles) return finish(axis, search);
+    if (search.within(rtol_)) return middles(axis, search);
     // Open the bins in which a level may lie; what they hold is the next axis.
     std::vector<uint32_t> live, items;
     std::vector<bool> used(axis.size() + 1, false);
@@ -81,15 +64,14 @@ class Solver {
     return finish(opened, search);
   }
 
-  Solution hist(const Axis& axis) {
+  /// Within the tolerance, where there is one; otherwise what the bins give.
+  Solution approximate(const Axis& axis, const Bins* bins) {
+    if (rtol_ > 0) return exact(axis, bins);
     if (all_single(axis) && axis.size() <= static_cast<size_t>(kFew * levels_)) return whole(axis);
     CoarseToFine search(objective_, levels_);
     search.start(axis);
     search.refine(axis, INT64_MAX);
-    if (all_single(axis)) return finish(axis, search);
-    Solution out = solution(axis, search.incumbent(), search.lower());
-    out.work = search.work;
-    return out;
+    return all_single(axis) ? finish(axis, search) : middles(axis, search);
   }
 
   /// The programme over all items.
@@ -144,16 +126,19 @@ class Solver {
       out.cost = direct_cost(axis.lo.data(), weight.data(), axis.size(), objective_,
                              out.levels.data(), out.levels.size());
     }
-    out.lower_bound = std::min(std::max(lower, 0.0), out.cost);
-    // One figure for all that is proved, so that the way to the proof leaves no trace.
-    const double proved = out.cost * (1 - kCertificate);
-    out.certified = out.lower_bound >= proved;
-    if (out.certified) out.lower_bound = proved;
+    out.settle(lower);
     return out;
   }
 
  private:
   bool ends() const { return objective_ == Objective::stochastic; }
+
+  /// The best path of block middles that the search has met.
+  Solution middles(const Axis& axis, const CoarseToFine& search) const {
+    Solution out = solution(axis, search.incumbent(), search.lower());
+    out.work = search.work;
+    return out;
+  }
 
   static bool all_single(const Axis& axis) { return axis.lo == axis.hi; }
 
@@ -247,13 +232,14 @@ class Solver {
 
   Objective objective_;
   int64_t levels_;
+  double rtol_;
   Scratch* s_;
 };
 
 Solution by_method(Solver* solver, Method method, Objective objective, int64_t levels,
                    const Axis& axis, const Bins* bins) {
   switch (method) {
-    case Method::hist: return solver->hist(axis);
+    case Method::hist: return solver->approximate(axis, bins);
     case Method::adaquant:
       if (static_cast<int64_t>(axis.size()) > levels) {
         Solution out = solver->over(axis, merge_intervals(axis, levels));
@@ -269,8 +255,7 @@ Solution by_method(Solver* solver, Method method, Objective objective, int64_t l
         for (size_t i = 0; i < axis.size(); ++i) weight[i] = (axis.cut[i + 1].w - axis.cut[i].w).h;
         const auto path = reference_path(axis.lo, weight, objective, levels);
         Solution out = solver->solution(axis, path, 0);
-        out.certified = true;  // by exhaustion: every path was weighed
-        out.lower_bound = out.cost * (1 - kCertificate);
+        out.settle(out.cost);  // by exhaustion: every path was weighed
         return out;
       }
       return solver->whole(axis);
@@ -282,13 +267,15 @@ Solution by_method(Solver* solver, Method method, Objective objective, int64_t l
 
 template <class T>
 Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
-               int64_t levels, Scratch* s) {
-  Solver solver(objective, levels, s);
+               int64_t levels, Scratch* s, double rtol) {
+  Solver solver(objective, levels, method == Method::hist ? rtol : 0, s);
   const bool binned = method == Method::exact || method == Method::hist;
   if constexpr (std::is_same_v<T, float>) {
     if (binned && weight == nullptr && n > kSorted) {
       const size_t most =
-          method == Method::hist ? kHistBins : std::clamp(n / 32, kHistBins, kMostBins);
+          method == Method::hist && rtol == 0
+                              ? kHistBins
+                              : std::clamp(n / 32, kHistBins, kMostBins);
       const FloatBins bins(x, n, most, objective == Objective::stochastic);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
@@ -296,7 +283,7 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   if constexpr (std::is_same_v<T, double>) {
     // Sorted already: the values stay where they are.
     if (binned && weight == nullptr && n > kSorted && std::is_sorted(x, x + n) &&
-        exponent_of(std::max(std::fabs(x[0]), std::fabs(x[n - 1]))) == 0) {
+        scaling_exponent(std::max(std::fabs(x[0]), std::fabs(x[n - 1]))) == 0) {
       const RunBins bins(x, n);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
@@ -309,8 +296,7 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
     sort_floats(reinterpret_cast<const float*>(x), n, values);
   } else {
     for (size_t i = 0; i < n; ++i) values[i] = static_cast<double>(x[i]);
-    const double largest = largest_magnitude(values, n);
-    power = exponent_of(largest);
+    power = scaling_exponent(largest_magnitude(values, static_cast<int64_t>(n)));
     if (power != 0)
       for (double& v : s->x) v = std::ldexp(v, -power);
     if (weight != nullptr) {
@@ -339,7 +325,9 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   return out;
 }
 
-template Solution solve(const float*, const double*, size_t, Objective, Method, int64_t, Scratch*);
-template Solution solve(const double*, const double*, size_t, Objective, Method, int64_t, Scratch*);
+template Solution solve(const float*, const double*, size_t, Objective, Method, int64_t, Scratch*,
+                        double);
+template Solution solve(const double*, const double*, size_t, Objective, Method, int64_t, Scratch*,
+                        double);
 
 }  // namespace torchext::levels

@@ -1,6 +1,7 @@
 // Optimal quantization levels of a set of values: the entry point of the level solvers.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -26,6 +27,15 @@ struct Solution {
   double lower_bound = 0;      // no levels cost less
   bool certified = false;      // cost - lower_bound <= 1e-9 cost
   Work work;
+
+  /// Given the cost, takes a proved bound. One figure for all that is certified, so that the way to
+  /// the proof leaves no trace.
+  void settle(double proved) {
+    const double close = cost * (1 - 0x1p-30);
+    lower_bound = std::min(std::max(proved, 0.0), cost);
+    certified = lower_bound >= close;
+    if (certified) lower_bound = close;
+  }
 };
 
 /// Memory that is kept from one set of values to the next.
@@ -42,15 +52,15 @@ constexpr size_t kMostValues = (size_t{1} << 31) - 64;
 
 /// Levels of finite x [n], n >= 1, in any order, with weights >= 0 (null: 1 each) whose sum is
 /// positive and finite. levels >= 2 (nearest: 1). adaquant needs the stochastic objective, dp at
-/// most 20,000 distinct values. Same bits for any order of the values, every instruction set and
+/// most 20,000 distinct values. rtol > 0: hist opens bins until its gap is at most rtol of the cost. Same bits for any order of the values, every instruction set and
 /// every call.
 template <class T>
 Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
-               int64_t levels, Scratch* scratch);
+               int64_t levels, Scratch* scratch, double rtol = 0);
 
 extern template Solution solve(const float*, const double*, size_t, Objective, Method, int64_t,
-                               Scratch*);
+                               Scratch*, double);
 extern template Solution solve(const double*, const double*, size_t, Objective, Method, int64_t,
-                               Scratch*);
+                               Scratch*, double);
 
 }  // namespace torchext::levels

@@ -1,0 +1,29 @@
+// Errors of rounding to levels, avx2: 4 values at a time.
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace torchext::levels {
+namespace {
+
+constexpr int kLanes = 4;
+typedef double V __attribute__((vector_size(32)));
+typedef int64_t I __attribute__((vector_size(32)));
+
+static inline __attribute__((always_inline)) V gather(const double* base, I at) {
+  return _mm256_i64gather_pd(base, reinterpret_cast<__m256i>(at), 8);
+}
+
+}  // namespace
+}  // namespace torchext::levels
+
+#include "error_simd.h"
+
+namespace torchext::levels {
+
+void add_errors_avx2(const WeightedValues& v, const LevelTable& table, bool stochastic,
+                     int64_t begin, int64_t end, Errors* out) noexcept {
+  add_all(v, table, stochastic, begin, end, out);
+}
+
+}  // namespace torchext::levels

@@ -1,0 +1,88 @@
+#include "rounding_error.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "dd.h"
+
+namespace torchext::levels {
+namespace {
+
+double total(const ExactSum& sum) {
+  DD all;
+  for (int k = sum.top; k > sum.top - 3; --k) {
+    const __int128 slices = sum.slice[k - kLowestSlice];
+    const auto high = static_cast<double>(slices);
+    const auto low = static_cast<double>(slices - static_cast<__int128>(high));
+    const double unit = power_of_two(kSliceBits * k);
+    all = all + DD{high * unit, low * unit};
+  }
+  return all.h;
+}
+
+}  // namespace
+
+int scaling_exponent(double largest) {
+  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
+  return std::clamp(std::ilogb(largest), -1000, 1000);
+}
+
+double largest_magnitude(const double* x, int64_t n) {
+  double part[8] = {};  // eight chains rather than one
+  const int64_t whole = n / 8 * 8;
+  const auto widen = [&](int64_t k, double v) {
+    part[k] = std::fabs(v) > part[k] ? std::fabs(v) : part[k];
+  };
+  for (int64_t i = 0; i < whole; i += 8)
+    for (int64_t k = 0; k < 8; ++k) widen(k, x[i + k]);
+  for (int64_t i = whole; i < n; ++i) widen(0, x[i]);
+  return *std::max_element(part, part + 8);
+}
+
+template <class T>
+ErrorMeter::ErrorMeter(const T* x, const double* weight, int64_t n, const double* levels,
+                       int64_t count)
+    : values_{nullptr, nullptr, weight}, n_(n) {
+  double largest = std::max(std::fabs(levels[0]), std::fabs(levels[count - 1]));
+  if constexpr (std::is_same_v<T, float>) {
+    values_.x32 = x;  // never far enough from 1 by itself
+  } else {
+    values_.x64 = x;
+    largest = std::max(largest, largest_magnitude(x, n));
+  }
+  power_ = scaling_exponent(largest);
+  values_.scale = power_of_two(-power_);
+  const double heaviest = weight != nullptr ? largest_magnitude(weight, n) : 1.0;
+  if (heaviest > 0) weight_power_ = std::clamp(std::ilogb(heaviest), -1000, 1000);
+  values_.weight_scale = power_of_two(-weight_power_);
+  for (int64_t i = 0; i < count; ++i) level_.push_back(levels[i] * values_.scale);
+  level_.push_back(level_.back());
+  while (width_ < count - 1) width_ *= 2;
+  rung_.assign(level_.begin(), level_.begin() + std::max<int64_t>(1, count - 1));
+  rung_.resize(static_cast<size_t>(width_), std::numeric_limits<double>::infinity());
+}
+
+template ErrorMeter::ErrorMeter(const float*, const double*, int64_t, const double*, int64_t);
+template ErrorMeter::ErrorMeter(const double*, const double*, int64_t, const double*, int64_t);
+
+void ErrorMeter::merge(const Errors& from, Errors* into) noexcept {
+  levels::merge(from.variance, &into->variance);
+  levels::merge(from.bias2, &into->bias2);
+  into->clipped += from.clipped;
+}
+
+RoundingError ErrorMeter::result(const Errors& sums) const {
+  const int power = 2 * power_ + weight_power_;
+  return {std::ldexp(total(sums.variance), power), std::ldexp(total(sums.bias2), power),
+          sums.clipped};
+}
+
+RoundingError ErrorMeter::measure(bool stochastic) const {
+  Errors sums;
+  add(stochastic, 0, n_, &sums);
+  return result(sums);
+}
+
+}  // namespace torchext::levels
