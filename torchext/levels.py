@@ -39,7 +39,7 @@ class OptimalLevels(NamedTuple):
     """
 
     levels: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # in place of tuple.count
     cost: Tensor
     lower_bound: Tensor
     certified: Tensor
@@ -121,15 +121,15 @@ def optimal_levels(
             from the smallest value to the largest for ``"stochastic"``. None: any number.
         rtol: relative gap between cost and bound that ``"hist"`` must reach, opening bins as needed; 0 takes
             the gap that one pass gives. Exact methods always reach 1e-9.
-        level_dtype: dtype of the levels; None: that of ``x``. The ends are rounded outward, so that stochastic
-            rounding stays unbiased, and the cost is that of the rounded levels.
+        level_dtype: dtype of the levels; None: that of ``x``. The ends are rounded outward, so that
+            stochastic rounding stays unbiased, and the cost is that of the rounded levels.
 
     Returns:
         :class:`OptimalLevels`. Not differentiable.
 
     Raises:
-        ValueError: unless exactly one of ``levels`` and ``bits`` is given, for ``bits`` outside 1..16, and for
-            another ``level_dtype``.
+        ValueError: unless exactly one of ``levels`` and ``bits`` is given, for ``bits`` outside 1..16, and
+            for another ``level_dtype``.
         RuntimeError: as :func:`torchext.ops.optimal_levels`.
 
     Determinism: class A; the same bits for any order of the values, on every instruction set and any
@@ -218,7 +218,5 @@ def rounding_error(
     Source: Zhang et al., ZipML (ICML 2017), section 3.
     """
     table = levels.levels if isinstance(levels, OptimalLevels) else levels
-    found = ops.rounding_error(
-        x.detach(), table.detach(), weight, dim, bucket_size, rounding
-    )
+    found = ops.rounding_error(x.detach(), table.detach(), weight, dim, bucket_size, rounding)
     return RoundingError(*found)

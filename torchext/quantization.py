@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from torchext import ops
 from torchext import random as _random
+from torchext.levels import OptimalLevels
 
 __all__ = [
     "QuantizedDraws",
@@ -96,14 +98,39 @@ class QuantizedTensor:
         )
 
 
+_warned: set[str] = set()
+
+
+def _warn_of_levels(made_for: str, rounding: str) -> None:
+    """Once for each kind of rounding; graphs are traced without it."""
+    if rounding in _warned or rounding not in ("stochastic", "nearest"):
+        return
+    _warned.add(rounding)
+    warnings.warn(
+        f"levels optimal for {made_for} rounding are used with {rounding} rounding: "
+        f'optimal_levels(..., objective="{rounding}") has a smaller error',
+        stacklevel=5,
+    )
+
+
+def _table(x: Tensor, levels: Tensor | OptimalLevels, rounding: str) -> Tensor:
+    """A level table as ops take it."""
+    if isinstance(levels, OptimalLevels):
+        if levels.objective != rounding and not torch.compiler.is_compiling():
+            _warn_of_levels(levels.objective, rounding)
+        levels = levels.levels
+    return levels.to(device=x.device, dtype=torch.float32)
+
+
 def _format(
     x: Tensor,
     bits: int,
     scheme: str,
     scale: Tensor | float | None,
-    levels: Tensor | None,
+    levels: Tensor | OptimalLevels | None,
     dim: int | None,
     bucket_size: int | None,
+    rounding: str = "stochastic",
 ) -> tuple[str, Tensor | None, Tensor | None]:
     """The scheme, scale and levels an op takes."""
     if scheme not in ("symmetric", "minmax", "levels"):
@@ -113,12 +140,13 @@ def _format(
             raise ValueError(
                 "scheme must not be 'minmax' when levels are given: the table holds the ends"
             )
-        scheme, levels = "levels", levels.to(device=x.device, dtype=torch.float32)
+        scheme = "levels"
     elif scheme == "levels":
         raise ValueError("levels must be a tensor under scheme 'levels', got None")
+    table = None if levels is None else _table(x, levels, rounding)
     if scale is None:
-        if scheme == "levels":
-            return scheme, None, levels
+        if table is not None:
+            return scheme, None, table
         return scheme, ops.quantization_scale(x.detach(), bits, scheme, dim, bucket_size), None
     made = torch.as_tensor(scale, dtype=torch.float32, device=x.device)
     if scheme == "minmax":
@@ -127,7 +155,7 @@ def _format(
                 f"scale must hold (lo, step) pairs under 'minmax', got shape {tuple(made.shape)}"
             )
         return scheme, made.reshape(-1, 2), None
-    return scheme, made.reshape(-1), levels
+    return scheme, made.reshape(-1), table
 
 
 def _key(x: Tensor, rounding: str, key: Tensor | None) -> Tensor | None:
@@ -144,7 +172,7 @@ def quantize(
     *,
     scheme: str = "symmetric",
     scale: Tensor | float | None = None,
-    levels: Tensor | None = None,
+    levels: Tensor | OptimalLevels | None = None,
     dim: int | None = None,
     bucket_size: int | None = None,
     rounding: str = "stochastic",
@@ -164,7 +192,9 @@ def quantize(
         scale: the spacing (``symmetric``), (lo, step) (``minmax``) or the factor of the table
             (``levels``): a number, or float32 with one entry per channel. None chooses the smallest grid
             that covers x. Values outside a given grid saturate, which is biased.
-        levels: ascending table of 2..``2**bits`` values, (n,) shared or (channels, n).
+        levels: ascending table of 2..``2**bits`` values, (n,) shared or (channels, n), rounded to float32;
+            or what :func:`torchext.optimal_levels` returned for the same ``dim`` or ``bucket_size`` (or one
+            table for all). Warns once where that was made for the other kind of rounding.
         dim: one scale per index of this dimension (0: per row of a matrix, 1: per column).
         bucket_size: one scale per so many consecutive elements, a multiple of 8.
         rounding: ``"stochastic"`` (unbiased) or ``"nearest"`` (deterministic, biased).
@@ -186,14 +216,17 @@ def quantize(
         >>> q = quantize(x, 4, key=torchext.random.key_from_seed(0))
         >>> q.nbytes, bool((q.dequantize() - x).abs().max() < 1 / 7)
         (504, True)
+        >>> table = torchext.optimal_levels(x**3, bits=4)
+        >>> quantize(x**3, 4, levels=table, key=torchext.random.key_from_seed(0)).levels.shape
+        torch.Size([16])
 
     Source: Zhang et al., ZipML (ICML 2017); Alistarh et al., QSGD (NeurIPS 2017).
     """
-    scheme, scale, levels = _format(x, bits, scheme, scale, levels, dim, bucket_size)
+    scheme, scale, table = _format(x, bits, scheme, scale, levels, dim, bucket_size, rounding)
     codes = ops.quantize(
-        x.detach(), scale, levels, bits, scheme, dim, bucket_size, rounding, _key(x, rounding, key)
+        x.detach(), scale, table, bits, scheme, dim, bucket_size, rounding, _key(x, rounding, key)
     )
-    return QuantizedTensor(codes, scale, levels, bits, x.shape, scheme, dim, bucket_size, x.dtype)
+    return QuantizedTensor(codes, scale, table, bits, x.shape, scheme, dim, bucket_size, x.dtype)
 
 
 def fake_quantize(
@@ -202,7 +235,7 @@ def fake_quantize(
     *,
     scheme: str = "symmetric",
     scale: Tensor | float | None = None,
-    levels: Tensor | None = None,
+    levels: Tensor | OptimalLevels | None = None,
     dim: int | None = None,
     bucket_size: int | None = None,
     rounding: str = "stochastic",
@@ -230,9 +263,9 @@ def fake_quantize(
 
     Source: Bengio et al., straight-through estimator (arXiv 1308.3432).
     """
-    scheme, scale, levels = _format(x, bits, scheme, scale, levels, dim, bucket_size)
+    scheme, scale, table = _format(x, bits, scheme, scale, levels, dim, bucket_size, rounding)
     return ops.fake_quantize(
-        x, scale, levels, bits, scheme, dim, bucket_size, rounding, _key(x, rounding, key)
+        x, scale, table, bits, scheme, dim, bucket_size, rounding, _key(x, rounding, key)
     )
 
 
@@ -242,7 +275,7 @@ def quantization_variance(
     *,
     scheme: str = "symmetric",
     scale: Tensor | float | None = None,
-    levels: Tensor | None = None,
+    levels: Tensor | OptimalLevels | None = None,
     dim: int | None = None,
     bucket_size: int | None = None,
 ) -> Tensor:
@@ -269,8 +302,8 @@ def quantization_variance(
 
     Source: Zhang et al., ZipML (ICML 2017), section 3.
     """
-    scheme, scale, levels = _format(x, bits, scheme, scale, levels, dim, bucket_size)
-    return ops.quantization_variance(x.detach(), scale, levels, bits, scheme, dim, bucket_size)
+    scheme, scale, table = _format(x, bits, scheme, scale, levels, dim, bucket_size)
+    return ops.quantization_variance(x.detach(), scale, table, bits, scheme, dim, bucket_size)
 
 
 def uniform_levels(x: Tensor, count: int, dim: int | None = None) -> Tensor:
@@ -352,7 +385,7 @@ class QuantizedDraws:
 
 def quantize_draws(
     x: Tensor,
-    levels: Tensor,
+    levels: Tensor | OptimalLevels,
     draws: int = 2,
     *,
     form: str = "bits",
@@ -367,7 +400,8 @@ def quantize_draws(
 
     Args:
         x: float tensor.
-        levels: ascending table, (n,) or (channels, n); see :func:`uniform_levels`.
+        levels: ascending table, (n,) or (channels, n); see :func:`uniform_levels` and
+            :func:`torchext.optimal_levels`, whose result is taken as it is.
         draws: 1..8.
         form: how draws are stored; with B bits for the interval ``"bits"`` takes B + draws bits per
             value, ``"count"`` B + ceil(log2(draws + 1)), ``"ternary"`` B + 1.6 (two draws).
@@ -392,7 +426,7 @@ def quantize_draws(
     Source: Zhang et al., ZipML (ICML 2017), section 2.2.
     """
     used = _random.key(device=x.device) if key is None else key
-    table = levels.to(device=x.device, dtype=torch.float32)
+    table = _table(x, levels, "stochastic")
     codes = ops.quantize_draws(x.detach(), table, draws, form, dim, used)
     return QuantizedDraws(
         codes, table, draws, form, x.shape, dim, _random.fold_in(used, _random.Purpose.DATA)

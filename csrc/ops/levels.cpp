@@ -105,17 +105,19 @@ Solution solve_table(const Request& ask, const T* x, const double* weight, int64
              kOp, "candidates must cover the values from ", lo, " to ", hi, ", got ",
              ask.candidates->front(), " to ", ask.candidates->back());
   }
-  Solution found = ask.candidates ? levels::solve_among(x, weight, size, ask.objective, ask.count,
-                                                        *ask.candidates)
-                                  : levels::solve(x, weight, size, ask.objective, ask.method,
-                                                  ask.count, scratch, ask.rtol);
+  Solution found =
+      ask.candidates
+          ? levels::solve_among(x, weight, size, ask.objective, ask.count, *ask.candidates)
+          : levels::solve(x, weight, size, ask.objective, ask.method, ask.count, scratch, ask.rtol);
   const double gap = found.cost - found.lower_bound;
   found.certified = found.certified || (ask.rtol > 0 && gap <= ask.rtol * found.cost);
   bool changed;
   const bool fits = levels::store_levels(format_of(ask.dtype), ask.stochastic(), ask.count,
                                          &found.levels, &changed);
-  TX_CHECK(fits, kOp, "level_dtype must hold every level (bfloat16 has the range of float32; or scale x), got ",
-           dtype_name(ask.dtype), " for ", found.levels[0]);
+  TX_CHECK(
+      fits, kOp,
+      "level_dtype must hold every level (bfloat16 has the range of float32; or scale x), got ",
+      dtype_name(ask.dtype), " for ", found.levels[0]);
   if (changed) {
     const levels::ErrorMeter meter(x, weight, n, found.levels.data(),
                                    static_cast<int64_t>(found.levels.size()));
@@ -148,8 +150,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels(
     const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& candidates,
     int64_t count, std::optional<int64_t> dim, std::optional<int64_t> bucket_size,
     std::string objective, std::string method, double rtol, std::string level_dtype) {
-  Request ask{parse_objective(objective), parse_method(method), count, rtol,
-              parse_level_dtype(level_dtype, x.scalar_type()), std::nullopt};
+  Request ask{parse_objective(objective),
+              parse_method(method),
+              count,
+              rtol,
+              parse_level_dtype(level_dtype, x.scalar_type()),
+              std::nullopt};
   if (candidates) ask.candidates = read_candidates(*candidates);
   const Tables tables(kOp, sizes_of(x), dim, bucket_size);
   check_sizes(ask, tables, x);

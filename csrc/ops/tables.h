@@ -40,8 +40,7 @@ struct Tables {
     if (x == nullptr || outer == 1) return x == nullptr ? x : x + k * inner;
     own->resize(static_cast<size_t>(values(k)));
     T* out = own->data();
-    for (int64_t o = 0; o < outer; ++o)
-      out = std::copy_n(x + (o * count + k) * inner, inner, out);
+    for (int64_t o = 0; o < outer; ++o) out = std::copy_n(x + (o * count + k) * inner, inner, out);
     return own->data();
   }
 
@@ -55,7 +54,8 @@ struct Tables {
   void for_each(const Work& make) const {
     std::mutex gate;
     std::exception_ptr failure;  // a body of parallel_for must not throw
-    const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 13) / std::max<int64_t>(1, largest()));
+    const int64_t grain =
+        std::max<int64_t>(1, (int64_t{1} << 13) / std::max<int64_t>(1, largest()));
     parallel_for(count, grain, [&](int64_t begin, int64_t end) {
       try {
         auto work = make();

@@ -154,9 +154,9 @@ Solution solve_among(const T* x, const double* weight, size_t n, Objective objec
                      int64_t levels, const std::vector<double>& candidates) {
   std::vector<double> values(x, x + n), weights;
   const auto size = static_cast<int64_t>(n);
-  const int power = scaling_exponent(
-      std::max({largest_magnitude(values.data(), size), std::fabs(candidates.front()),
-                std::fabs(candidates.back())}));
+  const int power =
+      scaling_exponent(std::max({largest_magnitude(values.data(), size),
+                                 std::fabs(candidates.front()), std::fabs(candidates.back())}));
   for (double& v : values) v = std::ldexp(v, -power);
   int weight_power = 0;
   if (weight != nullptr) {
@@ -186,7 +186,7 @@ Solution solve_among(const T* x, const double* weight, size_t n, Objective objec
     out.work.entries = 4 * programme.work;
     // A minimum by divide and conquer is off by two errors of an entry per level of the recursion.
     const double slack = static_cast<double>(edges) *
-            (2 * std::log2(static_cast<double>(cost.nodes())) + 6) * cost.error();
+                         (2 * std::log2(static_cast<double>(cost.nodes())) + 6) * cost.error();
     lower = std::ldexp(std::max(0.0, value.h - slack), 2 * power + weight_power);
   }
   for (size_t k = 0; k < path.size(); ++k)
@@ -194,8 +194,7 @@ Solution solve_among(const T* x, const double* weight, size_t n, Objective objec
       out.levels.push_back(std::ldexp(grid[cost.index(path[k])], power));
   const bool stochastic = objective == Objective::stochastic;
   const auto count = static_cast<int64_t>(out.levels.size());
-  const RoundingError e =
-      ErrorMeter(x, weight, size, out.levels.data(), count).measure(stochastic);
+  const RoundingError e = ErrorMeter(x, weight, size, out.levels.data(), count).measure(stochastic);
   out.cost = e.variance + e.bias2;
   out.settle(choice ? lower : out.cost);
   return out;

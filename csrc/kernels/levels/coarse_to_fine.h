@@ -27,12 +27,14 @@ class CoarseToFine {
   void start(const Axis& axis);
 
   /// Prunes and splits until every block is one item, or until entries and blocks have cost
-  /// `budget` since the start, or until within(rtol). The blocks that hold an optimum, all optima if there are several,
-  /// always survive.
+  /// `budget` since the start, or until within(rtol). The blocks that hold an optimum, all optima
+  /// if there are several, always survive.
   void refine(const Axis& axis, int64_t budget, double rtol = 0);
 
   /// Whether the best path is known to cost at most rtol more than the optimum; never if rtol is 0.
-  bool within(double rtol) const { return rtol > 0 && !best_.empty() && upper_ - lower_ <= rtol * upper_; }
+  bool within(double rtol) const {
+    return rtol > 0 && !best_.empty() && upper_ - lower_ <= rtol * upper_;
+  }
 
   /// Replaces blocks of bins by blocks of the items that the bins became: item b of the old axis is
   /// items [first[b], first[b + 1]) of the new one.

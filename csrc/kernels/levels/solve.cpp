@@ -272,8 +272,7 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   const bool binned = method == Method::exact || method == Method::hist;
   if constexpr (std::is_same_v<T, float>) {
     if (binned && weight == nullptr && n > kSorted) {
-      const size_t most =
-          method == Method::hist && rtol == 0
+      const size_t most = method == Method::hist && rtol == 0
                               ? kHistBins
                               : std::clamp(n / 32, kHistBins, kMostBins);
       const FloatBins bins(x, n, most, objective == Objective::stochastic);

@@ -18,9 +18,9 @@ bool store_levels(const StoredFormat& format, bool outward, int64_t most,
     const int exponent = x == 0 ? format.smallest : std::max(std::ilogb(x), format.smallest);
     const double t = std::ldexp(x, format.bits - 1 - exponent);  // in units in the last place
     const bool ends = outward && levels->size() > 1;
-    const double rounded = ends && i == 0                      ? std::floor(t)
+    const double rounded = ends && i == 0                    ? std::floor(t)
                            : ends && i + 1 == levels->size() ? std::ceil(t)
-                                                               : std::nearbyint(t);
+                                                             : std::nearbyint(t);
     const double y = std::ldexp(rounded, exponent + 1 - format.bits) + 0.0;
     if (std::fabs(y) > largest) {
       levels->assign(1, x);

@@ -22,7 +22,7 @@ static inline __attribute__((always_inline)) V gather(const double* base, I at) 
 namespace torchext::levels {
 
 void add_errors_avx512(const WeightedValues& v, const LevelTable& table, bool stochastic,
-                     int64_t begin, int64_t end, Errors* out) noexcept {
+                       int64_t begin, int64_t end, Errors* out) noexcept {
   add_all(v, table, stochastic, begin, end, out);
 }
 
