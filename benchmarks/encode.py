@@ -21,6 +21,7 @@ from benchmarks._bench import machine
 from torchext.data import Options, QuantizedDataset
 from torchext.data import _encode as enc
 from torchext.data import _levels as lev
+from torchext.data._column_levels import column_levels
 from torchext.data.options import BuildOptions
 from torchext.random import key_from_seed
 
@@ -57,12 +58,14 @@ def encoder_runs(x: torch.Tensor, sample: torch.Tensor) -> dict[str, Callable[[]
     runs: dict[str, Callable[[], Any]] = {
         "copy": lambda: target.copy_(x),
         "statistics": lambda: enc.update_stats(x, enc.new_stats(cols)),
-        "lloyd 4 bits": lambda: lev.column_levels(x, mean, scale, bounds, 16, rows=sample),
+        "lloyd 4 bits": lambda: column_levels(x, mean, scale, bounds, 16, rows=sample).levels,
     }
     for mode, bits in CASES:
         if mode == "nearest":
             book = lev.codebook(
-                bits, mode, levels=lev.column_levels(x, mean, scale, bounds, 2**bits, rows=sample)
+                bits,
+                mode,
+                levels=column_levels(x, mean, scale, bounds, 2**bits, rows=sample).levels,
             )
         else:
             book = lev.codebook(bits, mode, lo=bounds[:, 0], hi=bounds[:, 1])

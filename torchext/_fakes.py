@@ -121,8 +121,9 @@ def _(
     levels: int,
     kind: str,
     iterations: int,
-) -> Tensor:
-    return x.new_empty((x.shape[1], levels), dtype=torch.float32)
+) -> tuple[Tensor, Tensor]:
+    cols = x.shape[1]
+    return x.new_empty((cols, levels), dtype=torch.float32), mean.new_empty((cols, 2))
 
 
 @library.register_fake("torchext::_pack_codes")

@@ -1,8 +1,8 @@
 // Levels per column: Lloyd-Max centroids, which make nearest rounding unbiased on independent
 // columns, or the levels at which unbiased rounding varies least.
 //
-// A column sample is reduced to a histogram with exact bin means, then Lloyd iterations or the
-// exact solver run on the bins. Bins are cut from the float representation of |a - median| + c, c
+// A column sample is reduced to a histogram with exact bin means; levels are sought on the bins
+// (column_cells.h). Bins are cut from the float representation of |a - median| + c, c
 // about a quarter of the central half of the data: they are equally wide near the median and grow
 // in proportion to the distance in the tails, so heavy tails cost bins only logarithmically. Counts
 // and sums are integers: any order gives the same levels.
@@ -11,14 +11,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "levels/solve.h"
+#include "column_cells.h"
 
 namespace torchext::cpu {
-
-/// lloyd: iterations from quantiles and from the asymptotic density; nearest: from the exact
-/// optimum over the bins as well; stochastic: levels of least variance, from the least to the
-/// greatest value.
-enum class ColumnLevels : int { lloyd = 0, nearest = 1, stochastic = 2 };
 
 constexpr int64_t kHistogramColumns = 16;  // columns of one histogram kernel call
 constexpr int64_t kLevelColumns = 64;  // columns worked on together: they share pages of the source
@@ -61,17 +56,17 @@ HistogramFn* histogram_kernel() noexcept;
 /// Working memory of column_levels, reused from strip to strip.
 struct LevelScratch {
   std::vector<uint64_t> bins;
-  std::vector<double> value, count, sum, square;
   std::vector<float> pilot;
-  std::vector<double> node, weight;
-  levels::Scratch solver;
+  Bins column;
+  CellScratch cells;
 };
 
 /// Levels of columns [col, col + cols), cols <= 64. `bounds` [n, 2] are minimum and maximum of the
 /// scaled values of ALL rows. out[n][levels]: ascending, padded with the last one where a column
-/// has fewer distinct values. Cost of lloyd: about 1 ns a value and 20 us a column.
+/// has fewer distinct values; cost[n]: of rounding the sample. About 1 ns a value and 20 us (lloyd)
+/// to 60 us (the others, 16 levels) a column.
 void column_levels(const Sample& sample, int64_t col, int64_t cols, const double* mean,
                    const double* scale, const float* bounds, int64_t levels, ColumnLevels kind,
-                   int iterations, LevelScratch* scratch, float* out);
+                   int iterations, LevelScratch* scratch, float* out, LevelCost* cost);
 
 }  // namespace torchext::cpu

@@ -72,9 +72,10 @@ const int64_t* read_rows(const char* op, const Tensor& rows, int64_t limit) {
   return index;
 }
 
-Tensor column_levels(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
-                     const Tensor& scale, const Tensor& bounds, int64_t levels, std::string kind,
-                     int64_t iterations) {
+std::tuple<Tensor, Tensor> column_levels(const Tensor& x, const std::optional<Tensor>& rows,
+                                         const Tensor& mean, const Tensor& scale,
+                                         const Tensor& bounds, int64_t levels, std::string kind,
+                                         int64_t iterations) {
   constexpr const char* op = "_column_levels";
   const Matrix m = read_matrix(op, x);
   const double* mu = read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols});
@@ -94,6 +95,9 @@ Tensor column_levels(const Tensor& x, const std::optional<Tensor>& rows, const T
   }
   check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
   Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
+  Tensor costs = torch::stable::new_empty(mean, {m.cols, 2});
+  static_assert(sizeof(cpu::LevelCost) == 2 * sizeof(double));
+  auto* cost = reinterpret_cast<cpu::LevelCost*>(costs.mutable_data_ptr<double>());
   float* table = out.mutable_data_ptr<float>();
   const int64_t strips = (m.cols + cpu::kLevelColumns - 1) / cpu::kLevelColumns;
   parallel_for(strips, 1, [&](int64_t b, int64_t e) {
@@ -101,10 +105,10 @@ Tensor column_levels(const Tensor& x, const std::optional<Tensor>& rows, const T
     for (int64_t k = b; k < e; ++k) {
       const int64_t col = k * cpu::kLevelColumns;
       cpu::column_levels(sample, col, std::min(cpu::kLevelColumns, m.cols - col), mu, s, ends,
-                         levels, form, static_cast<int>(iterations), &scratch, table);
+                         levels, form, static_cast<int>(iterations), &scratch, table, cost);
     }
   });
-  return out;
+  return {out, costs};
 }
 
 void scale_rows(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,

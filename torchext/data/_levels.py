@@ -1,4 +1,4 @@
-"""Levels of a column: uniform grids, Lloyd centroids, and their form in integer kernels.
+"""Codebooks: what the option ``levels`` means, uniform grids, and the form of levels in integer kernels.
 
 Every level a store uses can be written ``fl32(lo + fl32(step * T))`` with an unsigned integer T, so that
 kernels may work on T alone. Levels are rounded to that form *before* encoding: codes, noise, moments and
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AUTO_OPTIMAL_BITS = 5  # up to here ``levels="auto"`` is ``"optimal"``
 _SMALLEST = 2.0**-126  # a smaller step counts as a constant column
 
 
@@ -166,20 +167,35 @@ def codebook(
 
 
 def level_kind(levels: Any, bits: int, sampling: str) -> str:
-    """What the option ``levels`` means: ``"optimal"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``."""
+    """What the option ``levels`` means for this sampling, with ``"auto"`` resolved.
+
+    ``"auto"`` is ``"optimal"`` up to 5 bits, and for double sampling, whose codes go through tables anyway.
+    One draw of 6 bits and all codes of 7 and 8 are ``"uniform"``: they need no table, and tables of 128
+    entries or more cost several times what reading the codes does. Nearest at 6 bits is ``"lloyd"``: its
+    levels matter still, and are found several times faster than 64 optimal ones.
+
+    Returns:
+        ``"optimal"``, ``"shared"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``.
+    """
     if not isinstance(levels, str):
         return "custom"
     if bits > 8:
         return "uniform"
     if levels == "auto":
-        return "lloyd" if sampling == "nearest" else "uniform"
+        if bits <= AUTO_OPTIMAL_BITS or sampling == "double":
+            return "optimal"
+        return "lloyd" if bits == 6 and sampling == "nearest" else "uniform"
     return levels
 
 
 def chosen_codebook(
-    levels: Any, bits: int, sampling: str, bounds: Tensor, find: Callable[[str, int], Tensor]
+    levels: Any, bits: int, sampling: str, bounds: Tensor, find: Callable[[str, int, bool], Tensor]
 ) -> Codebook:
-    """The codebook of the option ``levels``; ``find(kind, count)`` is :func:`column_levels` on the data."""
+    """The codebook of the option ``levels``.
+
+    ``find(kind, count, shared)`` gives levels [n, count] from the data, as ``column_levels`` or
+    ``shared_levels`` of :mod:`torchext.data._column_levels` do.
+    """
     kind, count = level_kind(levels, bits, sampling), level_count(bits, sampling)
     if kind == "uniform":
         return codebook(bits, sampling, lo=bounds[:, 0].contiguous(), hi=bounds[:, 1].contiguous())
@@ -191,56 +207,10 @@ def chosen_codebook(
                 f"{sampling!r}, got {tuple(table.shape)}"
             )
         return codebook(bits, sampling, levels=table)
-    if kind == "optimal":
-        kind = "nearest" if sampling == "nearest" else "stochastic"
-    found = find(kind, count)
+    objective = "nearest" if sampling == "nearest" else "stochastic"
+    found = find("lloyd" if kind == "lloyd" else objective, count, kind == "shared")
     if sampling != "nearest":  # the ends must hold all values between them, or draws are biased
         found = found.clone()
         found[:, 0] = torch.minimum(found[:, 0], bounds[:, 0])
         found = torch.where(found >= found[:, -1:], torch.maximum(found, bounds[:, 1:]), found)
     return codebook(bits, sampling, levels=found)
-
-
-def column_levels(
-    x: Tensor,
-    mean: Tensor,
-    scale: Tensor,
-    bounds: Tensor,
-    count: int,
-    *,
-    kind: str = "lloyd",
-    rows: Tensor | None = None,
-    iterations: int = 60,
-) -> Tensor:
-    r"""Levels of the scaled columns of a sample, computed on a histogram with exact bin means.
-
-    ``"lloyd"`` and ``"nearest"``: nearest rounding to them has the least squared error,
-
-    .. math:: \min_{L_1 \le .. \le L_N} \sum_k \min_i (a_k - L_i)^2;
-
-    every level is the mean of its cell. Lloyd iterations start from quantiles and from the density that is
-    optimal for many levels; ``"nearest"`` starts them from the exact optimum over the bins as well, and the
-    best end result counts. ``"stochastic"``: unbiased rounding to them varies least,
-
-    .. math:: \min_{L_1 \le .. \le L_N} \sum_k (b_k - a_k)(a_k - l_k),
-
-    with the levels :math:`l_k \le a_k \le b_k` around a value; exact over the bins, and the first and the
-    last level are the least and the greatest value.
-
-    Args:
-        x: float32 or float64 [K, n], the source or a sample of it.
-        mean, scale: float64 [n].
-        bounds: float32 [n, 2], least and greatest scaled value of all rows (:func:`scaled_bounds`).
-        count: levels, 2..256.
-        rows: int64 indices of the sample's rows in ``x`` (ascending reads fastest); default all rows.
-            At least 2^16 rows, or all, are recommended; the limit is 2^23.
-        iterations: upper limit of the iterations.
-
-    Returns:
-        float32 [n, count], ascending, padded with the last level where a column has fewer values.
-
-    Determinism: class A, independent of the instruction set and the number of threads.
-    """
-    return torch.ops.torchext._column_levels(  # type: ignore[no-any-return]
-        x, rows, mean, scale, bounds, count, kind, iterations
-    )

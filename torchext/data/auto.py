@@ -13,24 +13,30 @@ from torchext.data.coded import CodedRows
 from torchext.data.noise import shrinkage
 from torchext.data.pilot import EXACT_COLS, Pilot
 
-MARGIN = (
-    0.995  # corrected must be this much better on the pilot, whose noise is larger than the store's
-)
+#: Corrected must be this much better on the pilot, whose noise is larger than the store's.
+MARGIN = 0.995
+#: Losses below this share of the loss at x = 0 are rounding errors: both are exact fits.
+EXACT_FIT = 1e-12
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Losses of both fixed points on the exact pilot rows, mean over outputs; None: indefinite Gram."""
+    """Losses of x = 0 and of both fixed points on the exact pilot rows, mean over outputs.
+
+    ``corrected`` is None if its Gram matrix is indefinite.
+    """
 
     rows: int
+    zero: float
     nearest: float
     corrected: float | None
 
     @property
     def choice(self) -> str:
         """``"corrected"`` or ``"nearest"``."""
-        better = self.corrected is not None and self.corrected <= MARGIN * self.nearest
-        return "corrected" if better else "nearest"
+        if self.corrected is None or self.nearest <= EXACT_FIT * self.zero:
+            return "nearest"
+        return "corrected" if self.corrected <= MARGIN * self.nearest else "nearest"
 
 
 def compare(
@@ -46,8 +52,8 @@ def compare(
         extra = drawn.new_diagonal(alpha)
         extra -= shrinkage(drawn.noise, pilot.sample.count, pilot.cols) * drawn.noise[0]
         y, definite = _fixed_point(drawn, extra)
-        losses = exact_losses(pilot, [x, y] if definite else [x], alpha)
-    return Comparison(pilot.sample.count, losses[0], losses[1] if definite else None)
+        losses = exact_losses(pilot, [torch.zeros_like(x), x, *([y] if definite else [])], alpha)
+    return Comparison(pilot.sample.count, losses[0], losses[1], losses[2] if definite else None)
 
 
 def _fixed_point(rows: CodedRows, extra: Tensor) -> tuple[Tensor, bool]:

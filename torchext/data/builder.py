@@ -188,6 +188,8 @@ def _assemble(
 ) -> QuantizedDataset:
     anchor = anchor_intercept = None
     facts = dict(plan.pilot)
+    if "level_cost" in facts:  # the same of all rows, and of the levels as kernels see them
+        facts["level_error"] = float(sums.noise[0 if plan.sampling == "nearest" else 1].mean())
     if plan.x0 is not None:
         assert targets is not None
         exact, decoded = sums.gradient[0], sums.gradient[1]

@@ -15,8 +15,8 @@ from torchext.random import key_from_seed
 
 SAMPLINGS = ("auto", "nearest", "stochastic", "corrected", "double")
 LAYOUTS = ("auto", "tile4", "block", "row")
-MAX_LEVEL_ROWS = 1 << 16
-LEVELS = ("auto", "optimal", "lloyd", "uniform")
+MAX_LEVEL_ROWS = 1 << 23  # what the kernel's counts hold
+LEVELS = ("auto", "optimal", "shared", "lloyd", "uniform")
 
 
 class BuildOptions(TypedDict, total=False):
@@ -51,8 +51,10 @@ class Options:
             ``"corrected"`` (one draw whose known noise training subtracts); ``"double"`` (two draws,
             2 of the bits); ``"auto"``: nearest or corrected, whichever is better on a pilot.
         levels: ``"optimal"``: of least squared error for nearest, of least variance for stochastic
-            rounding; ``"lloyd"``, ``"uniform"``, an array [n, levels] of ascending scaled values, or
-            ``"auto"``: Lloyd for nearest, uniform otherwise.
+            rounding, per column; ``"shared"``: the same from the values of all columns together, one
+            table stretched to the range of each; ``"lloyd"``; ``"uniform"``; an array [n, levels] of
+            ascending scaled values; or ``"auto"``: optimal up to 5 bits and for double sampling,
+            uniform for codes of more bits, which then need no table (6 bits, nearest: Lloyd).
         anchor: ``"pilot"``: exact gradient at the fit x0 of a few thousand random rows; ``"none"``.
         loss: ``"squared_error"`` or ``"log_loss"``: what x0 minimises.
         copies: independent draws of all codes.
@@ -66,8 +68,9 @@ class Options:
             the model, not the codes: an option of the estimators.)
         progress: None, bool or ``report(stage, done, total)``.
         folder: where temporary files go; default: beside ``path``, or the system's folder.
-        level_rows: random rows from which levels are computed, at most 65,536; None: 32,768 up to
-            5 bits, else 65,536.
+        level_rows: random rows from which levels are computed, at most 2^23; None: 32,768 up to
+            5 bits, else 65,536. With as many as there are rows all of them count; ``pilot`` and
+            ``info()`` tell what the sample cost (``level_error``).
     """
 
     bits: int = 4
@@ -107,7 +110,9 @@ class Options:
             raise ValueError(
                 f"double sampling needs 2..8 bits (2 of them hold the draws), got {self.bits}"
             )
-        if self.bits == 16 and (not isinstance(self.levels, str) or self.levels == "lloyd"):
+        if self.bits == 16 and (
+            not isinstance(self.levels, str) or self.levels in ("lloyd", "shared")
+        ):
             raise ValueError("16 bits come with uniform levels only")
         if self.bits == 32 and self.path is not None:
             raise ValueError(
@@ -120,7 +125,7 @@ class Options:
                 f"anchor must be 'pilot', 'none' or a number of passes, got {self.anchor!r}"
             )
         if self.level_rows is not None and not 1 <= self.level_rows <= MAX_LEVEL_ROWS:
-            raise ValueError(f"level_rows must be in [1, 65536], got {self.level_rows}")
+            raise ValueError(f"level_rows must be in [1, {MAX_LEVEL_ROWS}], got {self.level_rows}")
         if self.copies < 1:
             raise ValueError(f"copies must be at least 1, got {self.copies}")
         if not self.alpha >= 0:
@@ -141,7 +146,7 @@ class Options:
         """Rows from which levels are computed."""
         if self.level_rows is not None:
             return self.level_rows
-        return MAX_LEVEL_ROWS // 2 if self.bits <= 5 else MAX_LEVEL_ROWS
+        return 1 << 15 if self.bits <= 5 else 1 << 16
 
     def spill_folder(self) -> str | None:
         """Folder of temporary files, None for the system's."""

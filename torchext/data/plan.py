@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from torchext.data import auto, pilot
+from torchext.data._column_levels import ColumnLevels, column_levels, shared_levels
 from torchext.data._encode import finish_stats, new_stats, scaled_bounds, update_stats
-from torchext.data._levels import Codebook, chosen_codebook, column_levels, level_kind
+from torchext.data._levels import Codebook, chosen_codebook, level_count, level_kind
 from torchext.data.errors import DataError
 from torchext.data.options import Options
 from torchext.data.order import Sample
@@ -92,38 +93,72 @@ def _named(value: float) -> str:
     return "NaN" if value != value else str(value)
 
 
+SHARED_VALUES = 1 << 21  # of all columns together, from which a shared table is made
+
+
 class Books:
     """Codebooks by sampling, each made once."""
 
     def __init__(self, source: Source, columns: Columns, options: Options, key: Tensor) -> None:
         self.source, self.columns, self.options, self.key = source, columns, options, key
-        self._found: dict[tuple[str, int], Tensor] = {}
+        self._found: dict[tuple[str, int], ColumnLevels] = {}
+        self._sample: tuple[Tensor, Tensor | None] | None = None
 
     def kind(self, sampling: str) -> str:
-        """``"optimal"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``."""
+        """The option ``levels`` with ``"auto"`` resolved."""
         return level_kind(self.options.levels, self.options.bits, sampling)
+
+    @property
+    def rows(self) -> int:
+        """Rows from which levels are computed."""
+        rows = self.options.levels_from
+        if self.options.levels == "shared":
+            rows = min(rows, max(64, SHARED_VALUES // self.source.cols))
+        return min(rows, self.source.rows)
 
     def get(self, sampling: str) -> Codebook:
         """The codebook that this sampling uses."""
         o = self.options
         return chosen_codebook(o.levels, o.bits, sampling, self.columns.bounds, self._levels)
 
-    def _levels(self, kind: str, count: int) -> Tensor:
-        if (kind, count) in self._found:
-            return self._found[kind, count]
-        sample = Sample(self.key, self.source.rows, self.options.levels_from)
-        x, rows = self.source.whole(), None if sample.everything else sample.indices()
-        if x is None:
-            dtype = torch.float32 if self.source.dtype == np.float32 else torch.float64
-            x = scratch((sample.count, self.source.cols), dtype, self.options.spill_folder())
-            at = 0
-            for index in sample.blocks(1024):
-                x[at : at + len(index)] = self.source.take(index)
-                at += len(index)
-            rows = None
-        c = self.columns
-        found = column_levels(x, c.mean, c.scale, c.bounds, count, kind=kind, rows=rows)
-        return self._found.setdefault((kind, count), found)
+    def facts(self, sampling: str) -> dict[str, Any]:
+        """Rows behind the levels, and their mean squared rounding error with its bound."""
+        kind, nearest = self.kind(sampling), sampling == "nearest"
+        if kind in ("uniform", "custom") or (kind == "lloyd" and not nearest):
+            return {}  # Lloyd's levels were not judged by the variance of draws
+        objective = "lloyd" if kind == "lloyd" else "nearest" if nearest else "stochastic"
+        count = level_count(self.options.bits, sampling)
+        found = self._found[objective, count]
+        return {
+            "level_rows": self.rows,
+            "level_cost": float(found.cost.mean()),
+            "level_bound": float(found.bound.mean()),
+        }
+
+    def _levels(self, kind: str, count: int, shared: bool) -> Tensor:
+        if (kind, count) not in self._found:
+            x, rows = self._rows()
+            c, find = self.columns, shared_levels if shared else column_levels
+            self._found[kind, count] = find(
+                x, c.mean, c.scale, c.bounds, count, kind=kind, rows=rows
+            )
+        return self._found[kind, count].levels
+
+    def _rows(self) -> tuple[Tensor, Tensor | None]:
+        """A table and which of its rows are the sample (None: all), read from a stream once."""
+        if self._sample is None:
+            sample = Sample(self.key, self.source.rows, self.rows)
+            x, rows = self.source.whole(), None if sample.everything else sample.indices()
+            if x is None:
+                dtype = torch.float32 if self.source.dtype == np.float32 else torch.float64
+                x = scratch((sample.count, self.source.cols), dtype, self.options.spill_folder())
+                at = 0
+                for index in sample.blocks(1024):
+                    x[at : at + len(index)] = self.source.take(index)
+                    at += len(index)
+                rows = None
+            self._sample = x, rows
+        return self._sample
 
     def limits(self, sampling: str, book: Codebook) -> Tensor:
         """float32 [n, 2]: values outside count as clipped."""
@@ -164,6 +199,8 @@ def decide(
             facts.update(S=found.rows, F_nearest=found.nearest, F_corrected=found.corrected)
             sampling = found.choice
     book = _no_book(cols) if books is None else books.get(sampling)
+    if books is not None:
+        facts.update(books.facts(sampling))
     plan = Plan(columns, book, "none" if books is None else books.kind(sampling), sampling, facts)
     if whole is not None and options.anchored:
         part = replace(whole, sample=Sample(key, rows, pilot.anchor_size(rows, cols)))

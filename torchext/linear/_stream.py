@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchext.data import _encode, _levels
+from torchext.data import _column_levels, _encode, _levels
 from torchext.data.sources import as_tensor
 from torchext.linear._problem import Problem
 from torchext.linear._schedule import automatic_step
@@ -60,8 +60,9 @@ class Stream:
         book = None
         if bits != 32:
 
-            def find(kind: str, count: int) -> Tensor:
-                return _levels.column_levels(X, mean, scale, bounds, count, kind=kind)
+            def find(kind: str, count: int, shared: bool) -> Tensor:
+                how = _column_levels.shared_levels if shared else _column_levels.column_levels
+                return how(X, mean, scale, bounds, count, kind=kind).levels
 
             book = _levels.chosen_codebook(estimator.levels, bits, sampling, bounds, find)
         unit = torch.ones_like(mean)

@@ -1,0 +1,115 @@
+"""Levels from data: of every column by itself, or one table for all columns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchext.data._encode import scale_rows
+from torchext.data._levels import to_grid
+
+
+class ColumnLevels(NamedTuple):
+    """Levels of the columns of a sample and what rounding it to them costs.
+
+    Attributes:
+        levels: float32 [n, count], ascending, padded with the last level where a column has fewer values.
+        cost: float64 [n]: mean over the sample of the squared error (stochastic: of the variance), with the
+            values of a bin spread evenly over it.
+        bound: float64 [n]: the true mean differs from ``cost`` by no more than this.
+    """
+
+    levels: Tensor
+    cost: Tensor
+    bound: Tensor
+
+
+def column_levels(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    count: int,
+    *,
+    kind: str = "lloyd",
+    rows: Tensor | None = None,
+    iterations: int = 60,
+) -> ColumnLevels:
+    r"""Levels of the scaled columns of a sample, computed on a histogram with exact bin means.
+
+    ``"lloyd"`` and ``"nearest"``: nearest rounding to them has the least squared error,
+
+    .. math:: \min_{L_1 \le .. \le L_N} \sum_k \min_i (a_k - L_i)^2;
+
+    every level is the mean of its cell. ``"lloyd"``: the better of two runs of Lloyd's iterations, from
+    quantiles and from the density that is optimal for many levels; they may end in a local optimum.
+    ``"nearest"``: iterations from the exact optimum over some 128 runs of bins. ``"stochastic"``: unbiased
+    rounding to them varies least,
+
+    .. math:: \min_{L_1 \le .. \le L_N} \sum_k (b_k - a_k)(a_k - l_k),
+
+    with the levels :math:`l_k \le a_k \le b_k` around a value: from such an exact optimum each level moves to
+    its best bin between its neighbours until none moves. The first and the last level are the least
+    and the greatest value.
+
+    The histogram has 2,048 bins a column (4,096 for more than 16 levels), equally wide about the median and
+    growing in proportion to the distance from it. Counts and sums are integers, so histograms of parts of a
+    table add up to that of the whole, in any order.
+
+    Args:
+        x: float32 or float64 [K, n], the source or a sample of it.
+        mean, scale: float64 [n].
+        bounds: float32 [n, 2], least and greatest scaled value of all rows (:func:`scaled_bounds`).
+        count: levels, 2..256.
+        rows: int64 indices of the sample's rows in ``x`` (ascending reads fastest); default all rows,
+            at most 2^23.
+        iterations: upper limit of the iterations.
+
+    Determinism: class A, independent of the instruction set and the number of threads.
+    """
+    found, cost = torch.ops.torchext._column_levels(
+        x, rows, mean, scale, bounds, count, kind, iterations
+    )
+    return ColumnLevels(found, cost[:, 0], cost[:, 1])
+
+
+def shared_levels(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    count: int,
+    *,
+    kind: str = "nearest",
+    rows: Tensor | None = None,
+) -> ColumnLevels:
+    """One table for all columns: the levels of all values together, every column's range being [0, 1].
+
+    The table lies on 256 points between its ends (65,536 if levels would merge), so that in the integer
+    form of :func:`to_grid` all columns have the same T; a column's own are its (lo, step).
+
+    Args:
+        x, mean, scale, bounds, count, kind, rows: as for :func:`column_levels`; constant columns do not
+            count.
+
+    Returns:
+        the table stretched to the range of every column; ``cost`` and ``bound`` are those of all values
+        together, times the square of a column's range.
+
+    Determinism: class A, independent of the instruction set and the number of threads.
+    """
+    low, span = bounds[:, 0].double(), (bounds[:, 1] - bounds[:, 0]).double()
+    live = span > 0
+    unit = torch.where(live, span, torch.ones_like(span))
+    sample = x if rows is None else x[rows]
+    values = scale_rows(sample, mean + low * scale, unit * scale)[:, live].reshape(-1, 1)
+    one = torch.ones(1, dtype=torch.float64)
+    if not len(values):
+        values = torch.zeros(1, 1)
+    found = column_levels(values, 0 * one, one, torch.tensor([[0.0, 1.0]]), count, kind=kind)
+    table = to_grid(found.levels)[2].double()
+    levels = torch.where(live[:, None], low[:, None] + span[:, None] * table, low[:, None])
+    square = torch.where(live, span.square(), torch.zeros_like(span))
+    return ColumnLevels(levels.float().contiguous(), found.cost * square, found.bound * square)
