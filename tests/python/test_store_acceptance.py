@@ -71,14 +71,14 @@ def test_corrected_beats_nearest_on_uniform_levels(bits: int) -> None:
     store, x = encode("cadata", 0, bits=bits, sampling="nearest", levels="uniform")
     nearest = Exact.of(store, x).ratio(Decoded.of(store).solve())
     for seed in range(5):
-        store, x = encode("cadata", seed, bits=bits, sampling="corrected")
+        store, x = encode("cadata", seed, bits=bits, sampling="corrected", levels="uniform")
         assert Exact.of(store, x).ratio(Decoded.of(store).solve()) < nearest
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", [*SYNTHETIC, *REAL])
 def test_safeguard_and_auto(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 to 6 bits, both kinds of levels: no corrected Gram is indefinite, and auto (up to 5 bits) is
+    """2 to 6 bits, all kinds of levels: no corrected Gram is indefinite, and auto (up to 5 bits) is
     never worse than nearest by more than 1 % on a pilot of 4,096 rows, .01 % on the default pilot."""
     x, y = table(name, seed)
     lam = ridge(name, x)
@@ -92,20 +92,22 @@ def test_safeguard_and_auto(name: str, seed: int, monkeypatch: pytest.MonkeyPatc
         return kept[at]
 
     for bits in range(2, 7):
-        for levels in ("uniform", "lloyd"):
+        for levels in ("uniform", "lloyd", "optimal"):
             assert fixed(bits, levels, "corrected")[1].least_eigenvalue() > 0, (bits, levels)
     exact = Exact.of(fixed(2, "uniform", "corrected")[0], x, lam)
-    choose = chooser(name, seed, x, y)
+    choose, worst = chooser(name, seed, x, y), {}
     for bits in range(2, 6):
-        for levels in ("lloyd", "uniform"):  # of nearest; draws have uniform ones
+        for levels in ("auto", "uniform"):  # auto is optimal
             for size, limit in ((lambda rows, cols: min(rows, 4096), 1.01), (PILOT_SIZE, 1.0001)):
                 monkeypatch.setattr(pilot, "pilot_size", size)
-                if choose(bits, "auto" if levels == "lloyd" else levels) == "nearest":
+                if choose(bits, levels) == "nearest":
                     continue
-                _, drawn = fixed(bits, "uniform", "corrected")
-                _, flat = fixed(bits, levels, "nearest")
+                kind = "optimal" if levels == "auto" else levels
+                drawn, flat = (fixed(bits, kind, s)[1] for s in ("corrected", "nearest"))
                 ratio = exact.loss(drawn.solve(lam)) / exact.loss(flat.solve(lam))
+                worst[limit] = max(ratio, worst.get(limit, 0.0))
                 assert ratio <= limit, (bits, levels, limit)
+    print(f"{name}, seed {seed}: worst auto over nearest, by limit: {worst}")
 
 
 def chooser(name: str, seed: int, x: np.ndarray, y: np.ndarray) -> Any:
@@ -127,7 +129,8 @@ def chooser(name: str, seed: int, x: np.ndarray, y: np.ndarray) -> Any:
 def test_without_the_safeguard_the_gram_is_indefinite() -> None:
     """Negative control: theta = 1 on the ill-conditioned set, two bits, uniform levels."""
     found = [
-        Decoded.of(encode("corr", seed, bits=2, sampling="corrected")[0], 1.0) for seed in range(3)
+        Decoded.of(encode("corr", seed, bits=2, sampling="corrected", levels="uniform")[0], 1.0)
+        for seed in range(3)
     ]
     assert sum(d.least_eigenvalue() < 0 for d in found) >= 2
 
@@ -193,6 +196,21 @@ def test_corrected_on_levels_of_least_variance(name: str, limit: float) -> None:
         assert decoded.least_eigenvalue() > 0
         found.append(Exact.of(store, x).ratio(decoded.solve()))
     assert np.median(found) <= limit and max(found) <= 1.05
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_four_bits_with_default_levels(name: str) -> None:
+    """No anchor: the worst fixed point of 5 seeds, and of both samplings, is within .5 % of the optimum."""
+    worst = {}
+    for sampling in ("auto", "nearest", "corrected"):
+        for seed in SEEDS:
+            store, x = encode(name, seed, bits=4, sampling=sampling)
+            assert store.level_kind == "optimal"
+            lam = ridge(name, x)
+            found = Exact.of(store, x, lam).ratio(Decoded.of(store).solve(lam))
+            worst[sampling] = max(found, worst.get(sampling, 0.0))
+    print(name, worst)
+    assert max(worst.values()) <= 1.005
 
 
 def test_levels_of_least_variance_save_bits_of_double_sampling() -> None:
