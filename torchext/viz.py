@@ -1,4 +1,4 @@
-"""Plots of training runs: loss against epochs and against bytes moved, and the report of one run.
+"""Plots of training runs: loss against epochs, bytes and bits, the report of one run, levels under data.
 
 Every function returns a matplotlib ``Figure`` and writes it when ``path`` is given. Matplotlib is
 imported inside the functions and never touches the global state of ``pyplot``; it comes with the
@@ -15,7 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["Run", "plot_report", "plot_runs", "run_of"]
+from torchext._figures import byte_formatter, figure, save
+from torchext._level_plots import plot_bits, plot_levels
+
+__all__ = ["Run", "plot_bits", "plot_levels", "plot_report", "plot_runs", "run_of"]
 
 #: One colour per number of bits, distinguishable for colour-blind readers (Okabe and Ito).
 BIT_COLOURS = {
@@ -107,7 +110,7 @@ def plot_runs(
     Returns:
         the ``matplotlib.figure.Figure``.
     """
-    figure, (left, right) = _figure(1, 2, width=11.0, height=4.6, sharey=True)
+    picture, (left, right) = figure(1, 2, width=11.0, height=4.6, sharey=True)
     shown = list(runs)
     for run in shown:
         epochs, losses = run.points()
@@ -138,14 +141,14 @@ def plot_runs(
     left.set_xlabel("epochs")
     right.set_xlabel("data bytes read (all draws counted)")
     right.set_xscale("log")
-    right.xaxis.set_major_formatter(_byte_formatter())
+    right.xaxis.set_major_formatter(byte_formatter())
     right.xaxis.set_minor_formatter("")
     left.set_ylabel(ylabel)
     if log:
         left.set_yscale("log")
     handles, labels = left.get_legend_handles_labels()
     rows = -(-len(labels) // 4)
-    figure.legend(
+    picture.legend(
         handles,
         labels,
         loc="lower center",
@@ -153,12 +156,14 @@ def plot_runs(
         fontsize=8.5,
         frameon=False,
     )
-    figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
+    picture.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
     bottom = 0.14 + 0.045 * rows + 0.035 * (1 + footnote.count("\n") if footnote else 0)
     if footnote:
-        figure.text(0.02, 0.045 * rows + 0.03, footnote, fontsize=7.5, color="#666666", va="bottom")
-    figure.subplots_adjust(left=0.075, right=0.97, top=0.90, bottom=bottom, wspace=0.06)
-    return _save(figure, path)
+        picture.text(
+            0.02, 0.045 * rows + 0.03, footnote, fontsize=7.5, color="#666666", va="bottom"
+        )
+    picture.subplots_adjust(left=0.075, right=0.97, top=0.90, bottom=bottom, wspace=0.06)
+    return save(picture, path)
 
 
 def plot_report(
@@ -175,7 +180,7 @@ def plot_report(
     run = replace(
         run_of(estimator), start=None
     )  # the loss at the start is known only without the penalty
-    figure, (axes, text) = _figure(1, 2, width=11.0, height=4.6, widths=(1.15, 1.0))
+    picture, (axes, text) = figure(1, 2, width=11.0, height=4.6, widths=(1.15, 1.0))
     epochs, losses = run.points()
     colour = BIT_COLOURS.get(run.bits, "#666666")
     axes.plot(
@@ -212,7 +217,7 @@ def plot_report(
     upper = axes.secondary_xaxis(
         "top", functions=(lambda e: e * run.bytes_per_epoch, lambda b: b / run.bytes_per_epoch)
     )
-    upper.xaxis.set_major_formatter(_byte_formatter())
+    upper.xaxis.set_major_formatter(byte_formatter())
     upper.set_xlabel("data bytes read (all draws counted)", fontsize=9)
     upper.tick_params(labelsize=8)
     text.axis("off")
@@ -226,60 +231,20 @@ def plot_report(
         family="monospace",
         linespacing=1.45,
     )
-    figure.suptitle(
+    picture.suptitle(
         title or type(estimator).__name__, x=0.02, ha="left", fontsize=12, fontweight="bold"
     )
-    figure.subplots_adjust(left=0.075, right=0.985, top=0.80, bottom=0.12, wspace=0.08)
-    return _save(figure, path)
+    picture.subplots_adjust(left=0.075, right=0.985, top=0.80, bottom=0.12, wspace=0.08)
+    return save(picture, path)
 
 
 def must_be_picture(path: str | os.PathLike[str]) -> None:
     """A ValueError unless the ending of ``path`` names a format that figures can be written in."""
-    figure, _ = _figure(1, 2, width=1.0, height=1.0)
-    formats = sorted(figure.canvas.get_supported_filetypes())
+    picture, _ = figure(1, 2, width=1.0, height=1.0)
+    formats = sorted(picture.canvas.get_supported_filetypes())
     ending = os.path.splitext(os.fspath(path))[1][1:].lower()
     if ending not in formats:
         raise ValueError(f"{path}: the ending must be one of {', '.join(formats)}, got {ending!r}")
-
-
-def _figure(
-    rows: int,
-    cols: int,
-    *,
-    width: float,
-    height: float,
-    sharey: bool = False,
-    widths: Sequence[float] | None = None,
-) -> Any:
-    """A figure without pyplot, so that a library never changes the user's backend, with plain axes."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("plots need matplotlib: pip install 'torchext-zipml[viz]'") from None
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        rows, cols, sharey=sharey, gridspec_kw={"width_ratios": widths} if widths else None
-    )
-    for one in axes:
-        one.grid(True, which="major", color="#E6E6E6", linewidth=0.7)
-        one.set_axisbelow(True)
-        for side in ("top", "right"):
-            one.spines[side].set_visible(False)
-    return figure, axes
-
-
-def _byte_formatter() -> Any:
-    from matplotlib.ticker import FuncFormatter
-
-    def text(value: float, _: int) -> str:
-        for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-            if value >= unit:
-                return f"{value / unit:.3g} {name}"
-        return f"{value:.3g} B"
-
-    return FuncFormatter(text)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -288,9 +253,3 @@ def _wrapped(text: str, width: int) -> str:
     return "\n".join(
         textwrap.fill(line, width, subsequent_indent="  ") for line in text.splitlines()
     )
-
-
-def _save(figure: Any, path: str | os.PathLike[str] | None) -> Any:
-    if path is not None:
-        figure.savefig(os.fspath(path))
-    return figure

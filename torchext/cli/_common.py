@@ -108,9 +108,9 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--levels",
-        choices=("auto", "optimal", "lloyd", "uniform"),
-        help="levels per column; auto (default) is lloyd for nearest, uniform for stochastic samplings; "
-        "optimal has the least squared error (nearest) or variance (stochastic)",
+        choices=("auto", "optimal", "shared", "lloyd", "uniform"),
+        help="optimal: least squared error (nearest) or variance (draws) per column; shared: the same, one "
+        "table for all columns; lloyd; uniform. auto (default): optimal up to 5 bits, mostly uniform above",
     )
     group.add_argument(
         "--anchor",

@@ -32,7 +32,7 @@ examples:
   torchext bench houses.csv --target price --baseline sgd-fp32 sklearn --json result.json
 
 Losses are mean squared errors on the full-precision rows, over the least-squares optimum F* (1 is
-perfect). Every sampling is listed beside nearest with Lloyd levels at the same bits and beside float32,
+perfect). Every sampling is listed beside nearest at the same bits and beside float32,
 all with the same anchor. Seconds are the median epoch; on data that fits the processor's cache low bits
 save little time.
 """

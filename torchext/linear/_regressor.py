@@ -34,8 +34,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         bits: bits per value, all random draws counted: 1 to 8, or 16; 32 trains on float32 rows by the
             same code; None is 4. For the solvers ``"halp"`` (8 or 16) and ``"svrg"`` (8, 16 or 32) None is 8.
         sampling: ``"auto"``, ``"nearest"``, ``"stochastic"``, ``"double"`` or ``"corrected"``.
-        levels: levels of the columns: ``"auto"``, ``"optimal"``, ``"lloyd"``, ``"uniform"`` or an array
-            (n, 2^bits); see :class:`torchext.data.Options`.
+        levels: of the columns: ``"auto"``, ``"optimal"``, ``"shared"``, ``"lloyd"``, ``"uniform"`` or an
+            array (n, 2^bits); see :class:`torchext.data.Options`.
         anchor: ``"pilot"`` corrects the gradient exactly at a fit on a few thousand rows; an integer R
             moves the anchor R times more, each a pass over the full-precision rows; ``"none"``.
         theta: share of its noise that ``"corrected"`` takes off: ``"keff"``, ``"mp"`` or a number;

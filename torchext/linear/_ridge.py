@@ -26,7 +26,8 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         alpha: strength of the penalty, >= 0; or one value per target.
         fit_intercept: whether b is fitted (it is not penalised) or 0.
         bits: bits per value, 1 to 8: 2^bits levels per column, nearest rounding.
-        levels: ``"auto"`` (Lloyd-Max per column), ``"uniform"``, or an array (n, 2^bits) of scaled values.
+        levels: ``"auto"`` (optimal per column up to 5 bits), ``"optimal"``, ``"shared"``, ``"lloyd"``,
+            ``"uniform"``, or an array (n, 2^bits) of scaled values.
         tol: stop when the norm of the exact gradient, every column in units of its own curvature, is
             ``tol`` times that at w = 0.
         max_anchors: full-precision passes after which plain L-BFGS on the rows takes over (reported by
