@@ -25,8 +25,8 @@ lock: setup ## write requirements.lock anew, with the newest allowed versions
 
 build: setup ## build the extension in place
 	@mkdir -p $(BUILD)
-	@cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(PY) -DTORCHEXT_TESTS=ON $(CMAKE_FLAGS) \
-	  > $(BUILD)/configure.log 2>&1 || { cat $(BUILD)/configure.log; exit 1; }
+	@cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(PY) -DTORCHEXT_TESTS=ON -DTORCHEXT_LIBTORCH=ON \
+	  $(CMAKE_FLAGS) > $(BUILD)/configure.log 2>&1 || { cat $(BUILD)/configure.log; exit 1; }
 	@cmake --build $(BUILD) -j $(JOBS)
 	@cmake --install $(BUILD) --component python --prefix torchext > /dev/null
 

@@ -3,18 +3,14 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <memory>
 
-#include "kernels/optim/lattice.h"
-#include "kernels/tree_sum.h"
+#include "kernels/optim/lattice_lists.h"
 #include "stable.h"
 
 namespace torchext::ops {
 
 using Tensors = std::vector<Tensor>;
-
-constexpr int64_t kLatticeGrain = 16;  // chunks of 1024 elements per task
 
 inline Number number_of(const char* op, const char* name, const Tensor& t) {
   switch (t.scalar_type()) {
@@ -132,20 +128,13 @@ class Lattice {
   /// Runs body(tensor index, tensor, begin, end) over all tensors in chunks of 1024 elements.
   template <class Body>
   void run(const Body& body) {
-    for (const LatticeTensor& a : tensors_) first_chunk_.push_back(first_chunk_.back() + chunks(a));
-    parallel_for(first_chunk_.back(), kLatticeGrain, [&](int64_t begin, int64_t end) {
-      auto next = std::upper_bound(first_chunk_.begin(), first_chunk_.end(), begin);
-      while (begin < end) {
-        const auto i = static_cast<size_t>(next - first_chunk_.begin()) - 1;
-        const int64_t stop = std::min(end, *next), first = first_chunk_[i];
-        const LatticeTensor& a = tensors_[i];
-        if (stop > begin)
-          body(i, a, (begin - first) * kLatticeChunk,
-               std::min(a.n, (stop - first) * kLatticeChunk));
-        begin = stop;
-        ++next;
-      }
-    });
+    std::vector<int64_t> sizes;
+    for (const LatticeTensor& a : tensors_) sizes.push_back(a.n);
+    const auto parallel = [](int64_t count, const auto& part) {
+      parallel_for(count, kLatticeGrain, part);
+    };
+    for_lattice_chunks(sizes, parallel,
+                       [&](size_t i, int64_t b, int64_t e) { body(i, tensors_[i], b, e); });
     for (size_t i = 0; i < params_.size(); ++i) {
       if (params_[i].is_contiguous()) continue;
       Tensor to = params_[i];
@@ -153,9 +142,6 @@ class Lattice {
     }
   }
 
-  static int64_t chunks(const LatticeTensor& a) {
-    return (a.n + kLatticeChunk - 1) / kLatticeChunk;
-  }
   std::vector<LatticeTensor>& tensors() { return tensors_; }
 
  private:
@@ -196,7 +182,6 @@ class Lattice {
   const Tensors& params_;
   std::vector<LatticeTensor> tensors_;
   Tensors dense_, kept_;
-  std::vector<int64_t> first_chunk_ = {0};
 };
 
 /// Adds the sums of the chunks to stats, one row of six float64 per tensor.
@@ -210,25 +195,16 @@ class Statistics {
       check_dtype(op, "stats", stats[i], ScalarType::Double);
       check_shape(op, "stats", stats[i], {kLatticeSums});
       check_contiguous(op, "stats", stats[i]);
-      const auto size = static_cast<size_t>(Lattice::chunks(tensors[i]) * kLatticeSums);
+      const auto size = static_cast<size_t>(lattice_chunks(tensors[i].n) * kLatticeSums);
       sums_.push_back(std::make_unique<double[]>(size));
     }
   }
   double* of(size_t i) const { return sums_.empty() ? nullptr : sums_[i].get(); }
 
   void add() {
-    for (size_t i = 0; i < sums_.size(); ++i) {
-      const int64_t chunks = Lattice::chunks(tensors_[i]);
-      if (chunks == 0) continue;
-      const double* sums = sums_[i].get();
-      auto* to = static_cast<double*>(stats_[i].mutable_data_ptr());
-      for (int s = 0; s < kLatticeSums; ++s) {
-        if (s == 4) continue;
-        to[s] += tree_sum(chunks, [&](int64_t c) { return sums[c * kLatticeSums + s]; });
-      }
-      to[4] = 0.0;
-      for (int64_t c = 0; c < chunks; ++c) to[4] = std::max(to[4], sums[c * kLatticeSums + 4]);
-    }
+    for (size_t i = 0; i < sums_.size(); ++i)
+      add_lattice_sums(sums_[i].get(), lattice_chunks(tensors_[i].n),
+                       static_cast<double*>(stats_[i].mutable_data_ptr()));
   }
 
  private:

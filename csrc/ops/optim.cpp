@@ -123,7 +123,7 @@ Tensor square_sums(Tensors x, Tensors center, double weight_decay) {
       TX_CHECK(c.numel() == a.n, op, "center must have ", a.n, " elements, got ", c.numel());
       a.center = c.mutable_data_ptr();
     }
-    const int64_t chunks = Lattice::chunks(a);
+    const int64_t chunks = lattice_chunks(a.n);
     const auto sums = std::make_unique<double[]>(static_cast<size_t>(chunks));
     parallel_for(chunks, kLatticeGrain, [&](int64_t b, int64_t e) {
       cpu::square_sums(a, weight_decay, b * kLatticeChunk, std::min(a.n, e * kLatticeChunk),
