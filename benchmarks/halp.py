@@ -37,7 +37,6 @@ from torchext.linear._variance_reduced import (
     REFRESH,
     VarianceReduced,
     VrOptions,
-    VrState,
 )
 from torchext.random import key_from_seed
 
@@ -139,8 +138,9 @@ def to_precision(rows: int, cols: int, rounds: int, loss: str, saga: bool) -> di
         data, options = contestants[name]
         solver = VarianceReduced(data, targets, None, options, key_from_seed(0))
         began = time.thread_time()
-        state: VrState = solver.start(torch.zeros(1, cols + 1, dtype=torch.float64), None)
-        solver.run(state, lambda _: False)
+        solver.start(torch.zeros(1, cols + 1, dtype=torch.float64), None)
+        solver.run(lambda _: False)
+        state = solver.state
         took = time.thread_time() - began
         assert state.stop == "tol", f"{name} did not reach the tolerance"
         epochs[name], last[name] = state.epoch, state.w

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -137,6 +139,69 @@ def test_resume_gives_the_same_bits(solver: str, tmp_path: Path) -> None:
         SGDRegressor(**common, checkpoint=path, resume=True).fit(X, y + 1.0)
 
 
+class CtrlC:
+    """Raises KeyboardInterrupt before line ``count`` that runs in the solver's epochs."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __enter__(self) -> CtrlC:
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        sys.settrace(None)
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.endswith("_variance_reduced.py"):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self.trace
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_ctrl_c_at_any_line_leaves_whole_epochs(solver: str, tmp_path: Path) -> None:
+    """Whatever line it hits: model, record and checkpoint are those of a run of fewer epochs."""
+    X, y = data(40, 3)
+    epochs = 3
+    common: dict[str, Any] = {"solver": solver, "tol": None, "random_state": 0, "mu": 50.0}
+    if solver == "svrg":
+        del common["mu"]
+    whole = [SGDRegressor(**common, max_iter=k).fit(X, y) for k in range(1, epochs + 1)]
+    path = tmp_path / "run.safetensors"
+    line, seen = 0, set()
+    while True:
+        line += 1
+        path.unlink(missing_ok=True)
+        model = SGDRegressor(**common, max_iter=epochs, checkpoint=path)
+        try:
+            with CtrlC(line):
+                model.fit(X, y)
+            break
+        except KeyboardInterrupt:
+            if not hasattr(model, "report_"):  # before the first pass
+                continue
+        done = model.report_["epochs"]
+        seen.add(done)
+        assert len(model.grad_norm_curve_) in (done + 1, 0)
+        if done:
+            other = whole[done - 1]
+            assert np.array_equal(model.coef_, other.coef_)
+            assert model.loss_curve_ == other.loss_curve_
+            assert model.grad_norm_curve_ == other.grad_norm_curve_
+            assert model.report_["mu"] == other.report_["mu"]
+        else:
+            assert not model.coef_.any()
+        if line % 20 == 0:
+            resumed = SGDRegressor(**common, max_iter=epochs, checkpoint=path, resume=True)
+            assert np.array_equal(resumed.fit(X, y).coef_, whole[-1].coef_)
+    assert seen == set(range(epochs + 1)) and line > 100
+
+
 def test_callbacks_warm_start_and_constant_columns() -> None:
     X, y = data()
     X[:, 3] = 7.25
@@ -185,10 +250,10 @@ def epochs_on_p(seed: int, z_bits: int, start: float) -> int:
     options = VrOptions("squared", 0.0, False, 1e-3, 2000, z_bits, False, True, 40, 1e-6, 1)
     targets = torch.from_numpy(y).reshape(-1, 1)
     solver = VarianceReduced(rows, targets, None, options, key_from_seed(seed + 1))
-    state = solver.start(torch.zeros(1, 101, dtype=torch.float64), start / 2.0)
-    solver.run(state, lambda _: False)
-    assert state.stop == "tol"
-    return state.epoch
+    solver.start(torch.zeros(1, 101, dtype=torch.float64), start / 2.0)
+    solver.run(lambda _: False)
+    assert solver.state.stop == "tol"
+    return solver.state.epoch
 
 
 @pytest.mark.parametrize("start, narrow, wide", [(1, 1.3, 1.1), (10, 1.3, 1.1), (100, 1.5, 1.3)])
@@ -276,8 +341,9 @@ def test_softmax_on_digits_is_as_fast_as_svrg(digits: tuple[torch.Tensor, torch.
         rows = GridRows(x, 784, 1 / 127, 1.0, 0 * one, one, bound)
         options = VrOptions("softmax", l2, False, step, 20_000, z_bits, False, True, 30, 1e-6, 1)
         solver = VarianceReduced(rows, labels, None, options, key_from_seed(0))
-        state = solver.start(torch.zeros(10, 785, dtype=torch.float64), None)
-        solver.run(state, lambda _: False)
+        solver.start(torch.zeros(10, 785, dtype=torch.float64), None)
+        solver.run(lambda _: False)
+        state = solver.state
         assert state.stop == "tol"
         epochs[z_bits] = state.epoch
     assert epochs[16] <= 1.2 * epochs[32] <= 20

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ CURVATURE = {"squared": 1.0, "logistic": 0.25, "softmax": 0.5}
 MAX_RESTORES = 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class VrState:
     """Everything that changes: the centre w float64 (m, n + 1), the intercept's coefficient last."""
 
@@ -47,10 +47,11 @@ class VrState:
     norm0: float = 0.0  # gradient norm at x = 0
     loss0: float = 0.0  # objective there
     restores: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    clip_rates: list[float] = field(default_factory=list)
+    losses: tuple[float, ...] = ()
+    norms: tuple[float, ...] = ()
+    clip_rates: tuple[float, ...] = ()
     stop: str = ""
+    seconds: tuple[float, ...] = ()  # of the epochs since the start or the checkpoint; not saved
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values for a checkpoint."""
@@ -66,10 +67,10 @@ class VrState:
     def from_tensors(tensors: dict[str, Tensor], plain: dict[str, Any]) -> VrState:
         """Inverse of :meth:`to_tensors`."""
         mu, mu_floor, norm0, loss0, *first = tensors["state.numbers"].tolist()
-        losses, norms, rates = (row.tolist() for row in tensors["state.curves"])
+        losses, norms, rates = (tuple(row.tolist()) for row in tensors["state.curves"])
         return VrState(
             w=tensors["state.w"], mu=mu, mu_floor=mu_floor, norm0=norm0, loss0=loss0, losses=losses,
-            norms=first + norms, clip_rates=rates, **plain,
+            norms=(*first, *norms), clip_rates=rates, **plain,
         )  # fmt: skip
 
 
@@ -91,7 +92,12 @@ class VrOptions:
 
 
 class VarianceReduced:
-    """Runs epochs from a :class:`VrState`, which is always that of the last whole epoch."""
+    """Runs epochs from ``state``, which is replaced in one assignment once an epoch is whole.
+
+    So whatever interrupts a run, at any moment, leaves the state of the last whole epoch behind.
+    """
+
+    state: VrState
 
     def __init__(
         self, data: GridRows, y: Tensor, weight: Tensor | None, options: VrOptions, key: Tensor
@@ -99,15 +105,14 @@ class VarianceReduced:
         self.data, self.y, self.weight, self.options = data, y, weight, options
         self.light = None if weight is None else weight.float()
         self.key = fold_in(key, Purpose.WEIGHT)
-        self.seconds: list[float] = []
 
-    def start(self, w: Tensor, mu: float | None) -> VrState:
-        """State at the centre w; ``mu`` None is the automatic start."""
-        o = self.options
-        state = VrState(w.clone(), self.first_mu if mu is None else mu, o.z_bits)
-        state.loss0, g, _ = self.gradient(torch.zeros_like(w))
-        state.norm0 = _norm(g)
-        return state
+    def start(self, w: Tensor, mu: float | None) -> None:
+        """Sets the state at the centre w; ``mu`` None is the automatic start."""
+        loss0, g, _ = self.gradient(torch.zeros_like(w))
+        self.state = VrState(
+            w.clone(), self.first_mu if mu is None else mu, self.options.z_bits,
+            norm0=_norm(g), loss0=loss0,
+        )  # fmt: skip
 
     @property
     def first_mu(self) -> float:
@@ -133,14 +138,13 @@ class VarianceReduced:
         means = outputs if o.loss == "squared" else 1
         return (float(total) / count + penalty) / means, g, scores
 
-    def run(self, state: VrState, on_epoch: Callable[[VrState], bool]) -> None:
+    def run(self, on_epoch: Callable[[VrState], bool]) -> None:
         """Epochs until ``max_iter``, the tolerance, or ``on_epoch`` returning True."""
-        o = self.options
+        o, state = self.options, self.state
         loss, g, scores = self.gradient(state.w)
         norm = _norm(g)
-        if not state.norms:
-            state.norms.append(norm)
-        state.stop = self._stop(norm, state)
+        state = replace(state, norms=state.norms or (norm,), stop=self._stop(norm, state))
+        self.state = state
         while not state.stop and state.epoch < o.max_iter:
             began = time.perf_counter()
             moved, clip_rate, peak = self._inner(g, norm, scores, state)
@@ -149,40 +153,37 @@ class VarianceReduced:
             loss, g, scores = self.gradient(w)
             norm = _norm(g)
             self._check(norm, state)
-            if self._adapt(state, norm / old[4], old[4], clip_rate, peak):
+            adapted, back = self._adapted(state, norm / old[4], old[4], clip_rate, peak)
+            if back:
                 w, loss, g, scores, norm = old
-            state.w, state.epoch = w, state.epoch + 1
-            state.losses.append(loss)
-            state.norms.append(norm)
-            state.clip_rates.append(clip_rate)
-            state.stop = self._stop(norm, state)
-            self.seconds.append(time.perf_counter() - began)
+            state = self.state = replace(
+                adapted, w=w, epoch=state.epoch + 1, losses=(*state.losses, loss),
+                norms=(*state.norms, norm), clip_rates=(*state.clip_rates, clip_rate),
+                stop=self._stop(norm, state), seconds=(*state.seconds, time.perf_counter() - began),
+            )  # fmt: skip
             if on_epoch(state) and not state.stop:
-                state.stop = "callback"
+                state = self.state = replace(state, stop="callback")
 
-    def _adapt(
+    def _adapted(
         self, state: VrState, ratio: float, norm: float, clip_rate: float, peak: float
-    ) -> bool:
-        """Sets mu and the bits of z after an epoch that took the gradient norm from ``norm`` to ratio * norm.
+    ) -> tuple[VrState, bool]:
+        """The state with mu and the bits of z for the epoch after one from ``norm`` to ratio * norm.
 
-        Returns whether to go back to the centre before it: rounding noise won.
+        And whether to go back to the centre before it: rounding noise won.
         """
         o = self.options
         if o.widen and state.z_bits == 8:
-            state.slow = state.slow + 1 if ratio > 0.6 and clip_rate <= 1e-3 else 0
+            state = replace(state, slow=state.slow + 1 if ratio > 0.6 and clip_rate <= 1e-3 else 0)
             if state.slow == 2 or ratio > 1.0:
-                state.z_bits, state.mu = 16, self.first_mu
-                return ratio > 1.0
+                return replace(state, z_bits=16, mu=self.first_mu), ratio > 1.0
         if not o.auto_mu:
-            return False
-        if ratio > 1.0:
-            state.mu_floor = max(state.mu_floor, 2.0 * state.mu)
+            return state, False
+        floor = max(state.mu_floor, 2.0 * state.mu) if ratio > 1.0 else state.mu_floor
         if ratio > 2.0:
-            state.restores += 1
-            state.mu *= 4.0
-            return True
-        state.mu = max(_next_mu(state.mu, norm, clip_rate, peak, state.z_bits), state.mu_floor)
-        return False
+            tries = state.restores + 1
+            return replace(state, mu=4.0 * state.mu, mu_floor=floor, restores=tries), True
+        mu = max(_next_mu(state.mu, norm, clip_rate, peak, state.z_bits), floor)
+        return replace(state, mu=mu, mu_floor=floor), False
 
     def _stop(self, norm: float, state: VrState) -> str:
         if not norm > 1e-300:

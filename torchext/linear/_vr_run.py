@@ -52,7 +52,7 @@ def fit_variance_reduced(
         index = None if index is None else index[keep]
         weight = weight / weight.mean()
     run = _Run.of(estimator, X, y, weight, index)
-    state = run.state()
+    run.start()
     context = FitContext(estimator, run.options.max_iter)
 
     def on_epoch(current: VrState) -> bool:
@@ -61,7 +61,7 @@ def fit_variance_reduced(
             and current.epoch % int(estimator.checkpoint_every) == 0
         ):
             run.save(current)
-        loss, seconds = current.losses[-1], run.solver.seconds[-1]
+        loss, seconds = current.losses[-1], current.seconds[-1]
         if estimator.verbose:
             share = current.norms[-1] / max(current.norm0, 1e-300)
             print(f"epoch {current.epoch}: loss {loss:.6g}, gradient {share:.2g}, {seconds:.3g} s")
@@ -70,11 +70,11 @@ def fit_variance_reduced(
         return context.epoch(lambda: run.attributes(current)) or any(asked)
 
     try:
-        run.solver.run(state, on_epoch)
+        run.solver.run(on_epoch)
     finally:  # an interrupted fit leaves its last whole epoch, in memory and in the checkpoint
-        run.publish(state)
+        run.publish(run.solver.state)
         if estimator.checkpoint is not None:
-            run.save(state)
+            run.save(run.solver.state)
     context.close()
 
 
@@ -129,13 +129,14 @@ class _Run:
         solver = VarianceReduced(data, targets.contiguous(), weights, options, key)
         return _Run(estimator, data, y_mean, solver, key, seconds, mark)
 
-    def state(self) -> VrState:
+    def start(self) -> None:
         """From the checkpoint, the present coefficients (warm start), or 0."""
         e = self.estimator
         if e.checkpoint is not None and e.resume:
             found = read_checkpoint(e, self.mark)
             if found is not None:
-                return VrState.from_tensors(*found)
+                self.solver.state = VrState.from_tensors(*found)
+                return
         outputs = len(self.y_mean) if self.options.loss != "softmax" else len(e.classes_)
         w = torch.zeros(outputs, self.data.cols + 1, dtype=torch.float64)
         if e.warm_start and hasattr(e, "coef_"):
@@ -145,7 +146,7 @@ class _Run:
             if self.options.intercept:
                 offset = base - self.y_mean + coef @ self.data.mean
                 w[:, -1] = offset / self.data.unit
-        return self.solver.start(w, None if e.mu == "auto" else float(e.mu))
+        self.solver.start(w, None if e.mu == "auto" else float(e.mu))
 
     def coefficients(self, state: VrState) -> tuple[Tensor, Tensor]:
         """float64 coefficients (m, n) and intercepts (m,) in the units of the data."""
@@ -184,9 +185,7 @@ class _Run:
             z_bits=state.z_bits,
             bytes_per_epoch=reads * pitch * data.x.element_size(),
             float32_bytes_per_epoch=4 * reads * data.cols,
-            seconds_per_epoch=float(np.median(self.solver.seconds))
-            if self.solver.seconds
-            else math.nan,
+            seconds_per_epoch=float(np.median(state.seconds)) if state.seconds else math.nan,
             seconds_encoding=self.encoding,
             epochs=state.epoch,
             steps_per_epoch=o.steps,
