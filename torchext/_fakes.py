@@ -79,6 +79,11 @@ def _(
     return None
 
 
+@library.register_fake("torchext::_grid_rows")
+def _(x: Tensor, mean: Tensor, inverse: Tensor, top: float, codes: Tensor, squares: Tensor) -> None:
+    return None
+
+
 @library.register_fake("torchext::_halp_epoch")
 def _(
     x: Tensor, phi: Tensor, weight: Tensor | None, loss: str, alpha_g: Tensor, alpha: float, l2: float,

@@ -38,6 +38,9 @@ STABLE_TORCH_LIBRARY(torchext, m) {
   m.def(
       "_foreach_square_sums(Tensor[] x, Tensor[] center, float weight_decay) -> Tensor");  // norms
   m.def(
+      "_grid_rows(Tensor x, Tensor mean, Tensor inverse, float top, Tensor(a!) codes, Tensor(b!) "
+      "squares) -> ()");  // rows as codes of one spacing
+  m.def(
       "_halp_epoch(Tensor x, Tensor phi, Tensor? weight, str loss, Tensor alpha_g, float alpha, "
       "float l2, float dx, float dz, int steps, int refresh, str noise, Tensor(a!) z, "
       "Tensor(b!)? z_intercept, Tensor(c!) clips, Tensor(d!)? gammas, Tensor key, int stream=0) "

@@ -369,8 +369,15 @@ def test_train_with_a_centre(table: Path, store: Path, tmp_path: Path) -> None:
         assert told["report"]["solver"] == more[0] and told["train_r2"] > 0.99
         assert told["report"]["gradient_norm"] <= 1e-5
         assert isinstance(load_model(out), SGDRegressor)
+    options = ["--target", "price", "--bits", "8", "--levels", "symmetric", "--sampling", "nearest"]
+    grid = tmp_path / "grid.tq"
+    assert main(["quantize", str(table), str(grid), *options]) == 0
+    told = ["--out", str(out), "--json", str(facts)]
+    assert main(["train", str(grid), *told, "--solver", "halp", "--alpha", "0"]) == 0
+    assert json.loads(facts.read_text())["report"]["gradient_norm"] <= 1e-5
+    assert isinstance(load_model(out), SGDRegressor)
     for wrong in (
-        [str(store), "--out", str(out), "--solver", "halp"],
+        [str(store), "--out", str(out), "--solver", "halp", "--bits", "16"],
         [str(table), *arguments, "--solver", "halp", "--mu", "-1"],
         [str(table), *arguments, "--solver", "halp", "--model", "ridge"],
         [str(table), *arguments, "--solver", "halp", "--sampling", "double"],

@@ -394,7 +394,7 @@ def test_pickle_and_repr(tmp_path: Path) -> None:
         ({"bits": 9}, "bits must be 1..8, 16 or 32, got 9"),
         ({"sampling": "triple"}, "sampling must be one of auto, nearest"),
         ({"bits": 1, "sampling": "double"}, "double sampling needs 2..8 bits"),
-        ({"bits": 16, "levels": "lloyd"}, "16 bits come with uniform levels only"),
+        ({"bits": 16, "levels": "lloyd"}, "16 bits come with uniform or symmetric levels only"),
         ({"levels": "best"}, "levels must be an array or one of"),
         ({"layout": "tile8"}, "layout must be one of"),
         ({"copies": 0}, "copies must be at least 1"),

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torchext.data.options import LEVELS
+
 EXIT_OK, EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 SAMPLINGS = ("auto", "nearest", "corrected", "double", "stochastic")
@@ -108,9 +110,10 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--levels",
-        choices=("auto", "optimal", "shared", "lloyd", "uniform"),
+        choices=LEVELS,
         help="optimal: least squared error (nearest) or variance (draws) per column; shared: the same, one "
-        "table for all columns; lloyd; uniform. auto (default): optimal up to 5 bits, mostly uniform above",
+        "table for all columns; lloyd; uniform; symmetric: one grid for all columns, which --solver halp takes "
+        "as it is. auto (default): optimal up to 5 bits, mostly uniform above",
     )
     group.add_argument(
         "--anchor",

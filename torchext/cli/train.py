@@ -40,7 +40,7 @@ examples:
   torchext train houses.csv --target price --bits 2 --out m.safetensors --plot m.png
   torchext train houses.csv --target price --model ridge --out m.safetensors
   torchext train digits.csv --target digit --model logistic --out digits.safetensors
-  torchext train houses.csv --target price --solver halp --out m.safetensors
+  torchext train houses.csv --target price --solver halp --out m.safetensors       # or houses.tq
   torchext train houses.tq --out price.safetensors --resume           # go on after Ctrl-C
 
 models:
@@ -108,7 +108,7 @@ def add_parser(commands: Any) -> None:
         "--solver",
         choices=("sgd", "halp", "svrg"),
         default="sgd",
-        help="of the sgd model; halp and svrg need the table (default sgd)",
+        help="of the sgd model (default sgd)",
     )
     g.add_argument(
         "--z-bits",
@@ -221,9 +221,7 @@ def _sgd(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, str
 
     loss = {"squared": "squared_error", "logistic": "log_loss"}[arguments.loss]
     centred = arguments.solver != "sgd"
-    if centred and kind == "store":
-        raise UsageError(f"--solver {arguments.solver} encodes the rows itself: give the table")
-    again = centred or isinstance(arguments.anchor, int)
+    again = kind != "store" and (centred or isinstance(arguments.anchor, int))
     checkpoint = arguments.checkpoint or f"{arguments.out}.checkpoint"
     if not arguments.resume:
         Path(checkpoint).unlink(missing_ok=True)

@@ -166,6 +166,19 @@ def codebook(
     )
 
 
+def symmetric_grid(bounds: Tensor, bits: int) -> Tensor:
+    """Grid (lo, step) whose levels are -M .. M steps, M = 2^(bits-1) - 1, the same for all columns.
+
+    Zero is a level, M steps are the greatest magnitude of any value, and the last of the 2^bits codes is not
+    used. A constant column gets step 0.
+    """
+    reach, most = bounds.abs().max(), float((1 << (bits - 1)) - 1)
+    step = (reach.double() / most).to(torch.float32)
+    one = torch.stack([-reach, step]) if float(step) >= _SMALLEST else torch.zeros(2)
+    constant = bounds[:, 1:] <= bounds[:, :1]
+    return torch.where(constant, torch.zeros_like(one), one).contiguous()
+
+
 def level_kind(levels: Any, bits: int, sampling: str) -> str:
     """What the option ``levels`` means for this sampling, with ``"auto"`` resolved.
 
@@ -175,10 +188,17 @@ def level_kind(levels: Any, bits: int, sampling: str) -> str:
     levels matter still, and are found several times faster than 64 optimal ones.
 
     Returns:
-        ``"optimal"``, ``"shared"``, ``"lloyd"``, ``"uniform"`` or ``"custom"``.
+        ``"optimal"``, ``"shared"``, ``"lloyd"``, ``"uniform"``, ``"symmetric"`` or ``"custom"``.
     """
     if not isinstance(levels, str):
         return "custom"
+    if levels == "symmetric":
+        if bits == 1 or sampling == "double":
+            raise ValueError(
+                'levels="symmetric" need 2 bits or more and one draw a value, got '
+                f"{bits} bits with sampling {sampling!r}"
+            )
+        return levels
     if bits > 8:
         return "uniform"
     if levels == "auto":
@@ -197,6 +217,10 @@ def chosen_codebook(
     ``shared_levels`` of :mod:`torchext.data._column_levels` do.
     """
     kind, count = level_kind(levels, bits, sampling), level_count(bits, sampling)
+    if kind == "symmetric":
+        empty = torch.empty(0, dtype=torch.float32), torch.empty(0, dtype=torch.uint8)
+        rule = "stochastic" if sampling == "corrected" else sampling
+        return Codebook(symmetric_grid(bounds, bits), *empty, None, "affine", bits, rule)
     if kind == "uniform":
         return codebook(bits, sampling, lo=bounds[:, 0].contiguous(), hi=bounds[:, 1].contiguous())
     if kind == "custom":

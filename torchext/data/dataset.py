@@ -272,13 +272,14 @@ class QuantizedDataset:
         index = self._index(rows)
         if self.bits == 32:
             return self.codes[index, : self.cols]
-        codes = self.read_codes(index, copy)
-        if self.levels is None:
-            if self.bits == 16:
-                codes = codes.view(torch.int16).to(torch.int32) & 0xFFFF
+        if self.bits == 16:
+            codes = self.read_codes(index, copy).view(torch.int16).to(torch.int32) & 0xFFFF
             return grid_values(self.grid, codes.T).T.contiguous()
-        book = self.levels[min(draw, len(self.levels) - 1)]
-        return book.gather(1, codes.T.to(torch.int64)).T.contiguous()
+        draw = draw if self.sampling == "double" else 0
+        decoded: Tensor = torch.ops.torchext._sgd_decode(
+            self.codes[copy], self.rows, self.cols, self.bits, self.layout, self.grid, self.table, index, draw
+        )  # fmt: skip
+        return decoded
 
     def _index(self, rows: Any) -> Tensor:
         if rows is None:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from torchext.data._levels import level_kind
 from torchext.data.progress import Report
 from torchext.random import key as fresh_key
 from torchext.random import key_from_seed
@@ -16,7 +17,7 @@ from torchext.random import key_from_seed
 SAMPLINGS = ("auto", "nearest", "stochastic", "corrected", "double")
 LAYOUTS = ("auto", "tile4", "block", "row")
 MAX_LEVEL_ROWS = 1 << 23  # what the kernel's counts hold
-LEVELS = ("auto", "optimal", "shared", "lloyd", "uniform")
+LEVELS = ("auto", "optimal", "shared", "lloyd", "uniform", "symmetric")
 
 
 class BuildOptions(TypedDict, total=False):
@@ -52,9 +53,10 @@ class Options:
             2 of the bits); ``"auto"``: nearest or corrected, whichever is better on a pilot.
         levels: ``"optimal"``: of least squared error for nearest, of least variance for stochastic
             rounding, per column; ``"shared"``: the same from the values of all columns together, one
-            table stretched to the range of each; ``"lloyd"``; ``"uniform"``; an array [n, levels] of
-            ascending scaled values; or ``"auto"``: optimal up to 5 bits and for double sampling,
-            uniform for codes of more bits, which then need no table (6 bits, nearest: Lloyd).
+            table stretched to the range of each; ``"lloyd"``; ``"uniform"``; ``"symmetric"`` (one grid of
+            2^bits - 1 levels around 0 for all columns); an array [n, levels] of ascending scaled values;
+            or ``"auto"``: optimal up to 5 bits and for double sampling, uniform for codes of more bits,
+            which then need no table (6 bits, nearest: Lloyd).
         anchor: ``"pilot"``: exact gradient at the fit x0 of a few thousand random rows; ``"none"``.
         loss: ``"squared_error"`` or ``"log_loss"``: what x0 minimises.
         copies: independent draws of all codes.
@@ -106,6 +108,7 @@ class Options:
             raise ValueError(
                 f"levels must be an array or one of {', '.join(LEVELS)}, got {self.levels!r}"
             )
+        level_kind(self.levels, self.bits, self.sampling)
         if self.sampling == "double" and not 2 <= self.bits <= 8:
             raise ValueError(
                 f"double sampling needs 2..8 bits (2 of them hold the draws), got {self.bits}"
@@ -113,7 +116,7 @@ class Options:
         if self.bits == 16 and (
             not isinstance(self.levels, str) or self.levels in ("lloyd", "shared")
         ):
-            raise ValueError("16 bits come with uniform levels only")
+            raise ValueError("16 bits come with uniform or symmetric levels only")
         if self.bits == 32 and self.path is not None:
             raise ValueError(
                 "bits=32 keeps float32 rows in memory and has no file form; use path=None"

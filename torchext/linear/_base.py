@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchext.data import QuantizedDataset
 from torchext.data.sources import as_tensor
-from torchext.linear import _exact
+from torchext.linear import _exact, _problem
 from torchext.linear._callbacks import CallbackSupportMixin
 from torchext.linear._exact import Source
 from torchext.linear._order import permutation
@@ -50,17 +50,30 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(
                 "a QuantizedDataset holds its own labels and weights; call fit(dataset) alone"
             )
-        if self.solver != "sgd":
-            raise ValueError(f'solver="{self.solver}" needs the full-precision rows; fit on arrays')
+        if self.solver == "exact":
+            raise ValueError('solver="exact" needs the full-precision rows; fit on arrays')
+        centred = self.solver in VARIANCE_REDUCED
+        if centred and store.sampling != "nearest":
+            raise ValueError(
+                f'solver="{self.solver}" needs a data set with sampling="nearest", got {store.sampling!r}; '
+                "encode it so"
+            )
         if self.early_stopping:
             raise ValueError("early_stopping needs full-precision rows to watch; fit on arrays")
-        if store.loss is not None and store.anchor is not None and store.loss != self._loss_name():
+        anchored = store.loss is not None and store.anchor is not None and not centred
+        if anchored and store.loss != self._loss_name():
             raise ValueError(
                 f"the data set was anchored for loss {store.loss!r}; encode it with this loss"
             )
         self.n_features_in_ = store.cols
         if store.feature_names:
             self.feature_names_in_ = np.asarray(store.feature_names, dtype=object)
+        if centred:
+            y = _problem.targets(store, "log_loss").double().numpy()  # as they are, classes as +-1
+            weight = None if store.weight is None else store.weight.double().numpy()
+            index = None if store.y is None or store.classes is None else store.y.numpy()
+            fit_variance_reduced(self, store, y, weight, index)
+            return
         key = store.key if self.random_state is None else key_from_seed(self._seed())
         self._train(store, None, key, None, None)
 

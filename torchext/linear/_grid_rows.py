@@ -1,7 +1,8 @@
 """Rows on one grid for all columns: what the solvers "halp" and "svrg" read.
 
 Columns are centred and scaled first, unless the data is taken as it is; then every value is rounded to the
-nearest multiple of one spacing dx, so that the product of two codes has the same unit in every column.
+nearest multiple of one spacing dx, so that the product of two codes has the same unit in every column. Rows
+come from an array, or from the codes of a store.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchext.data import QuantizedDataset
 from torchext.data._encode import new_stats, scale_rows, update_stats
+from torchext.data._levels import grid_values
 from torchext.data.sources import as_tensor
+from torchext.linear._problem import column_unit
 
+#: The largest code by the bits of a grid; 0: no codes.
+TOP = {8: 127, 16: 32767, 32: 0}
 _BLOCK = 1 << 20  # values handled at a time
 
 
@@ -62,26 +68,95 @@ def grid_rows(
         intercept: whether ``bound`` counts the intercept's column.
         as_float: keep the codes as float32.
     """
-    count, cols = X.shape
     mean, spread, largest = _statistics(X, weight, scale)
-    top = {8: 127, 16: 32767, 32: 1}[bits]
-    dx = 1.0 if bits == 32 else (largest if largest > 0 else 1.0) / top
-    unit = largest if largest > 0 else 1.0
-    kind = np.float32 if as_float else (np.int8 if bits == 8 else np.int16)
-    # numpy asks the system for huge pages: the solvers read rows in random order
-    x = torch.from_numpy(np.zeros((count, 64 * -(-cols // 64)), dtype=kind))
+    out = _Out.of(len(X), X.shape[1], bits, largest, as_float)
     centre, divisor = torch.from_numpy(mean), torch.from_numpy(spread)
-    bound = 0.0
-    for part in _blocks(count, cols):
-        a = scale_rows(as_tensor(X[part]), centre, divisor)
-        if bits != 32:
-            a.mul_(1.0 / dx).round_().clamp_(-top, top)
-        x[part, :cols] = a
-        square = a.square_().sum(1, dtype=torch.float64) * dx**2 + (unit**2 if intercept else 0.0)
+    for part in _blocks(*X.shape) if bits == 32 else (slice(None),):
+        out.put(part, as_tensor(X[part]), centre, divisor)
+    return out.finish(centre, divisor, weight, intercept)
+
+
+def store_rows(
+    store: QuantizedDataset,
+    rows: Tensor,
+    weight: np.ndarray | None,
+    *,
+    bits: int,
+    scale: str,
+    intercept: bool,
+    as_float: bool,
+) -> GridRows:
+    """Codes of the values that the codes of a store stand for; the other arguments as in :func:`grid_rows`.
+
+    Args:
+        store: one with nearest rounding.
+        rows: int64 (K,), the rows to take.
+    """
+    unit = column_unit(store, scale)
+    out = _Out.of(len(rows), store.cols, bits, _largest(store, unit, bits), as_float)
+    nothing, divisor = torch.zeros_like(unit), 1.0 / unit
+    for part in _blocks(len(rows), store.cols):
+        out.put(part, store.decode(rows[part]), nothing, divisor)
+    return out.finish(store.mean.double(), store.scale.double() / unit, weight, intercept)
+
+
+def _largest(store: QuantizedDataset, unit: Tensor, bits: int) -> float:
+    """What the largest code stands for; symmetric levels of the store are then points of the grid."""
+    if store.bits == 32:
+        return float((store.codes[:, : store.cols].abs().amax(0) * unit).max())
+    if store.level_kind == "symmetric":
+        reach = float((store.grid[:, 0].abs() * unit).max())
+        top, most = TOP[bits], 2 ** (store.bits - 1) - 1
+        every = top // most if bool((unit == unit[0]).all()) else 0  # points from level to level
+        return reach * top / (most * every) if every else reach
+    ends = store.levels
+    if ends is None:
+        last = torch.tensor([0, 2**store.bits - 1]).expand(store.cols, 2)
+        ends = grid_values(store.grid, last)[None]
+    return float((ends.abs().amax((0, 2)) * unit).max())
+
+
+@dataclass(frozen=True)
+class _Out:
+    """Where the rows go: x, and the squared norms of the rows."""
+
+    x: Tensor
+    squares: Tensor
+    cols: int
+    dx: float
+    top: int
+    largest: float
+
+    @staticmethod
+    def of(rows: int, cols: int, bits: int, largest: float, as_float: bool) -> _Out:
+        kind = np.float32 if as_float else (np.int8 if bits == 8 else np.int16)
+        # numpy asks the system for huge pages: the solvers read rows in random order
+        x = torch.from_numpy(np.zeros((rows, 64 * -(-cols // 64)), dtype=kind))
+        top = TOP[bits]
+        largest = largest if largest > 0 else 1.0
+        squares = torch.empty(rows, dtype=torch.float64)
+        return _Out(x, squares, cols, largest / top if top else 1.0, top, largest)
+
+    def put(self, part: slice, rows: Tensor, mean: Tensor, scale: Tensor) -> None:
+        """(rows - mean) / scale into a part of x."""
+        if self.top == 0:
+            a = scale_rows(rows, mean, scale)
+            self.x[part, : self.cols] = a
+            self.squares[part] = a.square_().sum(1, dtype=torch.float64)
+            return
+        inverse, squares = 1.0 / (scale * self.dx), self.squares[part]
+        torch.ops.torchext._grid_rows(rows, mean, inverse, self.top, self.x[part], squares)
+        squares.mul_(self.dx**2)
+
+    def finish(
+        self, mean: Tensor, scale: Tensor, weight: np.ndarray | None, intercept: bool
+    ) -> GridRows:
+        """The rows with the mean and scale to give them."""
+        norms = self.squares + self.largest**2 if intercept else self.squares
         if weight is not None:
-            square *= torch.from_numpy(weight[part])
-        bound = max(bound, float(square.max()))
-    return GridRows(x, cols, dx, unit, centre, divisor, bound)
+            norms = norms * torch.from_numpy(weight)
+        bound = float(norms.max())
+        return GridRows(self.x, self.cols, self.dx, self.largest, mean, scale, bound)
 
 
 def _blocks(rows: int, cols: int) -> Iterator[slice]:

@@ -32,10 +32,11 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         alpha: strength of the penalty.
         l1_ratio: share of l1 in ``"elasticnet"``.
         bits: bits per value, all random draws counted: 1 to 8, or 16; 32 trains on float32 rows by the
-            same code; None is 4. For the solvers ``"halp"`` (8 or 16) and ``"svrg"`` (8, 16 or 32) None is 8.
+            same code; None is 4. For the solvers ``"halp"`` (8 or 16) and ``"svrg"`` (8, 16 or 32) None is 8,
+            or 16 on a store of 16 or 32 bits.
         sampling: ``"auto"``, ``"nearest"``, ``"stochastic"``, ``"double"`` or ``"corrected"``.
-        levels: of the columns: ``"auto"``, ``"optimal"``, ``"shared"``, ``"lloyd"``, ``"uniform"`` or an
-            array (n, 2^bits); see :class:`torchext.data.Options`.
+        levels: of the columns: ``"auto"``, ``"optimal"``, ``"shared"``, ``"lloyd"``, ``"uniform"``,
+            ``"symmetric"`` or an array (n, 2^bits); see :class:`torchext.data.Options`.
         anchor: ``"pilot"`` corrects the gradient exactly at a fit on a few thousand rows; an integer R
             moves the anchor R times more, each a pass over the full-precision rows; ``"none"``.
         theta: share of its noise that ``"corrected"`` takes off: ``"keff"``, ``"mp"`` or a number;
@@ -44,8 +45,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
             for none; the model itself stays float32.
         gradient_bits: bits of the gradient, None for none.
         solver: ``"sgd"``; ``"exact"``: Cholesky on full-precision moments (squared losses, l2, arrays);
-            ``"halp"``: low-precision steps around a float64 centre to the exact solution on the codes (l2,
-            arrays); ``"svrg"``: the same with float32 steps.
+            ``"halp"``: low-precision steps around a float64 centre to the exact solution on the codes (l2);
+            ``"svrg"``: the same with float32 steps.
         z_bits: bits of the displacement from the centre with ``"halp"``, 8 or 16; None is 8 for one output
             (16 once these prove too few, if mu is automatic), 16 for several and for ``bits=16``.
         mu: the displacement's range is the gradient's norm / mu with ``"halp"``; ``"auto"`` adapts it.
@@ -203,7 +204,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
 
         Args:
             X: (K, n) dense floats, or a store (then ``y`` and ``sample_weight`` are None: it has them, and
-                bits, sampling, levels and anchor are the store's).
+                bits, sampling, levels and anchor are the store's). ``"halp"`` and ``"svrg"`` take stores of
+                nearest rounding, and round their values to one grid of ``bits`` bits.
             y: (K,) or (K, m).
             sample_weight: (K,) weights >= 0; only their ratios matter.
         """

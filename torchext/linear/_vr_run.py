@@ -1,4 +1,4 @@
-"""``fit`` with ``solver="halp"`` or ``"svrg"``: from arrays to fitted attributes and a report."""
+"""``fit`` with ``solver="halp"`` or ``"svrg"``: from arrays or a store to fitted attributes and a report."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchext.data import QuantizedDataset
 from torchext.linear._callbacks import FitContext, Progress
 from torchext.linear._checkpoint import mark_of, read_checkpoint, write_checkpoint
-from torchext.linear._grid_rows import GridRows, grid_rows
+from torchext.linear._grid_rows import GridRows, grid_rows, store_rows
 from torchext.linear._report import VrReport, penalty_text
 from torchext.linear._validate import threads_of
 from torchext.linear._variance_reduced import (
@@ -32,7 +33,7 @@ EPOCHS = 100
 
 def fit_variance_reduced(
     estimator: Any,
-    X: np.ndarray,
+    X: np.ndarray | QuantizedDataset,
     y: np.ndarray,
     weight: np.ndarray | None,
     index: np.ndarray | None,
@@ -41,17 +42,35 @@ def fit_variance_reduced(
 
     Args:
         estimator: an SGD estimator with checked parameters.
-        X: (K, n) rows.
+        X: (K, n) rows, or a store of K rows.
         y: (K, m) targets or signs.
         weight: (K,) weights or None.
         index: (K,) class numbers, or None for numbers.
     """
+    keep = slice(None) if weight is None else np.flatnonzero(weight > 0)
     if weight is not None:  # rows without weight are not there, not even for the scale
-        keep = weight > 0
-        X, y, weight = X[keep], y[keep], weight[keep]
+        y, weight = y[keep], weight[keep]
         index = None if index is None else index[keep]
         weight = weight / weight.mean()
-    run = _Run.of(estimator, X, y, weight, index)
+    squared = estimator._loss_name() == "squared_error"
+    uncentred = (X.scale_kind if isinstance(X, QuantizedDataset) else estimator.scale) == "none"
+    wide = isinstance(X, QuantizedDataset) and X.bits > 8 and estimator.z_bits != 8
+    bits = int(estimator.bits or (16 if wide else 8))
+    how: dict[str, Any] = {
+        "bits": bits,
+        "scale": estimator.scale,
+        "intercept": uncentred or not squared,
+        "as_float": estimator.solver == "svrg",
+    }
+    key = key_from_seed(estimator._seed())
+    began = time.perf_counter()
+    if isinstance(X, QuantizedDataset):
+        data = store_rows(X, torch.arange(X.rows)[keep], weight, **how)
+        key = X.key if estimator.random_state is None else key
+    else:
+        data = grid_rows(X[keep], weight, **how)
+    seconds = time.perf_counter() - began
+    run = _Run.of(estimator, data, y, weight, index, how["intercept"], bits, key, seconds)
     run.start()
     context = FitContext(estimator, run.options.max_iter)
 
@@ -84,6 +103,7 @@ class _Run:
 
     estimator: Any
     data: GridRows
+    bits: int
     y_mean: Tensor
     solver: VarianceReduced
     key: Tensor
@@ -97,20 +117,17 @@ class _Run:
     @staticmethod
     def of(
         estimator: Any,
-        X: np.ndarray,
+        data: GridRows,
         y: np.ndarray,
         weight: np.ndarray | None,
         index: np.ndarray | None,
+        intercept: bool,
+        bits: int,
+        key: Tensor,
+        seconds: float,
     ) -> _Run:
         squared = estimator._loss_name() == "squared_error"
         loss = "squared" if squared else "logistic" if y.shape[1] == 1 else "softmax"
-        bits = int(estimator.bits or 8)
-        intercept = not squared or estimator.scale == "none"
-        began = time.perf_counter()
-        data = grid_rows(
-            X, weight, bits=bits, scale=estimator.scale, intercept=intercept,
-            as_float=estimator.solver == "svrg",
-        )  # fmt: skip
         y_mean = torch.zeros(y.shape[1], dtype=torch.float64)
         targets = torch.from_numpy(np.array(y, dtype=np.float64))
         if squared:
@@ -118,16 +135,14 @@ class _Run:
             targets -= y_mean
         elif loss == "softmax":
             targets = torch.from_numpy(np.asarray(index)).double().reshape(-1, 1)
-        seconds = time.perf_counter() - began
         options = _options(estimator, data, loss, y.shape[1], intercept, bits)
-        key = key_from_seed(estimator._seed())
         digest = 0
         for part in (data.mean, data.scale, targets, data.x[: 1 + (1 << 20) // data.x.shape[1]]):
             digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
-        mark = mark_of(estimator, key, [*X.shape, f"{digest:08x}"])
+        mark = mark_of(estimator, key, [len(data.x), data.cols, f"{digest:08x}"])
         weights = None if weight is None else torch.from_numpy(weight)
         solver = VarianceReduced(data, targets.contiguous(), weights, options, key)
-        return _Run(estimator, data, y_mean, solver, key, seconds, mark)
+        return _Run(estimator, data, bits, y_mean, solver, key, seconds, mark)
 
     def start(self) -> None:
         """From the checkpoint, the present coefficients (warm start), or 0."""
@@ -169,18 +184,17 @@ class _Run:
         for name, value in self.attributes(state).items():
             setattr(e, name, value)
         rows, pitch = data.x.shape
-        bits = int(e.bits or 8)
         e.n_iter_, e.t_ = max(1, state.epoch), float(state.epoch * o.steps + 1)
         e.loss_curve_ = list(state.losses) or [state.loss0]
         e.grad_norm_curve_ = list(state.norms)
         e.sampling_, e.pilot_loss_, e.n_clipped_ = "nearest", {}, 0
-        e.bits_per_value_ = bits
+        e.bits_per_value_ = self.bits
         e.stored_bits_per_value_ = 8.0 * data.x.element_size() * pitch / data.cols
         reads = rows + o.steps
         last = state.norms[-1] if state.norms else math.nan
         e.report_ = VrReport(
             solver=e.solver,
-            bits_per_value=bits,
+            bits_per_value=self.bits,
             stored_bits_per_value=e.stored_bits_per_value_,
             z_bits=state.z_bits,
             bytes_per_epoch=reads * pitch * data.x.element_size(),

@@ -1,8 +1,9 @@
-// Which exact pass and loss terms run, and the losses of a row: scalar, because a row's products
-// cost far more.
+// Which exact pass, grid rows and loss terms run, and the losses of a row: scalar, because a row's
+// products cost far more.
 #include <cmath>
 
 #include "../../linear/exact_pass.h"
+#include "../../linear/grid_rows.h"
 #include "../../linear/loss_terms.h"
 #include "../dispatch.h"
 
@@ -17,6 +18,17 @@ ExactPassFn* exact_pass_kernel() noexcept {
   }
 #endif
   return exact_pass_ref;
+}
+
+GridRowsFn* grid_rows_kernel() noexcept {
+#if defined(__x86_64__)
+  switch (active_isa()) {
+    case Isa::avx512: return grid_rows_avx512;
+    case Isa::avx2: return grid_rows_avx2;
+    default: break;
+  }
+#endif
+  return grid_rows_ref;
 }
 
 LossTermsFn* loss_terms_kernel() noexcept {
