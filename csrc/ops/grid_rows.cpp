@@ -24,19 +24,19 @@ void grid_rows(const Tensor& x, const Tensor& mean, const Tensor& inverse, doubl
   TX_CHECK(codes.size(1) <= 1 || codes.stride(1) == 1, op,
            "codes must have adjacent elements in a row, got stride ", codes.stride(1));
   const double most = kind == cpu::GridCode::i8 ? 127 : 32767;
-  TX_CHECK(top >= 1 && top <= most, op, "top must be in [1, ", most, "], got ", top);
-  const cpu::GridRows p{
-      m.data,
-      m.f64,
-      m.row_stride,
-      m.cols,
-      read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols}),
-      read_array<double>(op, "inverse", inverse, ScalarType::Double, {m.cols}),
-      top,
-      codes.mutable_data_ptr(),
-      kind,
-      codes.stride(0),
-      write_array<double>(op, "squares", squares, ScalarType::Double, {m.rows})};
+  const bool plain = kind == cpu::GridCode::f32 && top == 0;
+  TX_CHECK(plain || (top >= 1 && top <= most), op, "top must be in [1, ", most, "], got ", top);
+  const cpu::GridRows p{m.data,
+                        m.f64,
+                        m.row_stride,
+                        m.cols,
+                        read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols}),
+                        read_array<double>(op, "inverse", inverse, ScalarType::Double, {m.cols}),
+                        top,
+                        codes.mutable_data_ptr(),
+                        kind,
+                        codes.stride(0),
+                        write_array<double>(op, "squares", squares, ScalarType::Double, {m.rows})};
   auto* const kernel = cpu::grid_rows_kernel();
   parallel_for(m.rows, 64, [&](int64_t b, int64_t e) { kernel(p, b, e); });
 }

@@ -114,7 +114,7 @@ def add_parser(commands: Any) -> None:
         "--z-bits",
         type=int,
         choices=(8, 16),
-        help="halp: bits of the displacement (default 8, 16 for several classes)",
+        help="halp: bits of the displacement (default 16)",
     )
     g.add_argument(
         "--mu",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchext.data import QuantizedDataset
-from torchext.data._encode import new_stats, scale_rows, update_stats
+from torchext.data._encode import new_stats, update_stats
 from torchext.data._levels import grid_values
 from torchext.data.sources import as_tensor
 from torchext.linear._problem import column_unit
@@ -71,8 +71,7 @@ def grid_rows(
     mean, spread, largest = _statistics(X, weight, scale)
     out = _Out.of(len(X), X.shape[1], bits, largest, as_float)
     centre, divisor = torch.from_numpy(mean), torch.from_numpy(spread)
-    for part in _blocks(*X.shape) if bits == 32 else (slice(None),):
-        out.put(part, as_tensor(X[part]), centre, divisor)
+    out.put(slice(None), as_tensor(X), centre, divisor)
     return out.finish(centre, divisor, weight, intercept)
 
 
@@ -139,11 +138,6 @@ class _Out:
 
     def put(self, part: slice, rows: Tensor, mean: Tensor, scale: Tensor) -> None:
         """(rows - mean) / scale into a part of x."""
-        if self.top == 0:
-            a = scale_rows(rows, mean, scale)
-            self.x[part, : self.cols] = a
-            self.squares[part] = a.square_().sum(1, dtype=torch.float64)
-            return
         inverse, squares = 1.0 / (scale * self.dx), self.squares[part]
         torch.ops.torchext._grid_rows(rows, mean, inverse, self.top, self.x[part], squares)
         squares.mul_(self.dx**2)

@@ -47,8 +47,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         solver: ``"sgd"``; ``"exact"``: Cholesky on full-precision moments (squared losses, l2, arrays);
             ``"halp"``: low-precision steps around a float64 centre to the exact solution on the codes (l2);
             ``"svrg"``: the same with float32 steps.
-        z_bits: bits of the displacement from the centre with ``"halp"``, 8 or 16; None is 8 for one output
-            (16 once these prove too few, if mu is automatic), 16 for several and for ``bits=16``.
+        z_bits: bits of the displacement from the centre with ``"halp"``: 16 (None), or 8 (not with
+            ``bits=16``), whose rounding noise costs more epochs than it saves time.
         mu: the displacement's range is the gradient's norm / mu with ``"halp"``; ``"auto"`` adapts it.
         batch_size: rows per step; the integer kernels need a multiple of 64.
         max_iter: most epochs (of every anchor round); None is 30, more for small data (2,000 steps). With

@@ -40,9 +40,7 @@ class VrState:
 
     w: Tensor
     mu: float
-    z_bits: int  # 32 is SVRG
     mu_floor: float = 0.0  # twice the largest mu at which an epoch made it worse
-    slow: int = 0  # epochs on end at 8 bits that the rounding held up
     epoch: int = 0
     norm0: float = 0.0  # gradient norm at x = 0
     loss0: float = 0.0  # objective there
@@ -60,7 +58,7 @@ class VrState:
             [self.mu, self.mu_floor, self.norm0, self.loss0, *self.norms[:1]], dtype=torch.float64
         )
         tensors = {"state.w": self.w, "state.curves": curves, "state.numbers": numbers}
-        names = ("z_bits", "slow", "epoch", "restores", "stop")
+        names = ("epoch", "restores", "stop")
         return tensors, {name: getattr(self, name) for name in names}
 
     @staticmethod
@@ -76,15 +74,14 @@ class VrState:
 
 @dataclass(frozen=True)
 class VrOptions:
-    """What a run needs to know beside the data; ``widen``: from 8 to 16 bits where 8 are too few."""
+    """What a run needs to know beside the data."""
 
     loss: str
     l2: float
     intercept: bool
     step: float
     steps: int
-    z_bits: int
-    widen: bool
+    z_bits: int  # 32 is SVRG
     auto_mu: bool
     max_iter: int
     tol: float
@@ -110,14 +107,19 @@ class VarianceReduced:
         """Sets the state at the centre w; ``mu`` None is the automatic start."""
         loss0, g, _ = self.gradient(torch.zeros_like(w))
         self.state = VrState(
-            w.clone(), self.first_mu if mu is None else mu, self.options.z_bits,
-            norm0=_norm(g), loss0=loss0,
-        )  # fmt: skip
+            w.clone(), self.first_mu if mu is None else mu, norm0=_norm(g), loss0=loss0
+        )
 
     @property
     def first_mu(self) -> float:
-        """Start of the automatic rule: too large is harmless."""
-        return 10.0 / (self.options.step * self.options.steps)
+        """Start of the automatic rule, rather too large than too small.
+
+        The displacement gets no further than the steps of an epoch, nor, if columns vary alike, than
+        |z_j| = |g_j| n / L, whose largest is about 4 / sqrt(n) of its norm.
+        """
+        o, cols = self.options, self.data.cols
+        smooth = CURVATURE[o.loss] * self.data.bound + o.l2
+        return max(10.0 / (o.step * o.steps), smooth / (4.0 * math.sqrt(cols)))
 
     def gradient(self, w: Tensor) -> tuple[float, Tensor, Tensor]:
         """Objective, its gradient float64 (m, n + 1) and the scores float32 (m, K) at w: one pass."""
@@ -167,22 +169,17 @@ class VarianceReduced:
     def _adapted(
         self, state: VrState, ratio: float, norm: float, clip_rate: float, peak: float
     ) -> tuple[VrState, bool]:
-        """The state with mu and the bits of z for the epoch after one from ``norm`` to ratio * norm.
+        """The state with mu for the epoch after one from ``norm`` to ratio * norm.
 
         And whether to go back to the centre before it: rounding noise won.
         """
-        o = self.options
-        if o.widen and state.z_bits == 8:
-            state = replace(state, slow=state.slow + 1 if ratio > 0.6 and clip_rate <= 1e-3 else 0)
-            if state.slow == 2 or ratio > 1.0:
-                return replace(state, z_bits=16, mu=self.first_mu), ratio > 1.0
-        if not o.auto_mu:
+        if not self.options.auto_mu:
             return state, False
         floor = max(state.mu_floor, 2.0 * state.mu) if ratio > 1.0 else state.mu_floor
         if ratio > 2.0:
             tries = state.restores + 1
             return replace(state, mu=4.0 * state.mu, mu_floor=floor, restores=tries), True
-        mu = max(_next_mu(state.mu, norm, clip_rate, peak, state.z_bits), floor)
+        mu = max(_next_mu(state.mu, norm, clip_rate, peak, self.options.z_bits), floor)
         return replace(state, mu=mu, mu_floor=floor), False
 
     def _stop(self, norm: float, state: VrState) -> str:
@@ -193,7 +190,7 @@ class VarianceReduced:
     def _check(self, norm: float, state: VrState) -> None:
         if math.isfinite(norm) and norm <= 1e6 * max(state.norms) and state.restores < MAX_RESTORES:
             return
-        fix = "eta0" if state.z_bits == 32 else "eta0 or a larger mu"
+        fix = "eta0" if self.options.z_bits == 32 else "eta0 or a larger mu"
         raise ConvergenceError(
             f"the gradient norm went from {state.norms[0]:.3g} to {norm:.3g} in epoch {state.epoch + 1} "
             f"(step {self.options.step:.3g}); use a smaller {fix}"
@@ -204,18 +201,18 @@ class VarianceReduced:
     ) -> tuple[Tensor, float, float]:
         """Displacement (m, n + 1) after an epoch, share of clamped updates, largest |z|."""
         data, o, outputs = self.data, self.options, len(g)
-        kind = {8: torch.int8, 16: torch.int16, 32: torch.float32}[state.z_bits]
+        kind = {8: torch.int8, 16: torch.int16, 32: torch.float32}[o.z_bits]
         z = torch.empty(outputs, data.x.shape[1], dtype=kind)
         end = None
         if o.intercept:
-            end = torch.empty(outputs, dtype=torch.float32 if state.z_bits == 32 else torch.int32)
+            end = torch.empty(outputs, dtype=torch.float32 if o.z_bits == 32 else torch.int32)
         key = fold_in(self.key, state.epoch)
         shared = (data.x, scores, self.light, o.loss, o.step * g, o.step, o.l2, data.dx)
         dz, clips = 1.0, torch.zeros(3, dtype=torch.int64)
-        if state.z_bits == 32:
+        if o.z_bits == 32:
             torch.ops.torchext._svrg_epoch(*shared, data.unit, o.steps, z, end, key)
         else:
-            dz = norm / (state.mu * (2 ** (state.z_bits - 1) - 1))
+            dz = norm / (state.mu * (2 ** (o.z_bits - 1) - 1))
             torch.ops.torchext._halp_epoch(
                 *shared, dz, o.steps, REFRESH, "step", z, end, clips, None, key
             )

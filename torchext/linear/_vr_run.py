@@ -135,7 +135,7 @@ class _Run:
             targets -= y_mean
         elif loss == "softmax":
             targets = torch.from_numpy(np.asarray(index)).double().reshape(-1, 1)
-        options = _options(estimator, data, loss, y.shape[1], intercept, bits)
+        options = _options(estimator, data, loss, intercept, bits)
         digest = 0
         for part in (data.mean, data.scale, targets, data.x[: 1 + (1 << 20) // data.x.shape[1]]):
             digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
@@ -196,7 +196,7 @@ class _Run:
             solver=e.solver,
             bits_per_value=self.bits,
             stored_bits_per_value=e.stored_bits_per_value_,
-            z_bits=state.z_bits,
+            z_bits=o.z_bits,
             bytes_per_epoch=reads * pitch * data.x.element_size(),
             float32_bytes_per_epoch=4 * reads * data.cols,
             seconds_per_epoch=float(np.median(state.seconds)) if state.seconds else math.nan,
@@ -204,14 +204,11 @@ class _Run:
             epochs=state.epoch,
             steps_per_epoch=o.steps,
             step_size=o.step,
-            mu=None if state.z_bits == 32 else state.mu,
+            mu=None if o.z_bits == 32 else state.mu,
             clip_rate=float(np.mean(state.clip_rates)) if state.clip_rates else 0.0,
             restores=state.restores,
             gradient_norm=last / max(state.norm0, 1e-300),
             loss_at_zero=state.loss0,
-            guards=("8 bits of the displacement were too few: 16 from there on",)
-            if state.z_bits > o.z_bits
-            else (),
             penalty=penalty_text(0.0, o.l2),
             key=(int(self.key[0]), int(self.key[1])),
             stopped={"": "max_iter", "tol": "gradient below tol", "zero": "gradient is 0"}.get(
@@ -220,14 +217,10 @@ class _Run:
         )
 
 
-def _options(
-    estimator: Any, data: GridRows, loss: str, outputs: int, intercept: bool, bits: int
-) -> VrOptions:
+def _options(estimator: Any, data: GridRows, loss: str, intercept: bool, bits: int) -> VrOptions:
     """Step 0.2 over the largest curvature of a row unless ``eta0`` is given."""
     l2 = estimator._penalties()[1]
-    z_bits = 32
-    if estimator.solver == "halp":
-        z_bits = int(estimator.z_bits or (16 if bits == 16 or outputs > 1 else 8))
+    z_bits = int(estimator.z_bits or 16) if estimator.solver == "halp" else 32
     limit = 1.0 / 128 if bits == 16 and z_bits == 16 else 0.5  # of step * l2, for the integer sums
     if estimator.eta0 is not None:
         step = float(estimator.eta0)
@@ -245,7 +238,6 @@ def _options(
         step=step,
         steps=max(2 * len(data.x), MIN_STEPS),
         z_bits=z_bits,
-        widen=z_bits == 8 and estimator.z_bits is None and estimator.mu == "auto",
         auto_mu=z_bits < 32 and estimator.mu == "auto",
         max_iter=EPOCHS if estimator.max_iter is None else int(estimator.max_iter),
         tol=0.0 if tol is None or tol == -math.inf else float(tol),

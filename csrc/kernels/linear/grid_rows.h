@@ -1,5 +1,6 @@
 // Rows as codes on one grid for all columns: u = clamp(rint((x - mean) * inverse), -top, top), in
-// double, ties to even. inverse is 1 / (scale of the column * spacing of the grid).
+// double, ties to even. inverse is 1 / (scale of the column * spacing of the grid). Without a grid
+// (top = 0, float32 only) u = fl32((x - mean) * inverse).
 #pragma once
 
 #include <cstdint>
@@ -14,11 +15,11 @@ struct GridRows {
   int64_t row_stride;  // elements
   int64_t cols;
   const double *mean, *inverse;  // [cols]
-  double top;                    // at most 32767
+  double top;                    // at most 32767, or 0
   void* codes;                   // row k starts k*pitch elements in
   GridCode kind;
   int64_t pitch;
-  double* squares;  // [rows] sum of u^2 of every row, exact
+  double* squares;  // [rows] sum of u^2 of every row; exact, or in eight sums of columns j mod 8
 };
 
 /// Rows [begin, end), all values finite.

@@ -1,4 +1,5 @@
-// Rows on a grid, written once; included by each per-ISA source, whose compiler flags decide the width.
+// Rows on a grid, written once; included by each per-ISA source, whose compiler flags decide the
+// width.
 #pragma once
 
 #include "grid_rows.h"
@@ -36,12 +37,38 @@ void run(const GridRows& p, int64_t begin, int64_t end) noexcept {
   }
 }
 
+/// No grid.
+template <class T>
+void run_plain(const GridRows& p, int64_t begin, int64_t end) noexcept {
+  const double *const mean = p.mean, *const inverse = p.inverse;
+  const int64_t cols = p.cols;
+  for (int64_t k = begin; k < end; ++k) {
+    const T* x = static_cast<const T*>(p.x) + k * p.row_stride;
+    float* out = static_cast<float*>(p.codes) + k * p.pitch;
+    double lanes[8] = {};
+    const auto one = [&](int64_t j, int64_t lane) {
+      const auto u = static_cast<float>((static_cast<double>(x[j]) - mean[j]) * inverse[j]);
+      out[j] = u;
+      lanes[lane] += static_cast<double>(u) * static_cast<double>(u);
+    };
+    int64_t j = 0;
+    for (; j + 8 <= cols; j += 8) {
+      for (int64_t l = 0; l < 8; ++l) one(j + l, l);
+    }
+    for (int64_t l = 0; j < cols; ++j, ++l) one(j, l);
+    double square = 0.0;
+    for (const double lane : lanes) square += lane;
+    p.squares[k] = square;
+  }
+}
+
 template <class T>
 void run_kind(const GridRows& p, int64_t begin, int64_t end) noexcept {
   switch (p.kind) {
     case GridCode::i8: return run<T, int8_t>(p, begin, end);
     case GridCode::i16: return run<T, int16_t>(p, begin, end);
-    case GridCode::f32: return run<T, float>(p, begin, end);
+    case GridCode::f32:
+      return p.top > 0 ? run<T, float>(p, begin, end) : run_plain<T>(p, begin, end);
   }
 }
 
