@@ -28,32 +28,45 @@ TX_INL int64_t total(V sum) {
   return _mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1);
 }
 
-template <bool kDecay>
+/// gamma * x for the even or the odd columns, |gamma| in `size`: one product of unsigned and signed
+/// bytes, the other is zero.
+template <bool kNegative>
+TX_INL V less_product(V from, V size, V x) {
+  const V product = _mm256_maddubs_epi16(size, x);
+  return kNegative ? _mm256_add_epi16(from, product) : _mm256_sub_epi16(from, product);
+}
+
+template <bool kDecay, bool kNegative>
 TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
+  constexpr int64_t kFlush = 64 * 64;  // two kept codes a lane and turn: 8 bits count 255
   const auto *x = static_cast<const int8_t*>(s.x), *next = static_cast<const int8_t*>(s.next);
   auto* z = static_cast<int8_t*>(s.z);
   const auto* drift = static_cast<const int16_t*>(s.drift);
   const auto* bytes = reinterpret_cast<const uint8_t*>(s.noise);
-  const V gamma = words16(s.gamma * 256), decay = words16(s.decay), high = words16(-256);
+  const int size = kNegative ? -s.gamma : s.gamma;
+  const V even_size = words16(size), odd_size = words16(size * 256);
+  const V decay = words16(s.decay), high = words16(-256), zero = _mm256_setzero_si256();
   const V least = _mm256_set1_epi8(-127), ones = words16(1);
   V noise[2][2];
   for (int h = 0; h < 2; ++h) {
     noise[h][0] = _mm256_andnot_si256(high, load(bytes + 32 * h));
     noise[h][1] = _mm256_srli_epi16(load(bytes + 32 * h), 8);
   }
-  V dot = _mm256_setzero_si256();
-  int64_t kept = 0;
+  V dot = zero, kept = zero, few = zero;
   for (int64_t j = 0; j < s.n; j += 64) {
+    if (j % kFlush == 0) {
+      kept = _mm256_add_epi64(kept, _mm256_sad_epu8(few, zero));
+      few = zero;
+    }
     TX_FETCH_ROWS(s.ahead, j / 64);
     repeat<2>([&](auto half) TX_LAMBDA {
       constexpr int h = decltype(half)::value;
       const int64_t i = j + 32 * h;
       const V xi = load(x + i), zi = load(z + i);
-      const V even_x = _mm256_mulhi_epi16(_mm256_slli_epi16(xi, 8), gamma);
-      const V odd_x = _mm256_mulhi_epi16(_mm256_and_si256(xi, high), gamma);
-      V even = _mm256_subs_epi16(_mm256_sub_epi16(noise[h][0], even_x), load(drift + j + 16 * h));
-      V odd =
-          _mm256_subs_epi16(_mm256_sub_epi16(noise[h][1], odd_x), load(drift + j + 32 + 16 * h));
+      V even = _mm256_subs_epi16(less_product<kNegative>(noise[h][0], even_size, xi),
+                                 load(drift + j + 16 * h));
+      V odd = _mm256_subs_epi16(less_product<kNegative>(noise[h][1], odd_size, xi),
+                                load(drift + j + 32 + 16 * h));
       if (kDecay) {
         const V even_z = _mm256_srai_epi16(_mm256_slli_epi16(zi, 8), 8);
         even = _mm256_subs_epi16(even, _mm256_mullo_epi16(even_z, decay));
@@ -61,19 +74,20 @@ TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
       }
       const V by = _mm256_or_si256(_mm256_srli_epi16(even, 8), _mm256_and_si256(odd, high));
       const V moved = _mm256_max_epi8(_mm256_adds_epi8(zi, by), least);
-      kept += count(_mm256_movemask_epi8(_mm256_cmpeq_epi8(moved, _mm256_add_epi8(zi, by))));
+      few = _mm256_sub_epi8(few, _mm256_cmpeq_epi8(moved, _mm256_add_epi8(zi, by)));
       put(z + i, moved);
       const V y = load(next + i);  // |y| is unsigned, its sign goes to z; two products fit 16 bits
       const V two = _mm256_maddubs_epi16(_mm256_abs_epi8(y), _mm256_sign_epi8(moved, y));
       dot = _mm256_add_epi32(dot, _mm256_madd_epi16(two, ones));
     });
   }
-  *clips += s.n - kept;
-  return total(add_wide(_mm256_setzero_si256(), dot));
+  *clips += s.n - total(_mm256_add_epi64(kept, _mm256_sad_epu8(few, zero)));
+  return total(add_wide(zero, dot));
 }
 
 int64_t step_z8(const HalpStep& s, int64_t* clips) noexcept {
-  return s.decay != 0 ? step8<true>(s, clips) : step8<false>(s, clips);
+  if (s.gamma < 0) return s.decay != 0 ? step8<true, true>(s, clips) : step8<false, true>(s, clips);
+  return s.decay != 0 ? step8<true, false>(s, clips) : step8<false, false>(s, clips);
 }
 
 TX_INL V wide(const int8_t* p) {
@@ -110,8 +124,7 @@ int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
     noise[q][0] = _mm256_unpacklo_epi16(l, zero);
     noise[q][1] = _mm256_unpackhi_epi16(l, zero);
   }
-  V sum = zero;
-  int64_t clipped = 0;
+  V sum = zero, clipped = zero;
   for (int64_t begin = 0; begin < s.n; begin += kFlush) {
     const int64_t end = begin + kFlush < s.n ? begin + kFlush : s.n;
     V narrow = zero;
@@ -129,8 +142,8 @@ int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
               _mm256_add_epi32(_mm256_sub_epi32(noise[quarter.value][p], load(drift + i + 8 * p)),
                                _mm256_madd_epi16(pair, factors));
           moved[p] = _mm256_add_epi32(_mm256_srai_epi32(e, kShift), _mm256_srai_epi32(pair, 16));
-          clipped += count(_mm256_movemask_ps(
-              _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_abs_epi32(moved[p]), limit))));
+          clipped =
+              _mm256_sub_epi32(clipped, _mm256_cmpgt_epi32(_mm256_abs_epi32(moved[p]), limit));
         });
         const V now = _mm256_max_epi16(_mm256_packs_epi32(moved[0], moved[1]), least);
         put(z + i, now);
@@ -139,7 +152,7 @@ int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
     }
     sum = add_wide(sum, narrow);
   }
-  *clips += clipped;
+  *clips += total(add_wide(zero, clipped));
   return total(sum);
 }
 
