@@ -1,0 +1,1 @@
+"""What the training scripts share: run folders, the training loop, methods, comparisons and plots."""
