@@ -70,8 +70,17 @@ def _settings(**changes: dict[str, Any]) -> dict[str, Settings]:
 
 
 PRESETS = {
-    "cpu": Preset(32, 64, 50, 100_000, Schedule(epochs=20, batch=20, centre_every=0.5), _settings(default={})),
-    "full": Preset(128, 128, 50, 10**9, Schedule(epochs=50, batch=50, centre_every=0.125), _settings(default={})),
+    "cpu": Preset(
+        32, 64, 50, 100_000, Schedule(epochs=20, batch=20, centre_every=0.5), _settings(default={})
+    ),
+    "full": Preset(
+        128,
+        128,
+        50,
+        10**9,
+        Schedule(epochs=50, batch=50, centre_every=0.125),
+        _settings(default={}),
+    ),
 }
 
 
@@ -83,12 +92,17 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
     p.add_argument("--embedding", type=int, metavar="N", help="numbers per character")
     p.add_argument("--hidden", type=int, metavar="N", help="width of the two LSTM layers")
     p.add_argument("--length", type=int, metavar="N", help="characters of a window")
-    p.add_argument("--characters", type=int, metavar="N", help="use the first N of the training text")
+    p.add_argument(
+        "--characters", type=int, metavar="N", help="use the first N of the training text"
+    )
     options = p.parse_args(arguments)
     preset = PRESETS[options.preset]
     given = {k: getattr(options, k) for k in ("embedding", "hidden", "length", "characters")}
     preset = replace(preset, **{k: v for k, v in given.items() if v is not None})
-    with comparison.one_sentence("training.char_lstm"), comparison.devices(options.device) as device:
+    with (
+        comparison.one_sentence("training.char_lstm"),
+        comparison.devices(options.device) as device,
+    ):
         text = data.shakespeare(data.data_root(options.data))
         train = Windows(text.train[: preset.characters], preset.length, device)
         validation = Windows(text.validation, preset.length, device)
@@ -96,8 +110,13 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
         def evaluate(model: nn.Module) -> Row:
             train_loss, _ = measure(model, train, 200)
             loss, accuracy = measure(model, validation, 200)
-            return {"train_loss": train_loss, "validation_loss": loss, "validation_accuracy": accuracy}
+            return {
+                "train_loss": train_loss,
+                "validation_loss": loss,
+                "validation_accuracy": accuracy,
+            }
 
+        methods = [Method.parse(name) for name in options.methods]
         resolved = deep_config(options, asdict(preset), preset.schedule, preset.settings)
 
         def make(method: Method, seed: int) -> Trainer:
@@ -106,7 +125,7 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
             settings, schedule = resolved.of(method)
             return Trainer(model, train, evaluate, method, settings, schedule, seed)
 
-        results = comparison.run_all(options, resolved.config, make)
+        results = comparison.run_all(options, methods, resolved.config, make)
         report(results, options, f"Character LSTM on TinyShakespeare, {options.preset}",
                "validation_loss", "validation loss (nats per character)", min)  # fmt: skip
     return results

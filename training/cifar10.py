@@ -113,9 +113,14 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
     preset = replace(preset, **{k: v for k, v in given.items() if v is not None})
     with comparison.one_sentence("training.cifar10"), comparison.devices(options.device) as device:
         pictures = data.cifar10(data.data_root(options.data), options.cache)
-        train = Pictures(data.first_of_each_class(pictures.train, preset.train), preset.side, device)
+        train = Pictures(
+            data.first_of_each_class(pictures.train, preset.train), preset.side, device
+        )
         test = Pictures(data.first_of_each_class(pictures.test, preset.test), preset.side, device)
-        print(f"CIFAR-10, {pictures.source}{' (lossy)' if pictures.source == 'JPEG' else ''}", flush=True)
+        print(
+            f"CIFAR-10, {pictures.source}{' (lossy)' if pictures.source == 'JPEG' else ''}",
+            flush=True,
+        )
 
         def evaluate(model: nn.Module) -> Row:
             train_loss, train_accuracy = measure(model, train, 500)
@@ -126,6 +131,7 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
             }  # fmt: skip
 
         own = asdict(preset) | {"source": pictures.source}
+        methods = [Method.parse(name) for name in options.methods]
         resolved = deep_config(options, own, preset.schedule, preset.settings)
 
         def make(method: Method, seed: int) -> Trainer:
@@ -136,7 +142,7 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
                 model, train, evaluate, method, settings, schedule, seed, augment=preset.augment
             )
 
-        results = comparison.run_all(options, resolved.config, make)
+        results = comparison.run_all(options, methods, resolved.config, make)
         report(results, options, f"Compact ResNet on CIFAR-10 ({pictures.source}), {options.preset}",
                "validation_accuracy", "accuracy on test pictures", max)  # fmt: skip
     return results

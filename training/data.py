@@ -145,7 +145,9 @@ def _original(path: Path) -> Labelled:
     except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no batch of CIFAR-10: {error}") from error
     if x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != 3072 or y.shape != (len(x),):
-        raise DataError(f"{path} has data {x.dtype} {x.shape}, expected uint8 (n, 3072) and n labels")
+        raise DataError(
+            f"{path} has data {x.dtype} {x.shape}, expected uint8 (n, 3072) and n labels"
+        )
     return Labelled(
         torch.from_numpy(x.reshape(-1, 3, 32, 32).copy()), torch.from_numpy(y.astype(np.int64))
     )
@@ -190,7 +192,9 @@ def _decode(archive: Path) -> list[Labelled]:
     if unknown:
         raise DataError(f"{archive} tests classes that it does not train: {sorted(unknown)}")
     return [
-        Labelled(torch.stack([x for _, x in part]), torch.tensor([classes.index(k) for k, _ in part]))
+        Labelled(
+            torch.stack([x for _, x in part]), torch.tensor([classes.index(k) for k, _ in part])
+        )
         for part in found.values()
     ]
 

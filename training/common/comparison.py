@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from training.common.methods import EXPLAINED, Method
+from training.common.methods import EXPLAINED
 from training.common.plots import Curve
 from training.common.runs import (
     Interrupted,
@@ -41,13 +41,13 @@ def parser(doc: str, methods: Sequence[str], out: str) -> argparse.ArgumentParse
     p.add_argument("--methods", nargs="+", metavar="M", default=list(methods),
                    help=f"{EXPLAINED} (default: {' '.join(methods)})")  # fmt: skip
     p.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S",
-                   help="initial weights, order of the examples, rounding; methods share them (default: 0)")  # fmt: skip
+                   help="initial weights, order of examples, rounding; all methods share them (0)")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path(out), metavar="DIR",
                    help=f"a folder for each run is made in here (default: {out})")  # fmt: skip
     p.add_argument("--resume", action="store_true",
-                   help="skip runs that are over and continue interrupted ones, to the same bits")  # fmt: skip
-    p.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS",
-                   help="beside those at the end of an epoch and at SIGINT or SIGTERM (default: 500)")  # fmt: skip
+                   help="skip runs that are over, continue interrupted ones, to the same bits")  # fmt: skip
+    p.add_argument("--checkpoint-seconds", type=float, default=30.0, metavar="S",
+                   help="time between checkpoints (30); SIGINT and SIGTERM save and stop")  # fmt: skip
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves (needs matplotlib)")
     return p
 
@@ -88,23 +88,22 @@ def devices(given: str) -> Iterator[torch.device]:
 
 def run_all(
     options: argparse.Namespace,
-    config: Callable[[Method, int], dict[str, Any]],
-    make: Callable[[Method, int], Process],
-    parse: Callable[[str], Any] = Method.parse,
+    methods: Sequence[Any],
+    config: Callable[[Any, int], dict[str, Any]],
+    make: Callable[[Any, int], Process],
 ) -> Results:
     """Every method with every seed, one after the other.
 
     Args:
         options: of :func:`parser`.
+        methods: anything with a name.
         config: what the figures of a run depend on; a folder made with another one is refused.
         make: the process of a run.
-        parse: from the name of a method.
 
     Raises:
         Interrupted: by a signal; ``--resume`` goes on.
     """
     results: Results = {}
-    methods = [parse(name) for name in options.methods]
     with stop_on_signal() as stop:
         for method in methods:
             for seed in options.seeds:
@@ -112,11 +111,14 @@ def run_all(
                 folder = RunFolder(path, config(method, seed), options.resume)
                 found = folder.result()
                 if found is None:
-                    found = drive(make(method, seed), folder, options.checkpoint_every, stop)
+                    found = drive(make(method, seed), folder, options.checkpoint_seconds, stop)
                 results.setdefault(method.name, {})[seed] = found["rows"]
                 if rank() == 0:
                     last = {k: v for k, v in found["rows"][-1].items() if k != "step"}
-                    print(f"{path.name:22}" + " ".join(f"{k} {v:.4g}" for k, v in last.items()), flush=True)
+                    print(
+                        f"{path.name:22} " + " ".join(f"{k} {v:.4g}" for k, v in last.items()),
+                        flush=True,
+                    )
     return results
 
 
@@ -130,6 +132,17 @@ def table(results: Results, columns: dict[str, str], best: dict[str, Callable[..
             cells.append(_spread([choose(row[key] for row in rows) for rows in runs.values()]))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def reached(results: Results, column: str, goal: float) -> str:
+    """In which epoch every run first came to ``goal`` or below."""
+    parts = []
+    for name, runs in results.items():
+        found = [
+            next((r["epoch"] for r in rows if r[column] <= goal), None) for rows in runs.values()
+        ]
+        parts.append(f"{name} " + "/".join("-" if e is None else str(e) for e in found))
+    return f"epochs until {column} is {goal:g}: " + ", ".join(parts)
 
 
 def _spread(values: list[float]) -> str:

@@ -39,7 +39,9 @@ def add_training(p: argparse.ArgumentParser, presets: Mapping[str, Any]) -> None
                    "in units of its largest weight at the start")  # fmt: skip
     p.add_argument("--delta", type=float, help="LP methods: one spacing for all tensors instead")
     p.add_argument("--svrg-coef", type=float, help="factor of the correction, 0 to 1")
-    p.add_argument("--scope", choices=("tensor", "global"), help="HALP: one spacing per tensor or for all")
+    p.add_argument(
+        "--scope", choices=("tensor", "global"), help="HALP: one spacing per tensor or for all"
+    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def deep_config(
     if "decay_at" in lengths:
         lengths["decay_at"] = tuple(lengths["decay_at"])
     numbers = {f.name: given[f.name] for f in fields(Settings) if f.name in given}
-    return Resolved(own | {"device": options.device}, replace(schedule, **lengths), settings, numbers)
+    return Resolved(
+        own | {"device": options.device}, replace(schedule, **lengths), settings, numbers
+    )
 
 
 def report(

@@ -88,7 +88,14 @@ def build(
         if s.mu == "auto":
             raise ValueError("bit-centred SGD needs a number for mu")
         return BitCentredSGD(
-            weights, s.lr, steps, mu=s.mu, bits=method.bits, option=s.option, scope=s.scope, **shared
+            weights,
+            s.lr,
+            steps,
+            mu=s.mu,
+            bits=method.bits,
+            option=s.option,
+            scope=s.scope,
+            **shared,
         )
     if method.kind == "lp-sgd":
         groups = _lattices(weights, method.bits, s)

@@ -70,7 +70,9 @@ def draw(path: Path, title: str, panels: Sequence[Panel], footnote: str = "") ->
         panel.draw(axes)
     handles: dict[str, Any] = {}
     for axes in all_axes:
-        handles |= {str(label): h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles |= {
+            str(label): h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
     columns = min(len(handles), 3 * len(panels) + 1)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
     figure.suptitle(title)

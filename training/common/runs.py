@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ import torch.distributed as dist
 import torchext
 
 Row = dict[str, float]
+#: Steps between two questions to the other ranks whether to stop.
+AGREE_EVERY = 20
 
 
 class RunError(Exception):
@@ -77,12 +80,15 @@ class RunFolder:
         return dict(state)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Checkpoint and figures; a crash at any moment leaves the previous ones."""
-        if not self.writes:
-            return
-        with _atomic(self.checkpoint) as partial:
-            torch.save({"config": self.config, "rows": self.rows, "process": state}, partial)
-        if self.rows:
+        """Writes the checkpoint; a crash at any moment leaves the previous one."""
+        if self.writes:
+            with _atomic(self.checkpoint) as partial:
+                torch.save({"config": self.config, "rows": self.rows, "process": state}, partial)
+
+    def add(self, row: Row) -> None:
+        """One more row of figures."""
+        self.rows.append(row)
+        if self.writes:
             with _atomic(self.path / "metrics.csv") as partial, partial.open("w") as f:
                 writer = csv.DictWriter(f, list(self.rows[0]), lineterminator="\n")
                 writer.writeheader()
@@ -142,8 +148,11 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def drive(process: Process, folder: RunFolder, every: int, stop: Callable[[], bool]) -> Any:
-    """Runs to the end from the folder's checkpoint; saves after epochs, every ``every`` steps, and to stop.
+def drive(process: Process, folder: RunFolder, seconds: float, stop: Callable[[], bool]) -> Any:
+    """Runs to the end from the folder's checkpoint; saves every so many ``seconds``, and to stop.
+
+    Returns:
+        What :meth:`RunFolder.finish` does.
 
     Raises:
         Interrupted: ``stop()`` was true; everything is saved.
@@ -156,20 +165,24 @@ def drive(process: Process, folder: RunFolder, every: int, stop: Callable[[], bo
         process.load_state_dict(state)
     several = dist.is_initialized() and dist.get_world_size() > 1
     writer = _tensorboard(folder) if folder.writes else None
+    saved_at = time.monotonic()
     with _progress(process, folder) as bar:
         while process.steps < process.total_steps:
             row = process.advance()
             bar.update(1)
-            due = row is not None or process.steps % every == 0
-            # Ranks see a signal at different steps: they ask each other where all of them save.
-            asked = _any_rank(stop()) if several and due else stop() and not several
             if row is not None:
-                folder.rows.append(row)
+                folder.add(row)
                 if writer is not None:
                     for name, value in row.items():
                         writer.add_scalar(name, value, process.steps)
-            if due or asked:
+            # A signal reaches the ranks at different steps: they agree on one where all of them stop.
+            if several:
+                asked = process.steps % AGREE_EVERY == 0 and _any_rank(stop())
+            else:
+                asked = stop()
+            if asked or time.monotonic() - saved_at > seconds:
                 folder.save(process.state_dict())
+                saved_at = time.monotonic()
             if asked and process.steps < process.total_steps:
                 raise Interrupted(f"stopped at step {process.steps} of {process.total_steps}")
     if writer is not None:
@@ -207,4 +220,6 @@ def _progress(process: Process, folder: RunFolder) -> Any:
     except ImportError:
         return _NoBar()
     hide = None if folder.writes else True
-    return tqdm(total=process.total_steps, initial=process.steps, desc=folder.path.name, disable=hide)
+    return tqdm(
+        total=process.total_steps, initial=process.steps, desc=folder.path.name, disable=hide
+    )
