@@ -156,13 +156,15 @@ def _original(path: Path) -> Labelled:
 def _members(archive: Path) -> Iterator[tuple[str, str, bytes]]:
     """(part, class, JPEG) of every picture, in one pass over the stream."""
     try:
-        with tarfile.open(archive, "r|xz") as tar:
+        with lzma.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 parts = Path(member.name).parts
                 if member.isfile() and len(parts) >= 3 and parts[-1].endswith(".jpg"):
                     file = tar.extractfile(member)
                     assert file is not None
                     yield parts[-3], parts[-2], file.read()
+            while stream.read(1 << 20):  # tarfile does not mind a file cut between two members
+                pass
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
         raise DataError(f"{archive} cannot be read to its end: {error}") from error
 

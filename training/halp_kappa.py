@@ -2,8 +2,9 @@
 
 Least squares, 400 x 20, with prescribed singular values: the Hessian's eigenvalues run from 1 down to
 1 / kappa. 50 centres of T = 800 single-example steps from w = 0. Drawn: the norm of the full gradient at the
-end against kappa, for each method the best of alpha L in {0.1, 0.3} and, for HALP, of mu in {3, 10, 30}
-/ (alpha T); L is the largest squared norm of an example. The LP methods' lattice holds [-3, 3].
+end against kappa, for each method the best of alpha L in {0.1, 0.3} and, for HALP, of alpha T mu in
+{3, 10} (below 8 bits in {10, 30}); L is the largest squared norm of an example. The lattice of the LP
+methods holds [-3, 3].
 
     python -m training.halp_kappa --plot kappa.png
     python -m training.halp_kappa --kappas 1 10 --methods svrg halp-8
@@ -21,8 +22,8 @@ from training.least_squares import LeastSquares, conditioned_problem
 
 METHODS = ("svrg", "lp-svrg-16", "lp-svrg-8", "halp-16", "halp-8", "halp-4")
 KAPPAS = (1.0, 10.0, 100.0, 1000.0)
-#: alpha L, and alpha T mu.
-STEPS, BOXES = (0.1, 0.3), (3.0, 10.0, 30.0)
+#: alpha L; alpha T mu from 8 bits on, and below.
+STEPS, BOXES, BOXES_OF_FEW_BITS = (0.1, 0.3), (3.0, 10.0), (10.0, 30.0)
 RANGE = 3.0
 
 
@@ -59,9 +60,12 @@ def points(methods: Sequence[str], kappas: Sequence[float]) -> Iterator[Point]:
         method = Method.parse(name)
         if method.kind not in ("svrg", "lp-svrg", "halp"):
             raise ValueError(f"the sweep has svrg, lp-svrg-B and halp-B, got {name!r}")
+        boxes: tuple[float | None, ...] = (None,)
+        if method.kind == "halp":
+            boxes = BOXES if method.bits >= 8 else BOXES_OF_FEW_BITS
         for kappa in kappas:
             for step in STEPS:
-                for box in BOXES if method.kind == "halp" else (None,):
+                for box in boxes:
                     yield Point(method, kappa, step, box)
 
 

@@ -41,7 +41,7 @@ def parser(doc: str, methods: Sequence[str], out: str) -> argparse.ArgumentParse
     p.add_argument("--methods", nargs="+", metavar="M", default=list(methods),
                    help=f"{EXPLAINED} (default: {' '.join(methods)})")  # fmt: skip
     p.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S",
-                   help="initial weights, order of examples, rounding; all methods share them (0)")  # fmt: skip
+                   help="initial weights, order of examples, rounding; shared by all methods")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path(out), metavar="DIR",
                    help=f"a folder for each run is made in here (default: {out})")  # fmt: skip
     p.add_argument("--resume", action="store_true",
