@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from training.common.methods import EXPLAINED
-from training.common.plots import Curve
+from training.common.plots import Curve, figure_class
 from training.common.runs import (
     Interrupted,
     Process,
@@ -104,6 +104,8 @@ def run_all(
         Interrupted: by a signal; ``--resume`` goes on.
     """
     results: Results = {}
+    if options.plot:
+        figure_class()  # fails now rather than after the training
     with stop_on_signal() as stop:
         for method in methods:
             for seed in options.seeds:

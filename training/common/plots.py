@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from training.common.runs import RunError
+
 #: Colour by kind of method (Okabe and Ito), line by bits.
 COLOURS = {
     "sgd": "#222222", "momentum": "#999999", "svrg": "#0072B2", "lp-sgd": "#D55E00", "lp-svrg": "#E69F00",
@@ -58,13 +60,22 @@ class Panel:
         axes.grid(alpha=0.25)
 
 
-def draw(path: Path, title: str, panels: Sequence[Panel], footnote: str = "") -> None:
-    """Panels side by side over one legend, written to ``path`` (PNG, SVG, PDF)."""
+def figure_class() -> Any:
+    """matplotlib's Figure.
+
+    Raises:
+        RunError: it is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(1.2 + 4.6 * len(panels), 4.9), layout="constrained")
+        raise RunError("--plot needs matplotlib: pip install matplotlib") from None
+    return Figure
+
+
+def draw(path: Path, title: str, panels: Sequence[Panel], footnote: str = "") -> None:
+    """Panels side by side over one legend, written to ``path`` (PNG, SVG, PDF)."""
+    figure = figure_class()(figsize=(1.2 + 4.6 * len(panels), 4.9), layout="constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(all_axes, panels, strict=True):
         panel.draw(axes)
