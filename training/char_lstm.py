@@ -12,13 +12,12 @@ gradients a step and a full one per centre, so an epoch costs them three or four
     torchrun --nproc-per-node 2 -m training.char_lstm --methods sgd halp-8            # several processes
     python -m training.char_lstm --preset full --device cuda
 
-``--preset cpu`` is a REDUCED problem: half the width, a quarter of the text, 4 epochs.
+``--preset cpu`` is a REDUCED problem: half the width, a quarter of the text, 2 epochs.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,18 +64,26 @@ class Preset:
     settings: dict[str, Settings]
 
 
-def _settings(**changes: dict[str, Any]) -> dict[str, Settings]:
-    return {kind: replace(Settings(lr=1.0), **change) for kind, change in changes.items()}
+def _settings(lr: float) -> dict[str, Settings]:
+    """Tuned by a coarse grid on the CPU preset with another seed than those of the table."""
+    base = Settings(lr=lr, headroom=4.0)
+    return {
+        "default": base,
+        "momentum": replace(base, lr=lr / 10),
+        "halp": replace(base, mu=0.5),
+        "halp-4": replace(base, mu=4.0),
+        "bit-centred": replace(base, mu=0.5),
+    }
 
 
 PRESETS = {
     "cpu": Preset(
-        32, 64, 50, 250_000, Schedule(epochs=4, batch=20, centre_every=0.5), _settings(default={}),
+        32, 64, 50, 250_000, Schedule(epochs=2, batch=20, centre_every=0.5), _settings(4.0)
     ),
     "full": Preset(
-        128, 128, 50, 10**9, Schedule(epochs=50, batch=50, centre_every=0.125), _settings(default={}),
+        128, 128, 50, 10**9, Schedule(epochs=50, batch=50, centre_every=0.125), _settings(4.0)
     ),
-}  # fmt: skip
+}
 
 
 def main(arguments: list[str] | None = None) -> comparison.Results:

@@ -86,7 +86,7 @@ def _settings(weight_decay: float, **changes: dict[str, Any]) -> dict[str, Setti
 
 PRESETS = {
     "cpu": Preset(
-        8, 16, 5_000, 2_000, False, Schedule(epochs=4, batch=50, centre_every=0.5),
+        8, 16, 5_000, 2_000, False, Schedule(epochs=2, batch=50, centre_every=0.5),
         _settings(2e-4, default={}),
     ),
     "full": Preset(
