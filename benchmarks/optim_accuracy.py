@@ -35,23 +35,37 @@ def problem(seed: int, noise: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(
-    make: Make, epochs: int, seeds: tuple[int, ...] = (0,), dtype: torch.dtype = torch.float64
+    make: Make,
+    epochs: int,
+    seeds: tuple[int, ...] = (0,),
+    dtype: torch.dtype = torch.float64,
+    tensors: int = 1,
 ) -> np.ndarray:
-    """Gradient norms at the start of each epoch and after the last, one row per seed."""
+    """Gradient norms at the start of each epoch and after the last, one row per seed.
+
+    The weights of a data set are ``tensors`` parameters of equal size.
+    """
     data = [[torch.tensor(a).to(dtype) for a in problem(seed)] for seed in seeds]
-    params = [nn.Parameter(torch.zeros(100, dtype=dtype)) for _ in seeds]
-    opt = make(params)
+    weights = [torch.zeros(100, dtype=dtype) for _ in seeds]
+    params = [[nn.Parameter(part) for part in w.chunk(tensors)] for w in weights]
+    opt = make([p for parts in params for p in parts])
     rows = np.stack([np.random.default_rng(s + 1).integers(0, 1000, epochs * T) for s in seeds], 1)
-    weights = [p.detach() for p in params]
+
+    def give(parts: list[nn.Parameter], g: torch.Tensor) -> None:
+        for p, part in zip(parts, g.chunk(tensors), strict=True):
+            p.grad = part
 
     def full() -> float:
-        for p, w, (x, y) in zip(params, weights, data, strict=True):
-            p.grad = x.T @ (x @ w - y) / len(y)
+        norms()
         return 0.0
 
     def norms() -> list[float]:
-        full()
-        return [float(p.grad.norm()) for p in params]  # type: ignore[union-attr]
+        found = []
+        for parts, w, (x, y) in zip(params, weights, data, strict=True):
+            g = x.T @ (x @ w - y) / len(y)
+            give(parts, g)
+            found.append(float(g.norm()))
+        return found
 
     trace = []
     for epoch in range(epochs):
@@ -61,8 +75,8 @@ def run(
         for picked in rows[epoch * T : (epoch + 1) * T].tolist():
 
             def closure(picked: list[int] = picked) -> float:
-                for p, w, (x, y), i in zip(params, weights, data, picked, strict=True):
-                    p.grad = x[i] * (x[i].dot(w) - y[i])
+                for parts, w, (x, y), i in zip(params, weights, data, picked, strict=True):
+                    give(parts, x[i] * (x[i].dot(w) - y[i]))
                 return 0.0
 
             opt.step(closure)
@@ -73,6 +87,8 @@ def _halp(bits: int, mu: Any, lr: float = 1e-3, **more: Any) -> Make:
     return lambda params: HALP(params, lr, T, bits=bits, mu=mu, seed=3, **more)
 
 
+#: One spacing for four tensors: data sets one after the other, since side by side they would share it.
+GLOBAL = ", global scope"
 ROWS: dict[str, tuple[Make, torch.dtype]] = {
     "LP-SGD 8 bit, lr 1e-4, delta 0.8": (
         lambda p: LPSGD(p, 1e-4, delta=0.8, bits=8, seed=3),
@@ -96,6 +112,9 @@ ROWS: dict[str, tuple[Make, torch.dtype]] = {
     "HALP 8 bit, mu 0.5": (_halp(8, 0.5), torch.float64),
     "HALP 8 bit, mu 1.5": (_halp(8, 1.5), torch.float64),
     "HALP 8 bit, mu 1.5, option II": (_halp(8, 1.5, option="II"), torch.float64),
+    f"HALP 8 bit, mu 1.5{GLOBAL}": (_halp(8, 1.5, scope="global"), torch.float64),
+    f"HALP 8 bit, automatic mu{GLOBAL}": (_halp(8, "auto", scope="global"), torch.float64),
+    f"HALP 16 bit, mu 1.5{GLOBAL}": (_halp(16, 1.5, scope="global"), torch.float64),
     "HALP 8 bit, mu 6": (_halp(8, 6.0), torch.float64),
     "HALP 8 bit, automatic mu": (_halp(8, "auto"), torch.float64),
     "HALP 8 bit, automatic mu from 0.5": (_halp(8, "auto", mu0=0.5), torch.float64),
@@ -127,7 +146,10 @@ def main() -> None:
     for name, (make, dtype) in ROWS.items():
         if options.rows and not any(part in name for part in options.rows):
             continue
-        trace = run(make, options.epochs, (0, 1, 2), dtype)
+        if name.endswith(GLOBAL):
+            trace = np.concatenate([run(make, options.epochs, (s,), dtype, 4) for s in range(3)])
+        else:
+            trace = run(make, options.epochs, (0, 1, 2), dtype)
         target = 1e-6 * trace[:, :1]
         reached = [int(np.argmax(t <= goal)) if (t <= goal).any() else None
                    for t, goal in zip(trace, target, strict=True)]  # fmt: skip

@@ -34,6 +34,15 @@ def test_halp_goes_on_where_a_fixed_lattice_stops() -> None:
 
 
 @pytest.mark.slow
+def test_one_spacing_for_four_tensors_is_as_good_as_for_one() -> None:
+    """Problem P with its weights in four parameters: scope="global" has the spacing of the whole vector."""
+    for mu in (1.5, "auto"):
+        parts = run(lambda p, mu=mu: HALP(p, 1e-3, T, mu=mu, scope="global", seed=3), 8, tensors=4)
+        whole = run(lambda p, mu=mu: HALP(p, 1e-3, T, mu=mu, seed=3), 8)
+        assert abs(epochs_to(parts, 1e-3) - epochs_to(whole, 1e-3)) <= 1
+
+
+@pytest.mark.slow
 def test_a_small_mu_diverges_and_a_large_one_only_clips() -> None:
     wild = run(lambda p: HALP(p, 1e-3, T, mu=0.2, seed=3), 4)[0]
     slow = run(lambda p: HALP(p, 1e-3, T, mu=6.0, seed=3), 4)[0]
