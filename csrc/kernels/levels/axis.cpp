@@ -39,24 +39,6 @@ Axis mirror(const Axis& axis) {
   return out;
 }
 
-namespace {
-
-/// A double-double sum whose terms wait for one addition each; up to eight between calls of tidy
-/// cost at most 10 2^-106 of the sum each.
-struct RunningSum {
-  double h = 0, l = 0;
-
-  void add(DD x) {
-    const DD s = two_sum(h, x.h);
-    h = s.h;
-    l += s.l + x.l;
-  }
-  DD get() const { return two_sum(h, l); }
-  void tidy() { *this = {get().h, get().l}; }
-};
-
-}  // namespace
-
 void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis) {
   // Plain sums in a fixed order: the centre need not be the mean, only near it.
   double sum = 0, total = 0, last = 0;
@@ -81,23 +63,18 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
   axis->cut.resize(m + 1);
   axis->hi = axis->lo;
   axis->centre = m > 0 ? round_centre(lo[0] + sum / total, lo[0], lo[m - 1]) : 0.0;
-  RunningSum sum_w, sum_s, sum_q;
+  DD below;
+  RunningSum sum_s, sum_q;
   for (size_t i = 0; i < m; ++i) {
     const DD w = cut[i + 1].w, t = axis->about(lo[i]);
-    cut[i] = {DD{sum_w.h, sum_w.l}, sum_s.get(), sum_q.get()};
-    if (i % 8 == 7)
-      for (RunningSum* sums : {&sum_s, &sum_q}) sums->tidy();
+    cut[i] = {below, sum_s.get(), sum_q.get()};
     const bool one = w.h == 1 && w.l == 0;
     const DD wt = one ? t : w * t;
-    if (one) {
-      sum_w.h += 1;
-    } else {
-      sum_w.add(w);
-    }
+    below = below.l == 0 && one ? DD{below.h + 1, 0} : below + w;
     sum_s.add(wt);
     sum_q.add(wt * t);
   }
-  cut[m] = {sum_w.get(), sum_s.get(), sum_q.get()};
+  cut[m] = {below, sum_s.get(), sum_q.get()};
   if (m > 0) axis->bound_error(4 * static_cast<double>(n));
 }
 

@@ -6,13 +6,13 @@
 namespace torchext::levels {
 namespace {
 
-constexpr int kPasses = 10;
+constexpr int kPasses = 16;
 
-/// A price of few bits: sums with it stay exact where those of the data are, and ties ties.
-double round_price(double price) {
+/// Prices of few bits: sums with them stay exact where those of the data are, and ties ties.
+double round_price(double price, int bits) {
   int exponent;
   const double mantissa = std::frexp(price, &exponent);
-  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 12)), exponent - 12);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, bits)), exponent - bits);
 }
 
 /// f(s) ~ (integral of density^(1/3))^3 / (6 steps^2), half of that for nearest; the price is its
@@ -37,91 +37,195 @@ struct Trial {
   int64_t steps = 0;
 };
 
-/// The next price, given one of too few steps (`high`) and one of too many, if known.
-double next_price(const Trial& last, const Trial* high, const Trial* low, int64_t steps) {
-  if (high != nullptr && low != nullptr && low->steps - high->steps <= 4)  // where both cost the same
-    return (high->cost - low->cost) / static_cast<double>(low->steps - high->steps);
-  const double ratio = static_cast<double>(last.steps) / static_cast<double>(steps);
-  const double guess = last.price * std::clamp(ratio * ratio * ratio, 1.0 / 64, 64.0);
-  if (high == nullptr || low == nullptr || (guess > low->price && guess < high->price)) return guess;
-  return std::sqrt(low->price) * std::sqrt(high->price);
-}
+/// Looks for the price of a number of steps, which falls with the price, at first with its third
+/// power.
+class PriceSearch {
+ public:
+  explicit PriceSearch(int64_t steps) : steps_(steps) {}
+
+  /// The price to try after `t`, whose steps are too few or too many; 0 if there is none between.
+  double next(const Trial& t) {
+    Trial& side = t.steps < steps_ ? high_ : low_;
+    const bool moved = last_.steps > 0 && last_.price != t.price;
+    if (moved && last_.steps == t.steps) {
+      power_ *= 2;
+    } else if (moved) {
+      power_ = std::clamp(std::log(last_.price / t.price) / log_ratio(t, last_), 1.0, 12.0);
+    }
+    side = last_ = t;
+    double price = t.price * std::exp(std::clamp(power_ * log_ratio(t, steps_), -5.0, 5.0));
+    if (high_.steps > 0 && low_.steps > 0) {
+      const int64_t between = low_.steps - high_.steps;
+      if (between <= 4 || ++doubled_ > 3 || !(price > low_.price && price < high_.price))
+        price =
+            (high_.cost - low_.cost) / static_cast<double>(between);  // both cost the same there
+    }
+    price = round_price(price, ++passes_ < 6 ? 12 : 40);
+    return price != high_.price && price != low_.price && price > 0 ? price : 0;
+  }
+
+ private:
+  static double log_ratio(const Trial& a, int64_t steps) {
+    return std::log(static_cast<double>(a.steps) / static_cast<double>(steps));
+  }
+  static double log_ratio(const Trial& a, const Trial& b) { return log_ratio(a, b.steps); }
+
+  const int64_t steps_;
+  Trial high_, low_, last_;  // too high a price, too low, the last one
+  double power_ = 3;
+  int passes_ = 0, doubled_ = 0;
+};
+
+/// Passes over one list of candidates.
+class Passes {
+ public:
+  Passes(const Axis& axis, Objective objective, const std::vector<uint32_t>& candidates,
+         int64_t steps, bool precise, PathScratch* scratch)
+      : candidates_(candidates),
+        // A path with more steps than this means a price that is far too low.
+        most_(static_cast<double>(4 * steps + 16)),
+        cut_error_(axis.cut_error),
+        precise_(precise),
+        s_(scratch) {
+    const bool ends = objective == Objective::stochastic;
+    const TileKernels& tiles = tile_kernels();
+    run_ = ends ? (precise ? tiles.priced_ends_precise : tiles.priced_ends)
+                : (precise ? tiles.priced_clusters_precise : tiles.priced_clusters);
+    fill_candidates(axis, objective, candidates, precise, &s_->from);
+    prepare(ends);
+  }
+
+  /// The cheapest path at `price`; false if rounding is not small beside it.
+  bool run(double price) {
+    p_.price = price;
+    error_ = (precise_ ? 0x1p-98 : 10 * 0x1p-53) * (s_->from.scale + most_ * price) + cut_error_;
+    p_.margin = (2 * most_ + 2) * error_;
+    if (!(p_.margin < 0.25 * price)) return false;
+    work_ += run_(p_) * (precise_ ? 4 : 1);
+    return true;
+  }
+
+  int64_t work() const { return work_; }
+
+  Trial trial() const {
+    Trial t{p_.price, 0, 0};
+    for (size_t k = last(); k > 0; k = s_->arg[k]) ++t.steps;
+    t.cost = (s_->value[last()] - two_prod(p_.price, static_cast<double>(t.steps))).h;
+    return t;
+  }
+
+  /// Bound on the rounding of a whole path; infinite where paths may be longer than foreseen.
+  double slack() const {
+    const double longest = s_->value.h[last()] / p_.price + 2;  // no cost is negative
+    return longest <= most_ ? 5 * longest * error_ : HUGE_VAL;
+  }
+
+  Path path(const Trial& trial) const {
+    Path out;
+    out.value = trial.cost;
+    out.slack = slack();
+    out.work = work_;
+    for (size_t k = last();; k = s_->arg[k]) {
+      out.at.push_back(candidates_[k]);
+      if (k == 0) break;
+    }
+    std::reverse(out.at.begin(), out.at.end());
+    return out;
+  }
+
+ private:
+  size_t last() const { return candidates_.size() - 1; }
+
+  void prepare(bool ends) {
+    const size_t m = candidates_.size();
+    for (Plane* plane : {&s_->base, &s_->value}) plane->resize(m);
+    s_->arg.resize(m + kTileRows);
+    s_->ready.assign(m + kTileRows, static_cast<double>(m + kTileRows));
+    const auto column = [this](const Plane& plane, int k) {
+      p_.columns.a[k] = plane.h.data();
+      p_.columns.low[k] = plane.l.data();
+    };
+    const auto row = [this](const Plane& plane, int k) {
+      p_.rows.a[k] = plane.h.data();
+      p_.rows.low[k] = plane.l.data();
+    };
+    const PathScratch::Candidates& c = s_->from;
+    column(s_->base, 0);
+    column(c.a, 1);
+    column(c.b, 2);
+    if (ends) {
+      s_->x.resize(m);
+      for (size_t r = 0; r < m; ++r) s_->x.h[r] = -c.b.h[r];
+      for (size_t r = 0; precise_ && r < m; ++r) s_->x.l[r] = -c.b.l[r];
+      row(s_->x, 0);
+      row(c.a, 1);
+      p_.height = c.c.h.data();
+      p_.height_low = c.c.l.data();
+    } else {
+      column(c.c, 3);
+      row(c.a, 0);
+      row(c.b, 1);
+      row(c.c, 2);
+    }
+    p_.rows.ready = p_.rows.end = s_->ready.data();
+    p_.columns.count = p_.rows.count = static_cast<int64_t>(m);
+    p_.base = s_->base.h.data();
+    p_.base_low = s_->base.l.data();
+    p_.value = s_->value.h.data();
+    p_.value_low = s_->value.l.data();
+    p_.arg = s_->arg.data();
+  }
+
+  const std::vector<uint32_t>& candidates_;
+  const double most_, cut_error_;
+  const bool precise_;
+  PathScratch* const s_;
+  PricedPathFn* run_;
+  PricedSteps p_{};
+  double error_ = 0;
+  int64_t work_ = 0;
+};
 
 }  // namespace
 
 bool priced_path(const Axis& axis, Objective objective, const std::vector<uint32_t>& candidates,
-                 int64_t steps, PathScratch* s, Path* path) {
-  const bool ends = objective == Objective::stochastic;
-  const size_t m = candidates.size();
-  fill_candidates(axis, objective, candidates, false, &s->from);
-  s->base.resize(m);
-  s->value.resize(m);
-  s->arg.resize(m + kTileRows);
-  s->ready.assign(m + kTileRows, static_cast<double>(m + kTileRows));
-  PricedSteps p{};
-  const auto give = [](const Plane& plane, const double** a, const double** low, int k) {
-    a[k] = plane.h.data();
-    low[k] = plane.l.data();
-  };
-  give(s->base, p.columns.a, p.columns.low, 0);
-  give(s->from.a, p.columns.a, p.columns.low, 1);
-  give(s->from.b, p.columns.a, p.columns.low, 2);
-  if (ends) {
-    s->x.resize(m);
-    for (size_t r = 0; r < m; ++r) s->x.h[r] = -s->from.b.h[r];
-    give(s->x, p.rows.a, p.rows.low, 0);
-    give(s->from.a, p.rows.a, p.rows.low, 1);
-    p.height = s->from.c.h.data();
-    p.height_low = s->from.c.l.data();
-  } else {
-    give(s->from.c, p.columns.a, p.columns.low, 3);
-    give(s->from.a, p.rows.a, p.rows.low, 0);
-    give(s->from.b, p.rows.a, p.rows.low, 1);
-    give(s->from.c, p.rows.a, p.rows.low, 2);
-  }
-  p.rows.ready = p.rows.end = s->ready.data();
-  p.columns.count = p.rows.count = static_cast<int64_t>(m);
-  p.base = s->base.h.data();
-  p.base_low = s->base.l.data();
-  p.value = s->value.h.data();
-  p.value_low = s->value.l.data();
-  p.arg = s->arg.data();
-  const PricedPathFn* const run =
-      ends ? tile_kernels().priced_ends : tile_kernels().priced_clusters;
-  // No path here has more steps than this: it would cost more than the path that is found.
-  const auto most = static_cast<double>(8 * steps + 64);
-  Trial trial, high, low;
-  p.price = round_price(first_price(axis, objective, candidates, steps));
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const double error =
-        10 * 0x1p-53 * (s->from.scale + most * p.price) + axis.cut_error;  // of one entry
-    p.margin = (2 * most + 2) * error;
-    if (!(p.margin < 0x1p-6 * p.price)) return false;
-    path->work += run(p);
-    const double value = s->value.h[m - 1];
-    trial = {p.price, value, 0};
-    for (size_t k = m - 1; k > 0; k = s->arg[k]) ++trial.steps;
-    trial.cost -= p.price * static_cast<double>(trial.steps);
-    const double longest = value / p.price + 2;  // as all costs are at least 0
+                 int64_t steps, bool precise, double* price, PathScratch* scratch, Path* path) {
+  if (!(*price > 0)) *price = round_price(first_price(axis, objective, candidates, steps), 12);
+  Passes passes(axis, objective, candidates, steps, precise, scratch);
+  PriceSearch search(steps);
+  for (int pass = 1; pass <= kPasses && passes.run(*price); ++pass) {
+    const Trial trial = passes.trial();
     if (trial.steps == steps) {
-      if (longest > most) return false;
-      path->value = trial.cost;
-      path->slack = 5 * longest * error;
-      path->at.clear();
-      for (size_t k = m - 1;; k = s->arg[k]) {
-        path->at.push_back(candidates[k]);
-        if (k == 0) break;
-      }
-      std::reverse(path->at.begin(), path->at.end());
+      *path = passes.path(trial);
       return true;
     }
-    (trial.steps < steps ? high : low) = trial;
-    const double next = round_price(next_price(trial, high.steps > 0 ? &high : nullptr,
-                                               low.steps > 0 ? &low : nullptr, steps));
-    if (next == high.price || next == low.price || !(next > 0)) return false;
-    p.price = next;
+    const double next = search.next(trial);
+    if (next == 0) break;
+    *price = next;
   }
+  path->work = passes.work();
   return false;
+}
+
+std::vector<uint32_t> prune_by_price(const Axis& axis, Objective objective,
+                                     const std::vector<uint32_t>& candidates, double price,
+                                     const Path& path, PathScratch* scratch) {
+  // The ways from a candidate to the end are the ways to it from the start of the mirrored data.
+  const std::vector<double> reached(scratch->value.h.begin(), scratch->value.h.end());
+  const size_t m = candidates.size();
+  const auto top =
+      static_cast<uint32_t>(axis.size() - (objective == Objective::stochastic ? 1 : 0));
+  std::vector<uint32_t> reversed(m);
+  for (size_t k = 0; k < m; ++k) reversed[k] = top - candidates[m - 1 - k];
+  const auto steps = static_cast<int64_t>(path.at.size()) - 1;
+  Passes passes(mirror(axis), objective, reversed, steps, false, scratch);
+  if (!passes.run(price)) return candidates;
+  const double most = path.value + price * static_cast<double>(steps) +
+                      2 * (path.slack + passes.slack()) + 0x1p-50 * std::fabs(path.value);
+  std::vector<uint32_t> kept;
+  for (size_t k = 0; k < m; ++k)
+    if (!(reached[k] + scratch->value.h[m - 1 - k] > most)) kept.push_back(candidates[k]);
+  return kept;
 }
 
 }  // namespace torchext::levels

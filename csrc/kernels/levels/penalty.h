@@ -15,9 +15,15 @@ namespace torchext::levels {
 
 /// The cheapest path of exactly `steps` steps through the listed candidates, from the first to the
 /// last, or false: the price was not found (as where f is straight, which values on a grid have) or
-/// rounding hides it. Candidates as in best_path, more than `steps` of them. Adds to path->work even
-/// then.
+/// rounding hides it. Candidates as in best_path, more than `steps` of them. `price` is where the
+/// search starts (0: an estimate) and where it ended. Adds to path->work even when it fails.
 bool priced_path(const Axis& axis, Objective objective, const std::vector<uint32_t>& candidates,
-                 int64_t steps, PathScratch* scratch, Path* path);
+                 int64_t steps, bool precise, double* price, PathScratch* scratch, Path* path);
+
+/// The candidates that an optimal path may visit, given `path` as priced_path found it in plain
+/// double at `price`, nothing having touched `scratch` since.
+std::vector<uint32_t> prune_by_price(const Axis& axis, Objective objective,
+                                     const std::vector<uint32_t>& candidates, double price,
+                                     const Path& path, PathScratch* scratch);
 
 }  // namespace torchext::levels

@@ -27,17 +27,20 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
   axis.lo.reserve(runs + 3);
   axis.hi.reserve(runs + 3);
   axis.cut.reserve(runs + 4);
-  Cut at;
+  double weight = 0;
+  RunningSum sum_t, sum_q;
   const auto add = [&](size_t begin, size_t end, DD s, DD q) {
     const bool joins = !axis.lo.empty() && axis.single(axis.size() - 1) &&
                        axis.lo.back() == x[begin] && x[begin] == x[end - 1];
     if (!joins) {
       axis.lo.push_back(x[begin]);
       axis.hi.push_back(x[end - 1]);
-      axis.cut.push_back(at);
+      axis.cut.push_back({DD{weight, 0}, sum_t.get(), sum_q.get()});
       begin_.push_back(begin);
     }
-    at = {at.w + DD{static_cast<double>(end - begin), 0}, at.s + s, at.q + q};
+    weight += static_cast<double>(end - begin);
+    sum_t.add(s);
+    sum_q.add(q);
   };
   const auto add_one = [&](size_t i) {
     const DD t = axis.about(x[i]);
@@ -56,10 +59,10 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
     }
   }
   for (size_t i = rest; i < n; ++i) add_one(i);
-  axis.cut.push_back(at);
+  axis.cut.push_back({DD{weight, 0}, sum_t.get(), sum_q.get()});
   begin_.push_back(n);
   axis.binned = true;
-  axis.bound_error(static_cast<double>(axis.size() + kRun));
+  axis.bound_error(static_cast<double>(4 * axis.size() + 16 * kRun));
 }
 
 void RunBins::members(const std::vector<uint32_t>& items, std::vector<double>* values,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <type_traits>
 
 #include "adaquant.h"
@@ -19,8 +20,9 @@ namespace {
 
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
-constexpr int64_t kFew = 64;     // up to so many values per level the whole programme is cheaper
-constexpr int64_t kBudget = 40;  // entries per level and value before the programme takes over
+// Values per level up to which bins are not worth their while, and the search not on values.
+constexpr int64_t kFew = 64, kWhole = 1024;
+constexpr double kBudget = 64;  // entries per value before the programme takes over
 
 class Solver {
  public:
@@ -39,11 +41,11 @@ class Solver {
       open(axis, *bins, items, live, &opened);
       return exact(opened, nullptr);
     }
-    if (singles && axis.size() <= few) return whole(axis);
+    if (singles && axis.size() <= static_cast<size_t>(kWhole * levels_)) return whole(axis);
     CoarseToFine search(objective_, levels_);
     search.start(axis);
-    const auto budget = static_cast<int64_t>(kBudget * static_cast<double>(levels_) *
-                                             (bins != nullptr ? axis.total() : axis.size()));
+    const auto budget =
+        static_cast<int64_t>(kBudget * (bins != nullptr ? axis.total() : axis.size()));
     search.refine(axis, budget, singles ? 0 : rtol_);
     if (singles) return finish(axis, search);
     if (search.within(rtol_)) return middles(axis, search);
@@ -80,13 +82,33 @@ class Solver {
     const size_t positions = axis.size() + (ends() ? 0 : 1);
     s_->all.resize(positions);
     std::iota(s_->all.begin(), s_->all.end(), 0u);
-    Path path;
-    if (s_->priced && priced_path(axis, objective_, s_->all, ends() ? levels_ - 1 : levels_, &s_->path, &path)) {
-      Solution out = solution(axis, path.at, path.value - path.slack);
-      out.work.entries = path.work;
-      if (out.certified) return out;
+    int64_t work = 0;
+    if (s_->priced) {
+      const std::optional<Solution> found = priced(axis, s_->all, &work);
+      if (found) return *found;
     }
     return over(axis, s_->all);
+  }
+
+  /// The optimum over `candidates` by its price, in plain double if that proves it, otherwise in
+  /// double-double.
+  std::optional<Solution> priced(const Axis& axis, std::vector<uint32_t> candidates,
+                                 int64_t* work) {
+    const int64_t steps = ends() ? levels_ - 1 : levels_;
+    double price = 0;
+    for (const bool precise : {false, true}) {
+      Path path;
+      const bool found =
+          priced_path(axis, objective_, candidates, steps, precise, &price, &s_->path, &path);
+      *work += path.work;
+      if (!found) continue;
+      Solution out = solution(axis, path.at, path.value - path.slack);
+      out.work.entries = *work;
+      if (out.certified) return out;
+      if (!precise)
+        candidates = prune_by_price(axis, objective_, candidates, price, path, &s_->path);
+    }
+    return std::nullopt;
   }
 
   /// The programme over `candidates`, the same for every level but the first and the last.
@@ -144,6 +166,19 @@ class Solver {
 
   Solution finish(const Axis& axis, CoarseToFine& search) {
     const std::vector<std::vector<uint32_t>> lists = search.candidates();
+    if (search.work.fell_back && s_->priced) {
+      std::vector<bool> live(axis.size() + 1, false);
+      for (const auto& list : lists)
+        for (const uint32_t k : list) live[k] = true;
+      std::vector<uint32_t> all;
+      for (uint32_t k = 0; k <= axis.size(); ++k)
+        if (live[k]) all.push_back(k);
+      std::optional<Solution> found = priced(axis, std::move(all), &search.work.entries);
+      if (found) {
+        found->work = search.work;
+        return *found;
+      }
+    }
     Layers layers;
     for (const auto& l : lists) layers.push_back(&l);
     Solution out = programme(axis, layers, !search.work.fell_back);

@@ -55,12 +55,13 @@ using RowMinimaFn = int64_t(const TileColumns& columns, const TileRows& rows,
                             const RowMinima& out) noexcept;
 
 /// Shortest path through positions 0 .. rows.count - 1 of which each step costs `price` on top:
-/// value[0] = 0, value[r] = min over c < r of value[c] + cost(c, r) + price, arg[r] its first argmin.
-/// The arrays of `columns` and `rows` are those of RowMinima kernels, with `ready` beyond reach;
-/// columns.a[0] is `base`, which is written: value + height (`height` null: value itself), and the
-/// cost is the entry - height of the row. Costs are never negative and grow with the interval, so do
-/// values: columns that cost `margin` more than another one for some row, or as much as the price
-/// alone shows, are left out from there on. margin covers the rounding of two values.
+/// value[0] = 0, value[r] = min over c < r of value[c] + cost(c, r) + price, arg[r] its first
+/// argmin. The arrays of `columns` and `rows` are those of RowMinima kernels, with `ready` beyond
+/// reach; columns.a[0] is `base`, which is written: value + height (`height` null: value itself),
+/// and the cost is the entry - height of the row. Costs are never negative and grow with the
+/// interval, so do values: columns that cost `margin` more than another one for some row, or as
+/// much as the price alone shows, are left out from there on. margin covers the rounding of two
+/// values.
 struct PricedSteps {
   TileColumns columns;
   TileRows rows;

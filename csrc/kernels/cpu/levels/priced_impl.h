@@ -17,7 +17,7 @@ struct Priced {
   int64_t work = 0;
 
   /// What a column must stay below for `row` to have a use for it.
-  TX_INL double limit(const Priced& p, int64_t row) {
+  static double limit(const Priced& p, int64_t row) {
     const Entry e = Entry::rows(p.s.rows, Pick{row, 1, 1});
     double at_favourite[kTileRows];
     store(at_favourite, high(Entry::entry(e, p.s.columns, p.favourite)));
@@ -26,7 +26,7 @@ struct Priced {
   }
 
   /// Moves first_column on, given the smallest entry of the last row.
-  TX_INL void advance(Priced* p, int64_t row, double least) {
+  static void advance(Priced* p, int64_t row, double least) {
     const Entry e = Entry::rows(p->s.rows, Pick{row, 0, 1});
     const double most = least + p->s.margin;
     while (p->first_column < p->favourite) {
@@ -40,7 +40,7 @@ struct Priced {
   }
 
   /// value and base of eight rows from their smallest entries.
-  TX_INL void finish(const Priced& p, int64_t row, N least) {
+  static void finish(const Priced& p, int64_t row, N least) {
     const PricedSteps& s = p.s;
     N price;
     constant(s.price, &price);
@@ -58,7 +58,7 @@ struct Priced {
   }
 
   /// Rows row .. row + 7, columns up to row + 6 if `close`.
-  TX_INL void small(Priced* p, int64_t row, int64_t rows, bool close) {
+  static void small(Priced* p, int64_t row, int64_t rows, bool close) {
     const PricedSteps& s = p->s;
     const Pick eight{row, 1, rows};
     s.base[row] = kInf;  // tiles take columns in pairs, and this one is not there yet
@@ -124,8 +124,9 @@ int64_t priced_path(const PricedSteps& s) noexcept {
   for (int64_t row = 1; row < count;) {
     // Long blocks share passes over the columns, if all of those are there.
     int64_t rows = kTileRows;
-    double most = Priced<Entry, N>::limit(p, row + kTileRows <= count ? row + kTileRows - 1 : count - 1);
-    for (int64_t longer = 8 * kTileRows; longer <= 64 * kTileRows && row + longer <= count; longer *= kTileRows) {
+    double most =
+        Priced<Entry, N>::limit(p, row + kTileRows <= count ? row + kTileRows - 1 : count - 1);
+    for (int64_t longer = 8 * kTileRows; row + longer <= count; longer *= kTileRows) {
       if (p.end_column - p.first_column < longer) break;
       const double further = Priced<Entry, N>::limit(p, row + longer - 1);
       if (!(s.value[row - 1] >= further)) break;
@@ -136,7 +137,8 @@ int64_t priced_path(const PricedSteps& s) noexcept {
     if (rows > kTileRows) {
       Priced<Entry, N>::large(&p, row, rows);
     } else {
-      Priced<Entry, N>::small(&p, row, count - row < rows ? count - row : rows, p.end_column == row);
+      Priced<Entry, N>::small(&p, row, count - row < rows ? count - row : rows,
+                              p.end_column == row);
     }
     row += rows;
   }

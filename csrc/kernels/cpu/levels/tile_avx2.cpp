@@ -12,6 +12,10 @@ struct V8 {
 using Mask = V8;
 #define TX_OP static inline __attribute__((always_inline))
 TX_OP V8 load(const double* p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)}; }
+TX_OP V8 gather(const double* p, int64_t stride) {
+  const __m256i lane = _mm256_set_epi64x(3 * stride, 2 * stride, stride, 0);
+  return {_mm256_i64gather_pd(p, lane, 8), _mm256_i64gather_pd(p + 4 * stride, lane, 8)};
+}
 TX_OP void store(double* p, V8 v) {
   _mm256_storeu_pd(p, v.a);
   _mm256_storeu_pd(p + 4, v.b);

@@ -10,6 +10,10 @@ using V8 = __m512d;
 using Mask = __mmask8;
 #define TX_OP static inline __attribute__((always_inline))
 TX_OP V8 load(const double* p) { return _mm512_loadu_pd(p); }
+TX_OP V8 gather(const double* p, int64_t stride) {
+  const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm512_i64gather_pd(_mm512_mullo_epi64(lane, _mm512_set1_epi64(stride)), p, 8);
+}
 TX_OP void store(double* p, V8 a) { _mm512_storeu_pd(p, a); }
 TX_OP void store_index(uint32_t* p, V8 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvttpd_epi32(a));

@@ -89,6 +89,7 @@ struct Pick {
 TX_INL V8 lanes(const double* a, const Pick& p) {
   if (p.stride == 1) return load(a + p.first);
   if (p.stride == 0) return splat(a[p.first]);
+  if (p.count == kTileRows) return gather(a + p.first, p.stride);
   double buffer[kTileRows];
   for (int k = 0; k < kTileRows; ++k)
     buffer[k] = a[p.first + p.stride * (k < p.count ? k : p.count - 1)];
@@ -281,17 +282,27 @@ int64_t row_minima(const TileColumns& columns, const TileRows& rows,
   return work;
 }
 
+/// h + l += x; l gathers the rounding of at most 32 terms.
+TX_INL void accumulate(Pair* sum, Pair x) {
+  const Pair s = sum2(sum->h, x.h);
+  sum->h = s.h;
+  sum->l = add(sum->l, add(s.l, x.l));
+}
+
 void run_sums(const double* x, int64_t runs, double centre, double* out) noexcept {
   constexpr int64_t kRun = 32;
   const V8 c = splat(-centre);
   for (int64_t r = 0; r < runs; r += kTileRows) {  // a run per lane
     const Pick p{r * kRun, kRun, runs - r < kTileRows ? runs - r : kTileRows};
     Pair s{splat(0.0), splat(0.0)}, q = s;
+#pragma GCC unroll 1  // thirty-two copies take the compiler minutes
     for (int64_t i = 0; i < kRun; ++i) {
       const Pair t = sum2(lanes(x + i, p), c);
-      s = plus(s, t);
-      q = plus(q, times(t, t));
+      accumulate(&s, t);
+      accumulate(&q, times(t, t));
     }
+    s = sum2(s.h, s.l);
+    q = sum2(q.h, q.l);
     double v[4][kTileRows];
     store(v[0], s.h);
     store(v[1], s.l);

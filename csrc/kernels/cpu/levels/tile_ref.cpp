@@ -24,6 +24,11 @@ TX_OP V8 load(const double* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+TX_OP V8 gather(const double* p, int64_t stride) {
+  double v[8];
+  for (int k = 0; k < 8; ++k) v[k] = p[k * stride];
+  return load(v);
+}
 TX_OP void store(double* p, V8 a) { std::memcpy(p, &a, sizeof a); }
 TX_OP void store_index(uint32_t* p, V8 a) {
   for (int k = 0; k < 8; ++k) p[k] = static_cast<uint32_t>(a.v[k / 2][k % 2]);
