@@ -72,6 +72,8 @@ def draw(name: str, n: int, seed: int = 0) -> Tensor:
             return z
         case "lognormal":
             return z.exp()
+        case "exponential":
+            return -(-torch.rand(n, generator=g, dtype=torch.float64)).log1p()
         case "uniform":
             return torch.rand(n, generator=g, dtype=torch.float64)
         case "cauchy":
