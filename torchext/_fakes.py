@@ -127,8 +127,8 @@ def _(
     kind: str,
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    cols = x.shape[1]
-    return x.new_empty((cols, levels), dtype=torch.float32), mean.new_empty((cols, 2))
+    shape = (2 if kind == "both" else 1, x.shape[1])
+    return x.new_empty((*shape, levels), dtype=torch.float32), mean.new_empty((*shape, 2))
 
 
 @library.register_fake("torchext::_pack_codes")

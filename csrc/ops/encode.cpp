@@ -83,19 +83,21 @@ std::tuple<Tensor, Tensor> column_levels(const Tensor& x, const std::optional<Te
   const float* ends = read_array<float>(op, "bounds", bounds, ScalarType::Float, {m.cols, 2});
   check_range(op, "levels", levels, 2, 256);
   check_range(op, "iterations", iterations, 0, 1 << 20);
-  TX_CHECK(kind == "lloyd" || kind == "nearest" || kind == "stochastic", op,
-           "kind must be lloyd, nearest or stochastic, got ", kind);
-  const auto form = kind == "lloyd"     ? cpu::ColumnLevels::lloyd
-                    : kind == "nearest" ? cpu::ColumnLevels::nearest
-                                        : cpu::ColumnLevels::stochastic;
+  using Kind = cpu::ColumnLevels;
+  std::vector<Kind> kinds;
+  if (kind == "lloyd") kinds = {Kind::lloyd};
+  if (kind == "nearest" || kind == "both") kinds = {Kind::nearest};
+  if (kind == "stochastic" || kind == "both") kinds.push_back(Kind::stochastic);
+  TX_CHECK(!kinds.empty(), op, ": kind must be lloyd, nearest, stochastic or both, got ", kind);
   cpu::Sample sample{m.data, m.f64, m.row_stride, nullptr, m.rows};
   if (rows.has_value()) {
     sample.rows = rows->numel();
     sample.index = read_rows(op, *rows, m.rows);
   }
   check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
-  Tensor out = torch::stable::new_empty(bounds, {m.cols, levels});
-  Tensor costs = torch::stable::new_empty(mean, {m.cols, 2});
+  const auto tables = static_cast<int64_t>(kinds.size());
+  Tensor out = torch::stable::new_empty(bounds, {tables, m.cols, levels});
+  Tensor costs = torch::stable::new_empty(mean, {tables, m.cols, 2});
   static_assert(sizeof(cpu::LevelCost) == 2 * sizeof(double));
   auto* cost = reinterpret_cast<cpu::LevelCost*>(costs.mutable_data_ptr<double>());
   float* table = out.mutable_data_ptr<float>();
@@ -105,7 +107,8 @@ std::tuple<Tensor, Tensor> column_levels(const Tensor& x, const std::optional<Te
     for (int64_t k = b; k < e; ++k) {
       const int64_t col = k * cpu::kLevelColumns;
       cpu::column_levels(sample, col, std::min(cpu::kLevelColumns, m.cols - col), mu, s, ends,
-                         levels, form, static_cast<int>(iterations), &scratch, table, cost);
+                         levels, kinds, static_cast<int>(iterations), m.cols, &scratch, table,
+                         cost);
     }
   });
   return {out, costs};

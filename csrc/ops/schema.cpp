@@ -17,7 +17,7 @@ STABLE_TORCH_LIBRARY(torchext, m) {
       "int digits) -> Tensor");  // transposed codes times vectors
   m.def(
       "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
-      "levels, str kind, int iterations) -> (Tensor, Tensor)");  // lloyd, nearest or stochastic
+      "levels, str kind, int iterations) -> (Tensor, Tensor)");  // lloyd, nearest, stochastic, both
   m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");     // pass 1 of a store; index of a
                                                                  // NaN/Inf or -1
   m.def("_cpu_isa() -> str");                                    // instruction set in use

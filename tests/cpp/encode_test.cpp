@@ -214,7 +214,7 @@ TEST_F(Encode, LloydOfTwoClusters) {
     float level[2];
     LevelCost cost{};
     column_levels(Sample{x.data(), false, 1, nullptr, 1000}, 0, 1, &zero, &one, bounds, 2,
-                  ColumnLevels::lloyd, 60, &scratch, level, &cost);
+                  {ColumnLevels::lloyd}, 60, 1, &scratch, level, &cost);
     EXPECT_NEAR(level[0], -0.496f, 1e-6f);
     EXPECT_NEAR(level[1], 0.755f, 1e-6f);
     EXPECT_NEAR(cost.mean, 8e-6, cost.bound);

@@ -12,7 +12,7 @@ import torchext
 from torchext import _testing
 from torchext.data import _encode as enc
 from torchext.data import _levels as lev
-from torchext.data._column_levels import column_levels, shared_levels
+from torchext.data._column_levels import column_levels, optimal_column_levels, shared_levels
 from torchext.random import key_from_seed
 
 ISAS = [
@@ -593,7 +593,9 @@ def test_optimal_levels_of_columns(name: str, bits: int, kind: str) -> None:
     for isa in ISAS:
         with _testing.isa(isa):
             results.append(column_levels(x, mean, scale, bounds, 2**bits, kind=kind))
-    assert all(torch.equal(a, b) for r in results for a, b in zip(results[0], r, strict=True))
+    together = optimal_column_levels(x, mean, scale, bounds, 2**bits)[kind == "stochastic"]
+    for other in (*results, together):
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
     a = ((x.double() - mean) / scale).float()
     found = torchext.optimal_levels(a, 2**bits, objective=kind, dim=1)
     error = lloyd_error if kind == "nearest" else draw_variance

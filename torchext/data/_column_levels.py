@@ -69,10 +69,31 @@ def column_levels(
 
     Determinism: class A, independent of the instruction set and the number of threads.
     """
-    found, cost = torch.ops.torchext._column_levels(
-        x, rows, mean, scale, bounds, count, kind, iterations
+    found = torch.ops.torchext._column_levels(x, rows, mean, scale, bounds, count, kind, iterations)
+    return _split(found)[0]
+
+
+def optimal_column_levels(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    count: int,
+    *,
+    rows: Tensor | None = None,
+    iterations: int = 60,
+) -> tuple[ColumnLevels, ColumnLevels]:
+    """:func:`column_levels` of the kinds ``"nearest"`` and ``"stochastic"`` from one histogram."""
+    found = torch.ops.torchext._column_levels(
+        x, rows, mean, scale, bounds, count, "both", iterations
     )
-    return ColumnLevels(found, cost[:, 0], cost[:, 1])
+    nearest, stochastic = _split(found)
+    return nearest, stochastic
+
+
+def _split(found: tuple[Tensor, Tensor]) -> list[ColumnLevels]:
+    """[kinds, n, count] levels and [kinds, n, 2] costs, by kind."""
+    return [ColumnLevels(levels, c[:, 0], c[:, 1]) for levels, c in zip(*found, strict=True)]
 
 
 def shared_levels(

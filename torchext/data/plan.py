@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from torchext.data import auto, pilot
-from torchext.data._column_levels import ColumnLevels, column_levels, shared_levels
+from torchext.data._column_levels import (
+    ColumnLevels,
+    column_levels,
+    optimal_column_levels,
+    shared_levels,
+)
 from torchext.data._encode import finish_stats, new_stats, scaled_bounds, update_stats
 from torchext.data._levels import Codebook, chosen_codebook, level_count, level_kind
 from torchext.data.errors import DataError
@@ -138,10 +143,16 @@ class Books:
     def _levels(self, kind: str, count: int, shared: bool) -> Tensor:
         if (kind, count) not in self._found:
             x, rows = self._rows()
-            c, find = self.columns, shared_levels if shared else column_levels
-            self._found[kind, count] = find(
-                x, c.mean, c.scale, c.bounds, count, kind=kind, rows=rows
-            )
+            c, compared = self.columns, self.options.sampling == "auto" and kind != "lloyd"
+            where = (x, c.mean, c.scale, c.bounds, count)
+            if compared and not shared:  # the other kind will be asked for next
+                both = optimal_column_levels(*where, rows=rows)
+                self._found.update(
+                    zip((("nearest", count), ("stochastic", count)), both, strict=True)
+                )
+            else:
+                find = shared_levels if shared else column_levels
+                self._found[kind, count] = find(*where, kind=kind, rows=rows)
         return self._found[kind, count].levels
 
     def _rows(self) -> tuple[Tensor, Tensor | None]:

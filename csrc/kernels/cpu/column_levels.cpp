@@ -93,8 +93,9 @@ void collect(const HistogramMap& map, int64_t j, const uint64_t* bins, Bins* s) 
 }  // namespace
 
 void column_levels(const Sample& sample, int64_t col, int64_t cols, const double* mean,
-                   const double* scale, const float* bounds, int64_t levels, ColumnLevels kind,
-                   int iterations, LevelScratch* s, float* out, LevelCost* cost) {
+                   const double* scale, const float* bounds, int64_t levels,
+                   const std::vector<ColumnLevels>& kinds, int iterations, int64_t all,
+                   LevelScratch* s, float* out, LevelCost* cost) {
   HistogramMap maps[kLevelColumns / kHistogramColumns] = {};
   for (int64_t k = 0; k < kLevelColumns; ++k) {
     HistogramMap& map = maps[k / kHistogramColumns];
@@ -119,11 +120,14 @@ void column_levels(const Sample& sample, int64_t col, int64_t cols, const double
   for (int64_t j = 0; j < cols; ++j) {
     collect(maps[j / kHistogramColumns], j % kHistogramColumns, s->bins.data() + j * bins_of,
             &s->column);
-    float* level = out + (col + j) * levels;
-    const int64_t used =
-        find_levels(s->column, bounds + 2 * (col + j), levels, kind, iterations, &s->cells, level);
-    cost[col + j] = cost_of(s->column, level, used, kind);
-    for (int64_t c = used; c < levels; ++c) level[c] = level[used - 1];
+    for (size_t k = 0; k < kinds.size(); ++k) {
+      const int64_t at = static_cast<int64_t>(k) * all + col + j;
+      float* level = out + at * levels;
+      const int64_t used = find_levels(s->column, bounds + 2 * (col + j), levels, kinds[k],
+                                       iterations, &s->cells, level);
+      cost[at] = cost_of(s->column, level, used, kinds[k]);
+      for (int64_t c = used; c < levels; ++c) level[c] = level[used - 1];
+    }
   }
 }
 
