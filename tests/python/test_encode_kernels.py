@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -610,6 +611,17 @@ def test_optimal_levels_of_columns(name: str, bits: int, kind: str) -> None:
             assert mine <= lloyd_error(v, plain[j]) * 1.005
         else:
             assert levels[0] <= v.min() and levels[-1] >= v.max()
+
+
+def test_levels_of_a_thousand_columns_are_found_in_two_seconds() -> None:
+    """20,000 x 1,024, 16 levels, processor time of all threads; .13 s where it was written."""
+    x = torch.randn(20_000, 1024, generator=torch.Generator().manual_seed(0))
+    state = enc.new_stats(1024)
+    enc.update_stats(x, state)
+    stats = enc.finish_stats(state)
+    begin = time.process_time()
+    column_levels(x, *stats, 16, kind="nearest")
+    assert time.process_time() - begin <= 2
 
 
 @pytest.mark.parametrize("kind", ["nearest", "stochastic"])

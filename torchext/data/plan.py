@@ -98,7 +98,7 @@ def _named(value: float) -> str:
     return "NaN" if value != value else str(value)
 
 
-SHARED_VALUES = 1 << 21  # of all columns together, from which a shared table is made
+SHARED_VALUES = 1 << 20  # of all columns together, from which a shared table is made
 
 
 class Books:

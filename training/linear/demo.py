@@ -176,8 +176,9 @@ def exact(problem: Problem, bits: int) -> Result:
 
 
 def told(method: tuple[str, ...], bits: int) -> bool:
-    """Whether a method differs from those above it: one draw of 8 bits has uniform levels anyway."""
-    return not (bits == 8 and method[1:3] == ("nearest", "uniform"))
+    """Whether levels make a difference: one draw of 8 bits has uniform ones, double sampling at 2 bits two."""
+    same = {8: ("nearest", "uniform"), 2: ("double", "uniform")}
+    return same.get(bits) != method[1:3]
 
 
 def bytes_of(rows: int, cols: int, bits: int) -> int:
