@@ -176,7 +176,7 @@ def exact(problem: Problem, bits: int) -> Result:
 
 
 def told(method: tuple[str, ...], bits: int) -> bool:
-    """Whether levels make a difference: one draw of 8 bits has uniform ones, double sampling at 2 bits two."""
+    """Whether levels differ: one draw of 8 bits has uniform ones, double sampling of 2 bits just two."""
     same = {8: ("nearest", "uniform"), 2: ("double", "uniform")}
     return same.get(bits) != method[1:3]
 
