@@ -26,7 +26,7 @@ from training.linear.level_study import Point
 
 EPILOG = """\
 examples:
-  python -m training.linear.optimal_levels                        # everything, about two minutes
+  python -m training.linear.optimal_levels                        # everything, a few minutes
   python -m training.linear.optimal_levels --data cadata --methods nearest --bits 2 4
   python -m training.linear.optimal_levels --rows 500 --seeds 1 --out /tmp/levels    # a quick look
 
