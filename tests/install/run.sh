@@ -52,7 +52,7 @@ cmake --build "$work/example" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 grep -qx -- '-7 1 -5 3 -3 6 0 -7 2 -5 4 -2 7 0 -7 2 -4 5 -1 7 ' "$work/out"
 # An absent component and a wrong major version are refused in one sentence.
 mkdir "$work/refused"
-for request in "torchext CONFIG REQUIRED COMPONENTS torch" "torchext 99 CONFIG REQUIRED COMPONENTS kernels"; do
+for request in "torchext CONFIG REQUIRED COMPONENTS absent" "torchext 99 CONFIG REQUIRED COMPONENTS kernels"; do
   printf 'cmake_minimum_required(VERSION 3.25)\nproject(x LANGUAGES CXX)\nfind_package(%s)\n' "$request" \
     > "$work/refused/CMakeLists.txt"
   if cmake -S "$work/refused" -B "$work/refused/b" -DCMAKE_PREFIX_PATH="$work/prefix" > "$work/log" 2>&1; then

@@ -1,7 +1,9 @@
-"""The C++ classes against the Python ones, bit for bit after every step, on the same network and keys."""
+"""The C++ classes against the Python ones, bit for bit after every step; the C++ package and its example."""
 
 from __future__ import annotations
 
+import re
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,8 @@ from torchext.optim import HALP, LPSGD, LPSVRG, SVRG, BitCentredSGD
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "build" / "tests" / "cpp" / "libtorch" / "trajectory"
 pytestmark = pytest.mark.skipif(
-    not PROGRAM.exists(), reason="the libtorch programs are not built (make build; needs GoogleTest)"
+    not PROGRAM.exists(),
+    reason="the libtorch programs are not built (make build; needs GoogleTest)",
 )
 
 METHODS: list[Any] = [SVRG, HALP, BitCentredSGD, LPSVRG, LPSGD]
@@ -97,10 +100,14 @@ def in_cpp(
     given["seed"] = torch.tensor(SEED)
     torch.save(given, tmp_path / "run")
     done = subprocess.run(
-        [PROGRAM, tmp_path / "run", tmp_path / "result"], capture_output=True, text=True, check=False
+        [PROGRAM, tmp_path / "run", tmp_path / "result"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    result: dict[str, Tensor] = torch.load(tmp_path / "result", weights_only=True)
+    # libtorch tags the type of the dict, which weights_only does not know.
+    result: dict[str, Tensor] = torch.load(tmp_path / "result", weights_only=False)
     return result
 
 
@@ -149,3 +156,92 @@ def test_every_step_has_the_same_bits(name: str, tmp_path: Path) -> None:
         assert cpp[key].dtype == value.dtype and torch.equal(cpp[key], value), key
     moved = [not torch.equal(cpp[f"{STEPS - 1}/p{i}"], tensors[f"p{i}"]) for i in range(3)]
     assert all(moved)
+
+
+def shell(*command: str | Path, code: int = 0) -> str:
+    """Output of a command that ends with the given code."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C++ package, installed."""
+    folder = tmp_path_factory.mktemp("prefix")
+    for component in ("kernels", "torch"):
+        shell("cmake", "--install", ROOT / "build", "--component", component, "--prefix", folder)
+    return folder
+
+
+def write_digits(folder: Path, part: str, n: int, r: np.random.Generator) -> None:
+    """idx files of n noisy pictures of ten kinds."""
+    kinds = np.random.default_rng(0).integers(0, 200, (10, 28, 28))
+    labels = np.arange(n) % 10
+    pictures = kinds[labels] + r.integers(0, 56, (n, 28, 28))
+    header = struct.pack(">4i", 0x803, n, 28, 28)
+    (folder / f"{part}-images-idx3-ubyte").write_bytes(header + pictures.astype(np.uint8).tobytes())
+    header = struct.pack(">2i", 0x801, n)
+    (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.astype(np.uint8).tobytes())
+
+
+@pytest.mark.slow
+def test_the_example_builds_against_the_package_and_trains(prefix: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "out", tmp_path / "data"
+    paths = f"-DCMAKE_PREFIX_PATH={prefix};{torch.utils.cmake_prefix_path}"
+    shell("cmake", "-S", ROOT / "examples" / "libtorch", "-B", out, "-G", "Ninja", paths,
+          "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")  # fmt: skip
+    shell("cmake", "--build", out, "-j", "2")
+
+    assert "usage: mnist FOLDER" in shell(out / "mnist", code=2)
+    text = shell(out / "mnist", data, code=1)
+    assert "train-images-idx3-ubyte is missing; download MNIST's four files" in text
+    data.mkdir()
+    r = np.random.default_rng(1)
+    write_digits(data, "train", 300, r)
+    write_digits(data, "t10k", 100, r)
+    text = shell(out / "mnist", data, "3")
+    assert "300 training rows, 100 test rows" in text
+    lines = re.findall(
+        r"^(.*) epoch (\d): training loss ([\d.]+), test accuracy ([\d.]+)$", text, re.M
+    )
+    found = {(name, int(epoch)): (float(loss), float(right)) for name, epoch, loss, right in lines}
+    assert len(found) == 2 * 7
+    for model in ("logistic regression", "conv net"):
+        start = found[f"{model}, start", 0][0]
+        for name in ("SGD", "HALP 8 bits"):
+            assert found[f"{model}, {name}", 3][0] < start
+    assert found["logistic regression, HALP 8 bits", 3][1] > 0.9
+
+    (data / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x09")
+    assert "has not the length that its header says" in shell(out / "mnist", data, code=1)
+
+
+def test_find_package_says_what_is_missing(prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\nproject(x LANGUAGES CXX)\n"
+        "find_package(torchext CONFIG REQUIRED COMPONENTS torch)\n"
+    )
+    configure = ("cmake", "-S", tmp_path, "-B", tmp_path / "b")
+    text = shell(*configure, f"-DCMAKE_PREFIX_PATH={prefix}", code=1)
+    assert "the component torch needs libtorch: add its folder to" in " ".join(text.split())
+    include = tmp_path / "old" / "include" / "torch" / "headeronly"
+    include.mkdir(parents=True)
+    (include / "version.h").write_text(
+        "#define TORCH_VERSION_MAJOR 1\n#define TORCH_VERSION_MINOR 9\n"
+    )
+    for library in ("torch", "torch_cpu", "c10"):
+        (tmp_path / "old" / "lib").mkdir(exist_ok=True)
+        (tmp_path / "old" / "lib" / f"lib{library}.so").touch()
+    text = shell(*configure, f"-DCMAKE_PREFIX_PATH={prefix};{tmp_path / 'old'}", code=1)
+    version = ".".join(torch.__version__.split(".")[:2])
+    expected = f"the component torch was built with torch {version}, this is torch 1.9"
+    assert expected in " ".join(text.split())
+
+
+def test_the_package_names_no_folder_of_the_build(prefix: Path) -> None:
+    files = [f for f in prefix.rglob("*") if f.is_file()]
+    assert any(f.name == "libtorchext_torch.a" for f in files)
+    for file in files:
+        for folder in (str(ROOT), "site-packages"):
+            assert folder.encode() not in file.read_bytes(), f"{file.name} names {folder}"

@@ -248,15 +248,14 @@ TEST(Threads, TwoGiveTheBitsOfOne) {
 TEST(FullGradient, ClosuresOverALoaderRestoreBuffers) {
   struct Rows : torch::data::datasets::Dataset<Rows> {
     torch::data::Example<> get(size_t i) override {
-      const auto v = static_cast<double>(i);
-      return {torch::tensor({v, 1.0}), torch::tensor({2.0 * v})};
+      const auto v = static_cast<float>(i);
+      return {torch::tensor({v, 1.0f}), torch::tensor({2.0f * v})};
     }
     std::optional<size_t> size() const override { return 10; }
   };
   const auto loader = torch::data::make_data_loader(Rows().map(torch::data::transforms::Stack<>()),
                                                     torch::data::DataLoaderOptions().batch_size(4));
   torch::nn::Sequential net(torch::nn::BatchNorm1d(2), torch::nn::Linear(2, 1));
-  net->to(at::kDouble);
   const auto* norm = net[0]->as<torch::nn::BatchNorm1d>();
   SVRG opt(net->parameters(), SVRGOptions(0.1), {.T = 3});
   const auto loss = [](const at::Tensor& out, const at::Tensor& y) {
