@@ -3,7 +3,8 @@
 #include <torch/types.h>
 #include <torchext/optim/base.h>
 
-#include "checks.h"
+#include <algorithm>
+
 #include "fail.h"
 #include "kernels/philox.h"
 #include "lattice.h"
@@ -22,21 +23,35 @@ T read(InputArchive& archive, const std::string& name) {
   return value.to<T>();
 }
 
-/// Whether the state that was saved fits the parameter.
-void check_shapes(const Method& method, int64_t number, const at::Tensor& param,
-                  const LatticeState& s) {
+/// Refuses a saved state that does not fit the parameter: the kernels trust sizes and dtypes.
+void check_fit(const Method& method, int64_t number, const at::Tensor& param,
+               const LatticeState& s) {
+  const auto own = own_dtype(param);
+  const auto check = [&](const char* name, const at::Tensor& t, int64_t elements,
+                         std::initializer_list<at::ScalarType> types) {
+    if (!t.defined()) return;
+    if (t.numel() != elements)
+      refuse(method.name, ".load(): ", name, " of parameter ", number, " has ", t.numel(),
+             " elements, expected ", elements);
+    if (std::find(types.begin(), types.end(), t.scalar_type()) == types.end())
+      refuse(method.name, ".load(): ", name, " of parameter ", number, " is ", t.dtype());
+  };
   const int64_t n = param.numel();
-  for (const at::Tensor& t : {s.center, s.z, s.full_grad, s.momentum_buffer, s.z_center, s.z_kept,
-                              s.z_mean, s.grad_mean}) {
-    if (!t.defined()) continue;
-    const int64_t want = t.scalar_type() == at::kByte ? (n + 1) / 2 : n;
-    if (t.numel() != want)
-      refuse(method.name, ".load(): the state of parameter ", number, " has ", t.numel(),
-             " elements, expected ", want);
+  check("center", s.center, n, {own});
+  check("delta", s.delta, 1, {own});
+  check("momentum_buffer", s.momentum_buffer, n, {own});
+  check("z_mean", s.z_mean, n, {own});
+  check("grad_mean", s.grad_mean, n, {own});
+  check("stats", s.stats, 6, {at::kDouble});
+  check("full_grad", s.full_grad, n, {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf});
+  for (const at::Tensor& z : {s.z, s.z_kept, s.z_center}) {
+    if (s.bits == 0)
+      check("z", z, n, {own});
+    else if (z.defined() && z.scalar_type() == at::kByte)
+      check("z", z, (n + 1) / 2, {at::kByte});
+    else
+      check("z", z, n, {s.bits <= 8 ? at::kChar : at::kShort, at::kFloat});
   }
-  if (s.center.defined() && s.center.scalar_type() != own_dtype(param))
-    refuse(method.name, ".load(): the centre of parameter ", number, " is ", s.center.dtype(),
-           ", expected ", own_dtype(param));
 }
 
 }  // namespace
@@ -103,7 +118,7 @@ void LatticeOptimizer::load(InputArchive& archive) {
     const at::Tensor& param = params.at(static_cast<size_t>(number));
     auto& place = states[param.unsafeGetTensorImpl()] = new_state();
     place->serialize(part);
-    check_shapes(method_, number, param, dynamic_cast<LatticeState&>(*place));
+    check_fit(method_, number, param, dynamic_cast<LatticeState&>(*place));
   }
   const auto c = read<std::vector<int64_t>>(archive, "counters");
   const auto seed = read<int64_t>(archive, "seed");

@@ -2,6 +2,7 @@
 #include <torchext/optim/base.h>
 
 #include <cmath>
+#include <typeinfo>
 
 #include "checks.h"
 #include "fail.h"
@@ -13,11 +14,8 @@ namespace {
 
 using torch::optim::OptimizerParamGroup;
 
-const Settings& settings_of(const Method& method, const OptimizerParamGroup& group) {
-  const auto* options = dynamic_cast<const HasSettings*>(&group.options());
-  if (options == nullptr)
-    refuse(method.name, ": a param group has the options of another optimizer");
-  return options->settings();
+const Settings& settings_of(const OptimizerParamGroup& group) {
+  return dynamic_cast<const HasSettings&>(group.options()).settings();
 }
 
 LatticeRule rule_of(const Settings& s, int64_t bits, bool first_momentum) {
@@ -55,7 +53,10 @@ LatticeOptimizer::LatticeOptimizer(Method method, std::vector<OptimizerParamGrou
 }
 
 void LatticeOptimizer::check_group(const OptimizerParamGroup& group) const {
-  check_settings(settings_of(method_, group), run_);
+  const torch::optim::OptimizerOptions &given = group.options(), &ours = *defaults_;
+  if (typeid(given) != typeid(ours))
+    refuse(method_.name, ": a param group has the options of another optimizer");
+  check_settings(settings_of(group), run_);
   for (const at::Tensor& p : group.params()) check_parameter(method_, p);
 }
 
@@ -73,7 +74,7 @@ LatticeOptimizer::Members LatticeOptimizer::members() const {
   Members out;
   int64_t number = 0;
   for (const auto& group : param_groups_) {
-    const Settings& settings = settings_of(method_, group);
+    const Settings& settings = settings_of(group);
     for (const at::Tensor& p : group.params()) {
       const auto found = state_.find(p.unsafeGetTensorImpl());
       auto* state =

@@ -154,6 +154,10 @@ void CenterOptimizer::start(Member& m) {
                                         at::MemoryFormat::Contiguous);
 }
 
+void CenterOptimizer::new_center(Members& found, const std::vector<double>& squares) {
+  for (const Member& m : found) m.state->grad_norm = total_norm(squares);
+}
+
 // ---- steps
 
 void CenterOptimizer::check_center() const {

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], torch.dtype]] = {
     "SVRG mean": (SVRG, {"svrg_coef": 0.75}, {"T": 18, "option": "mean"}, torch.float64),
     "SVRG bf16": (SVRG, {"weight_decay": 0.01}, {"T": 18}, torch.bfloat16),
     "HALP auto": (HALP, {}, {"T": 18}, torch.float32),
+    "HALP drawn seed": (HALP, {"bits": 12}, {"T": 18, "seed": None}, torch.float32),
     "HALP 4 bits": (HALP, {"mu": 6.0, "bits": 4}, {"T": 18}, torch.float32),
     "HALP 16 bits": (
         HALP, {"mu": 1.0, "bits": 16, "weight_decay": 0.05, "momentum": 0.5, "nesterov": True},
@@ -93,11 +94,14 @@ def in_cpp(
 ) -> dict[str, Tensor]:
     settings = {"method": METHODS.index(method), "lr": 0.05} | group
     for key, value in run.items():
+        if key == "seed":
+            continue
         settings[RUN_FLAGS.get((key, value), key)] = 1 if (key, value) in RUN_FLAGS else value
     given = dict(tensors)
     for key, value in settings.items():
         given[key] = torch.tensor(float(SPECIAL.get(value, value)), dtype=torch.float64)
-    given["seed"] = torch.tensor(SEED)
+    if "seed" not in run:
+        given["seed"] = torch.tensor(SEED)
     torch.save(given, tmp_path / "run")
     done = subprocess.run(
         [PROGRAM, tmp_path / "run", tmp_path / "result"],
@@ -115,7 +119,8 @@ def in_python(
     tensors: dict[str, Tensor], method: Any, group: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Tensor]:
     params = [nn.Parameter(tensors[f"p{k}"].clone()) for k in range(3)]
-    opt = method(params, 0.05, seed=SEED, **group, **run)
+    torch.manual_seed(0)
+    opt = method(params, 0.05, **{"seed": SEED, **group, **run})
 
     def closure(x: Tensor, y: Tensor) -> Callable[[], Tensor]:
         def evaluate() -> Tensor:

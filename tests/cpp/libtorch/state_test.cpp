@@ -179,7 +179,7 @@ TEST(Resume, RefusesAnotherMethodAndOtherShapes) {
     torch::load(other, again);
     FAIL() << "a state of another shape was loaded";
   } catch (const std::invalid_argument& error) {
-    EXPECT_STREQ(error.what(), "HALP.load(): the state of parameter 0 has 5 elements, expected 6");
+    EXPECT_STREQ(error.what(), "HALP.load(): center of parameter 0 has 5 elements, expected 6");
   }
   EXPECT_EQ(other.param_groups()[0].options().get_lr(), 1e-2);  // nothing has changed
   EXPECT_EQ(other.state_of(wide.w), nullptr);

@@ -80,6 +80,9 @@ TEST(Errors, SettingsThatCannotBe) {
   groups.emplace_back(std::vector<at::Tensor>{w}, std::make_unique<torch::optim::SGDOptions>(0.1));
   EXPECT_EQ(error_of([&] { HALP(groups, HALPOptions(0.1), {.T = 2}); }),
             "HALP: a param group has the options of another optimizer");
+  groups[0].set_options(std::make_unique<SVRGOptions>(0.1));
+  EXPECT_EQ(error_of([&] { HALP(groups, HALPOptions(0.1), {.T = 2}); }),
+            "HALP: a param group has the options of another optimizer");
 }
 
 TEST(Lattice, RefusesNaNAndAllZero) {
@@ -126,6 +129,10 @@ TEST(Gradients, NonFiniteElementsStayAndAreCounted) {
   EXPECT_NE(problem.w[0].item<double>(), 0.0);
   EXPECT_EQ(opt.telemetry().at(0).nonfinite, 1);
   EXPECT_EQ(opt.telemetry().at(0).steps, 1);
+  EXPECT_GT(opt.telemetry().at(0).grad_norm, 0.0);
+  SVRG plain({problem.w}, SVRGOptions(1e-2), {.T = 9, .telemetry = true});
+  const double norm = plain.recenter({problem.all()}).grad_norm;
+  EXPECT_EQ(plain.telemetry().at(0).grad_norm, norm);
 
   HALP strict({problem.w}, HALPOptions(1e-2).mu(1), {.T = 9, .error_if_nonfinite = true});
   strict.recenter({problem.all()});

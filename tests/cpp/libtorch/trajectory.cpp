@@ -45,7 +45,7 @@ Run run_of(const Dict& in) {
   run.codes = in.number("simulate", 0) == 0;
   run.option = static_cast<Option>(static_cast<int>(in.number("option", 1)));
   run.loopless = in.number("loopless", 0) != 0;
-  run.seed = static_cast<uint64_t>(in["seed"].item<int64_t>());
+  if (in.has("seed")) run.seed = static_cast<uint64_t>(in["seed"].item<int64_t>());
   run.reset_momentum = in.number("reset_momentum", 0) != 0;
   run.running_anchor = in.number("running_anchor", 0) != 0;
   if (in.number("bfloat16_anchor", 0) != 0) run.anchor_dtype = at::kBFloat16;
@@ -139,6 +139,7 @@ int main(int argc, char** argv) {
   }
   const Dict in(argv[1]);
   at::set_num_threads(1);
+  torch::manual_seed(0);
   const double lr = in.number("lr", 0);
   switch (static_cast<int>(in.number("method", -1))) {
     case 0: run<SVRG>(SVRGOptions(lr), in, argv[2]); break;

@@ -65,8 +65,8 @@ class CenterOptimizer : public LatticeOptimizer {
   virtual void finish_epoch();
   virtual void commit(Members& members);
   virtual void start(Member& member);
-  /// Spacings for the epoch, from the squared norms of the full gradient.
-  virtual void new_center(Members&, const std::vector<double>&) {}
+  /// What the full gradient decides for the epoch, from its squared norms.
+  virtual void new_center(Members& members, const std::vector<double>& squares);
   virtual void to_center();
   virtual void keep(Members& members);
 
