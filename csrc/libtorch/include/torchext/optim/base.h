@@ -13,11 +13,10 @@ namespace torchext::optim {
 struct Telemetry {
   double delta = 0, radius = 0;  ///< spacing, and largest offset delta (2^(bits-1) - 1)
   double mu = 0;
-  double clip_rate = 0;  ///< updates that saturated; above 1e-3 asks for a smaller mu
-  double peak = 0;       ///< largest code over the largest possible one
-  double noise_ratio =
-      0;                 ///< sqrt(sum (r - t)^2 / sum t^2); high asks for a larger mu or more bits
-  double zero_rate = 0;  ///< updates that left the code; 1: nothing moves
+  double clip_rate = 0;    ///< updates that saturated; above 1e-3 asks for a smaller mu
+  double peak = 0;         ///< largest code over the largest possible one
+  double noise_ratio = 0;  ///< sqrt(sum (r - t)^2 / sum t^2); high: a larger mu or more bits
+  double zero_rate = 0;    ///< updates that left the code; 1: nothing moves
   double grad_norm = 0, loss = 0;  ///< at the centre
   int64_t steps = 0, nonfinite = 0;
 };
