@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> comparison.Results:
                    help="60,000 or 10,000 pictures to train on; tested on t10k (default: train)")  # fmt: skip
     p.add_argument("--first", type=int, metavar="N", help="use the first N of them only")
     p.add_argument("--l2", type=float, default=0.02, help="weight decay (default: 0.02)")
-    p.add_argument("--epochs", type=int, default=30, help="(default: 30)")
+    p.add_argument("--epochs", type=int, default=10, help="(default: 10)")
     p.add_argument("--lr", type=float, help="step size of the mini-batch methods")
     p.add_argument("--mu", type=float, help="of HALP, in place of the automatic choice")
     p.add_argument(
