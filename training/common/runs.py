@@ -103,12 +103,11 @@ class RunFolder:
         return dict(found)
 
     def finish(self) -> dict[str, Any]:
-        """Writes and returns configuration, rows and versions; the checkpoint is no longer needed."""
+        """Writes and returns configuration, rows and versions."""
         out = {"config": self.config, "rows": self.rows, "versions": versions()}
         if self.writes:
             with _atomic(self.result_file) as partial:
                 partial.write_text(json.dumps(out, indent=1) + "\n")
-            self.checkpoint.unlink(missing_ok=True)
         return out
 
     def _check(self, saved: dict[str, Any], where: Path) -> None:
@@ -187,6 +186,7 @@ def drive(process: Process, folder: RunFolder, seconds: float, stop: Callable[[]
                 raise Interrupted(f"stopped at step {process.steps} of {process.total_steps}")
     if writer is not None:
         writer.close()
+    folder.save(process.state_dict())  # the trained weights
     return folder.finish()
 
 
