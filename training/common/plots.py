@@ -13,7 +13,7 @@ from training.common.runs import RunError
 #: Colour by kind of method (Okabe and Ito), line by bits.
 COLOURS = {
     "sgd": "#222222", "momentum": "#999999", "svrg": "#0072B2", "lp-sgd": "#D55E00", "lp-svrg": "#E69F00",
-    "halp": "#009E73", "bit-centred": "#CC79A7", "lm-halp": "#56B4E9",
+    "halp": "#009E73", "bit-centred": "#CC79A7", "lm-halp": "#56B4E9", "lm-svrg": "#0072B2",
 }  # fmt: skip
 LINES: dict[int, Any] = {4: ":", 6: (0, (3, 1, 1, 1)), 8: "-", 16: "--", 32: "-"}
 
