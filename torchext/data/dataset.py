@@ -46,7 +46,9 @@ class QuantizedDataset:
             errors, class against the rest as +-1.
         anchor: float64 [3, n, m]: x0, exact gradient there, exact minus decoded gradient; or None.
         anchor_intercept: float64 [3, m]: the same for the intercept of ``loss="log_loss"``.
-        pilot: what the pilot found: S, F_nearest, F_corrected (None: indefinite), S0, F_x0.
+        pilot: what the pilot found: S, F_nearest, F_corrected (None: indefinite), S0, F_x0; and of levels
+            from data: level_rows, level_cost (mean squared rounding error on those rows), level_bound (how
+            far it may be off), level_error (the same on all rows, with the levels as stored).
         y_mean: float64 [m].
         clipped: int64 [n], values outside the levels.
     """
