@@ -83,7 +83,7 @@ class Solver {
     s_->all.resize(positions);
     std::iota(s_->all.begin(), s_->all.end(), 0u);
     int64_t work = 0;
-    if (s_->priced) {
+    if (s_->priced && levels_ > 2) {
       const std::optional<Solution> found = priced(axis, s_->all, &work);
       if (found) return *found;
     }
@@ -105,8 +105,9 @@ class Solver {
       Solution out = solution(axis, path.at, path.value - path.slack);
       out.work.entries = *work;
       if (out.certified) return out;
-      if (!precise)
-        candidates = prune_by_price(axis, objective_, candidates, price, path, &s_->path);
+      if (precise) continue;
+      candidates = prune_by_price(axis, objective_, candidates, price, path, &s_->path);
+      if (static_cast<int64_t>(candidates.size()) <= steps) break;
     }
     return std::nullopt;
   }
