@@ -106,7 +106,8 @@ def report(
     print("\n" + comparison.table(results, columns, {metric: best}))
     if options.plot:
         panels = [
-            plots.Panel(comparison.curves(results, "epoch", "train_loss"), "epoch", "training loss", log=False),
+            plots.Panel(comparison.curves(results, "epoch", "train_loss"), "epoch", "training loss",
+                        log=False),
             plots.Panel(comparison.curves(results, "epoch", metric), "epoch", label, log=False),
             plots.Panel(comparison.curves(results, "gradient_epochs", metric),
                         "gradient evaluations / training examples", label, log=False),
