@@ -45,6 +45,7 @@ NO_BENCHMARK = {
     "split": "one Philox block a key",
     "quantization_scale": "one pass at memory speed, part of quantize in benchmarks",
     "quantization_variance": "a diagnostic",
+    "rounding_error": "a diagnostic",
     "dequantize_draws": "the decoder of quantize_draws",
     "quantize_draws": "the store's encoder is the fast path and has a benchmark",
     "fake_quantize": "the rounding of quantize without the packing",

@@ -313,6 +313,13 @@ def test_telemetry_counts() -> None:
         assert t["peak"] == state["z"].abs().max().item() / 127 or clipped
     nothing = SVRG([p.w], 0.05, 4, telemetry=True)
     assert nothing.telemetry() == {}
+    norms = []
+    for _ in range(2):
+        norm = nothing.recenter(p.parts(nothing)).grad_norm
+        assert nothing.telemetry()[0]["grad_norm"] == pytest.approx(norm)
+        norms.append(norm)
+        p.w.data.add_(1.0)
+    assert norms[0] != norms[1]
     with pytest.raises(RuntimeError, match="needs telemetry=True"):
         SVRG([p.w], 0.05, 4).telemetry()
 

@@ -112,8 +112,8 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
         "--levels",
         choices=LEVELS,
         help="optimal: least squared error (nearest) or variance (draws) per column; shared: the same, one "
-        "table for all columns; lloyd; uniform; symmetric: one grid for all columns, which --solver halp takes "
-        "as it is. auto (default): optimal up to 5 bits, mostly uniform above",
+        "table for all columns; lloyd; uniform; symmetric: one grid for all columns, which --solver halp "
+        "takes as it is. auto (default): optimal up to 5 bits, mostly uniform above",
     )
     group.add_argument(
         "--anchor",

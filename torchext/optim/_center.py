@@ -96,7 +96,6 @@ class CenterOptimizer(LatticeOptimizer):
             if self._keeps_full_grad:
                 m.state["full_grad"] = g.to(self._run.anchor_dtype or g.dtype)
             m.state["loss"] = loss
-            m.state.setdefault("grad_norm", norm)
             if self._counts():
                 m.state["stats"] = telemetry.new_stats(m)
         self._set(t=0, epoch=self._get("epoch") + 1, centered=True, converged=norm == 0.0)
@@ -144,7 +143,10 @@ class CenterOptimizer(LatticeOptimizer):
         m.state["center"] = p.to(update.own_dtype(p), copy=True).contiguous()
 
     def _new_center(self, members: list[Member], squares: list[float]) -> None:
-        """Spacings for the epoch, from the squared norms of the full gradient."""
+        """Norms, and in subclasses spacings, for the epoch, from the full gradient's squared norms."""
+        norm = total_norm(squares)
+        for m in members:
+            m.state["grad_norm"] = norm
 
     # ---- steps
 
