@@ -129,7 +129,7 @@ class Books:
     def facts(self, sampling: str) -> dict[str, Any]:
         """Rows behind the levels, and their mean squared rounding error with its bound."""
         kind, nearest = self.kind(sampling), sampling == "nearest"
-        if kind in ("uniform", "custom") or (kind == "lloyd" and not nearest):
+        if kind in ("uniform", "symmetric", "custom") or (kind == "lloyd" and not nearest):
             return {}  # Lloyd's levels were not judged by the variance of draws
         objective = "lloyd" if kind == "lloyd" else "nearest" if nearest else "stochastic"
         count = level_count(self.options.bits, sampling)
