@@ -110,7 +110,8 @@ class Passes {
   Trial trial() const {
     Trial t{p_.price, 0, 0};
     for (size_t k = last(); k > 0; k = s_->arg[k]) ++t.steps;
-    t.cost = (s_->value[last()] - two_prod(p_.price, static_cast<double>(t.steps))).h;
+    const DD value{s_->value.h[last()], precise_ ? s_->value.l[last()] : 0.0};
+    t.cost = (value - two_prod(p_.price, static_cast<double>(t.steps))).h;
     return t;
   }
 

@@ -83,7 +83,7 @@ class Solver {
     s_->all.resize(positions);
     std::iota(s_->all.begin(), s_->all.end(), 0u);
     int64_t work = 0;
-    if (s_->priced && levels_ > 2) {
+    if (s_->priced) {
       const std::optional<Solution> found = priced(axis, s_->all, &work);
       if (found) return *found;
     }

@@ -44,7 +44,7 @@ struct Scratch {
   Axis axis;
   PathScratch path;
   std::vector<uint32_t> all, first, last;
-  bool priced = true;
+  bool priced = true;  // false: level by level, which tests compare with
 };
 
 /// Most values one call can take: positions are 31 bits wide.
