@@ -68,15 +68,15 @@ class IntegerHalp:
         auto = method.bits < 32 and settings.mu == "auto"
         options = VrOptions(
             loss=loss, l2=settings.weight_decay, intercept=False, step=settings.lr,
-            steps=max(2 * len(x), 2000), z_bits=method.bits, widen=False, auto_mu=auto,
-            max_iter=epochs, tol=0.0, threads=torch.get_num_threads(),
+            steps=max(2 * len(x), 2000), z_bits=method.bits, auto_mu=auto, max_iter=epochs,
+            tol=0.0, threads=torch.get_num_threads(),
         )  # fmt: skip
         targets = torch.from_numpy(np.asarray(y, dtype=np.float64)).reshape(-1, 1)
         outputs = int(y.max()) + 1 if loss == "softmax" else 1
         self.solver = VarianceReduced(data, targets, None, options, key_from_seed(seed))
         start = torch.zeros(outputs, x.shape[1] + 1, dtype=torch.float64)
         mu = None if settings.mu == "auto" else float(settings.mu)
-        self.state = self.solver.start(start, mu)
+        self.solver.start(start, mu)
         self.steps, self.total_steps = 0, epochs
 
     @staticmethod
@@ -86,26 +86,27 @@ class IntegerHalp:
 
     def advance(self) -> Row | None:
         """One epoch."""
-        if self.state.stop != "zero":
-            self.solver.run(self.state, lambda _: True)
+        if self.solver.state.stop != "zero":
+            self.solver.run(lambda _: True)
         self.steps += 1
-        norm = self.state.norms[-1]
+        state = self.solver.state
+        norm = state.norms[-1]
         return {
             "epoch": self.steps,
             "gradient_norm": norm,
-            "relative": norm / self.state.norm0,
+            "relative": norm / state.norm0,
             "gradient_epochs": (1 + self.solver.options.steps / len(self.solver.data.x))
             * self.steps,
-            **self.evaluate(self.state.w[:, :-1] / self.solver.data.scale),
-            "seconds": round(sum(self.solver.seconds), 3),
+            **self.evaluate(state.w[:, :-1] / self.solver.data.scale),
+            "seconds": round(sum(state.seconds), 3),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Centre, mu and curves."""
-        tensors, plain = self.state.to_tensors()
+        tensors, plain = self.solver.state.to_tensors()
         return {"tensors": tensors, "plain": plain, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from :meth:`state_dict`."""
-        self.state = VrState.from_tensors(state["tensors"], state["plain"])
+        self.solver.state = VrState.from_tensors(state["tensors"], state["plain"])
         self.steps = state["steps"]
