@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from sklearn.linear_model import Ridge as RidgeReference
 from torchext import _testing
 from torchext.linear import ConvergenceError, SGDClassifier, SGDRegressor, load_model
 from torchext.linear._grid_rows import GridRows, grid_rows
+from torchext.linear._state import read_file, write_file
 from torchext.linear._variance_reduced import VarianceReduced, VrOptions
 from torchext.random import key_from_seed
 
@@ -137,6 +139,34 @@ def test_resume_gives_the_same_bits(solver: str, tmp_path: Path) -> None:
     assert whole.report_["mu"] == resumed.report_["mu"]
     with pytest.raises(ValueError, match="differs in data"):
         SGDRegressor(**common, checkpoint=path, resume=True).fit(X, y + 1.0)
+
+
+@pytest.mark.parametrize("change", ["one more", "one less", "other parameters"])
+def test_a_checkpoint_of_another_version_is_refused(change: str, tmp_path: Path) -> None:
+    """In one sentence, and the file stays as it was."""
+    X, y = data()
+    path = tmp_path / "run.safetensors"
+    common: dict[str, Any] = {
+        "solver": "halp",
+        "max_iter": 2,
+        "random_state": 0,
+        "checkpoint": path,
+    }
+    SGDRegressor(**common).fit(X, y)
+    tensors, meta = read_file(path)
+    state, mark = json.loads(meta["state"]), json.loads(meta["fingerprint"])
+    if change == "one more":
+        state["slow"] = 0
+    elif change == "one less":
+        del tensors["state.numbers"]
+    else:
+        mark["params"]["widen"] = None
+    write_file(path, tensors, {**meta, "state": state, "fingerprint": mark})
+    before = path.read_bytes()
+    message = "differs in widen" if change == "other parameters" else "another version of torchext"
+    with pytest.raises(ValueError, match=message):
+        SGDRegressor(**common, resume=True).fit(X, y)
+    assert path.read_bytes() == before
 
 
 class CtrlC:

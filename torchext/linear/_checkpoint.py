@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from torchext.linear._state import State, read_file, write_file
+from torchext.linear._state import read_file, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from torchext.data import QuantizedDataset
     from torchext.linear._trainer import Trainer
+
+S = TypeVar("S")
 
 #: Parameters that may differ between the interrupted run and the one that continues it.
 FREE = (
@@ -79,19 +82,14 @@ def write_checkpoint(
     _write(estimator, estimator.checkpoint, *model, state[0], more)
 
 
-def load_state(estimator: Any, mark: dict[str, Any]) -> State | None:
-    """The state to go on from; None if there is no checkpoint yet. Raises as :func:`read_checkpoint`."""
-    found = read_checkpoint(estimator, mark)
-    return None if found is None else State.from_tensors(*found)
-
-
-def read_checkpoint(
-    estimator: Any, mark: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and plain values of the state in the checkpoint; None if there is no checkpoint yet.
+def load_state(
+    estimator: Any, mark: dict[str, Any], restore: Callable[[dict[str, Tensor], dict[str, Any]], S]
+) -> S | None:
+    """The state to go on from, by ``restore(tensors, plain)``; None if there is no checkpoint yet.
 
     Raises:
-        ValueError: the checkpoint belongs to other data, another key or other parameters.
+        ValueError: the checkpoint belongs to other data, another key or other parameters, or its state was
+            written by a version of torchext whose solver kept other things.
     """
     if not os.path.exists(estimator.checkpoint):
         return None
@@ -102,13 +100,20 @@ def read_checkpoint(
         )
     theirs, ours = json.loads(meta["fingerprint"]), json.loads(json.dumps(mark))
     if theirs != ours:
-        params = {k for k in ours["params"] if ours["params"][k] != theirs["params"].get(k)}
+        names = ours["params"].keys() | theirs["params"].keys()
+        params = {k for k in names if ours["params"].get(k, ...) != theirs["params"].get(k, ...)}
         what = sorted(params) + [k for k in ("key", "data") if ours[k] != theirs[k]]
         raise ValueError(
             f"{estimator.checkpoint}: the checkpoint is of another run, it differs in {', '.join(what)}; "
             "use the same settings, or delete it"
         )
-    return tensors, json.loads(meta["state"])
+    try:
+        return restore(tensors, json.loads(meta["state"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{estimator.checkpoint}: the training state is of another version of torchext; delete the "
+            "checkpoint, or finish the run with the version that wrote it"
+        ) from None
 
 
 def _report_text(estimator: Any) -> str:

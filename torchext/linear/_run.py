@@ -171,7 +171,7 @@ class RunMixin:
         )
         mark = fingerprint(self, store, key)
         if self.checkpoint is not None and self.resume:
-            found = load_state(self, mark)
+            found = load_state(self, mark, State.from_tensors)
             if found is not None:
                 state, problem = found, _problem.resume(problem, found)
         valid_loss = (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchext.data import QuantizedDataset
 from torchext.linear._callbacks import FitContext, Progress
-from torchext.linear._checkpoint import mark_of, read_checkpoint, write_checkpoint
+from torchext.linear._checkpoint import load_state, mark_of, write_checkpoint
 from torchext.linear._grid_rows import GridRows, grid_rows, store_rows
 from torchext.linear._report import VrReport, penalty_text
 from torchext.linear._validate import threads_of
@@ -148,9 +148,9 @@ class _Run:
         """From the checkpoint, the present coefficients (warm start), or 0."""
         e = self.estimator
         if e.checkpoint is not None and e.resume:
-            found = read_checkpoint(e, self.mark)
+            found = load_state(e, self.mark, VrState.from_tensors)
             if found is not None:
-                self.solver.state = VrState.from_tensors(*found)
+                self.solver.state = found
                 return
         outputs = len(self.y_mean) if self.options.loss != "softmax" else len(e.classes_)
         w = torch.zeros(outputs, self.data.cols + 1, dtype=torch.float64)
