@@ -318,7 +318,7 @@ def test_telemetry_counts() -> None:
         norm = nothing.recenter(p.parts(nothing)).grad_norm
         assert nothing.telemetry()[0]["grad_norm"] == pytest.approx(norm)
         norms.append(norm)
-        p.w.data.add_(1.0)
+        nothing.step(p.closure(nothing, p.order[0]))
     assert norms[0] != norms[1]
     with pytest.raises(RuntimeError, match="needs telemetry=True"):
         SVRG([p.w], 0.05, 4).telemetry()
