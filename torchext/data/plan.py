@@ -101,6 +101,11 @@ def _named(value: float) -> str:
 SHARED_VALUES = 1 << 20  # of all columns together, from which a shared table is made
 
 
+def shared_level_rows(cols: int) -> int:
+    """Rows that give so many values, 64 at least."""
+    return max(64, SHARED_VALUES // cols)
+
+
 class Books:
     """Codebooks by sampling, each made once."""
 
@@ -118,7 +123,7 @@ class Books:
         """Rows from which levels are computed."""
         rows = self.options.levels_from
         if self.options.levels == "shared":
-            rows = min(rows, max(64, SHARED_VALUES // self.source.cols))
+            rows = min(rows, shared_level_rows(self.source.cols))
         return min(rows, self.source.rows)
 
     def get(self, sampling: str) -> Codebook:
