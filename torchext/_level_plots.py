@@ -29,7 +29,7 @@ def plot_levels(
 
     Args:
         values: the data, any shape, finite.
-        tables: levels by name, one row of ticks each; levels far outside the data stretch the axis.
+        tables: levels by name, one row of ticks each; levels beyond the data are not drawn.
         path: file to write (PNG, PDF or SVG by its ending); None writes nothing.
         title, xlabel: texts.
         bins: of the histogram.

@@ -92,9 +92,8 @@ class State:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                tensors["state." + f.name] = (
-                    value.clone().contiguous()
-                )  # shared ones are written apart
+                # safetensors refuses tensors that share memory, as those of a state may
+                tensors["state." + f.name] = value.clone(memory_format=torch.contiguous_format)
             elif isinstance(value, float):
                 plain[f.name] = value.hex()
             elif isinstance(value, list):
