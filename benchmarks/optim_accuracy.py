@@ -1,9 +1,9 @@
 """``python -m benchmarks.optim_accuracy``: how far each optimizer gets on noisy least squares.
 
 1,000 examples, 100 features, labels from 10 informative weights in [0, 100] plus noise of deviation 10,
-inputs on an 8-bit grid; :math:`f_i(w) = (x_i^T w - y_i)^2/2` from w = 0, one example a step, T = 2,000
-steps from centre to centre. Printed: the norm of the full gradient after some epochs, for three data sets
-(seeds 0, 1, 2) that run side by side as three tensors of one optimizer.
+inputs on an 8-bit grid (``training.least_squares.noisy_problem``); :math:`f_i(w) = (x_i^T w - y_i)^2/2` from
+w = 0, one example a step, T = 2,000 steps from centre to centre. Printed: the norm of the full gradient after some epochs, for three
+data sets (seeds 0, 1, 2) that run side by side as three tensors of one optimizer.
 """
 
 from __future__ import annotations
@@ -19,19 +19,10 @@ import torch
 from torch import nn
 
 from torchext.optim import HALP, LPSGD, LPSVRG, SVRG, BitCentredSGD
+from training.least_squares import noisy_problem
 
 Make = Callable[[list[nn.Parameter]], Any]
 T = 2000
-
-
-def problem(seed: int, noise: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (1000, 100) on an 8-bit grid, and labels made from the inputs before rounding."""
-    r = np.random.default_rng(seed)
-    x, w = r.standard_normal((1000, 100)), np.zeros(100)
-    w[:10] = r.uniform(0.0, 100.0, 10)
-    y = x @ w + noise * r.standard_normal(1000)
-    step = np.abs(x).max() / 127
-    return step * np.rint(x / step), y
 
 
 def run(
@@ -45,7 +36,8 @@ def run(
 
     The weights of a data set are ``tensors`` parameters of equal size.
     """
-    data = [[torch.tensor(a).to(dtype) for a in problem(seed)] for seed in seeds]
+    problems = [noisy_problem(seed) for seed in seeds]
+    data = [[torch.tensor(a).to(dtype) for a in (p.x, p.y)] for p in problems]
     weights = [torch.zeros(100, dtype=dtype) for _ in seeds]
     params = [[nn.Parameter(part) for part in w.chunk(tensors)] for w in weights]
     opt = make([p for parts in params for p in parts])
