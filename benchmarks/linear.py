@@ -1,6 +1,6 @@
 """``python -m benchmarks.linear``: training speed of low-bit linear models, all contestants in one run.
 
-Seconds per epoch of ``SGDRegressor.fit`` on a store at 4 and 2 bits (nearest, Lloyd levels, per-column
+Seconds per epoch of ``SGDRegressor.fit`` on a store at 4 and 2 bits (nearest, optimal levels, per-column
 tables) against the same code on float32 rows, a plain torch mini-batch loop and scikit-learn's
 SGDRegressor; then time to a training loss within 1 % of the optimum. Each comparison is interleaved
 epoch by epoch; ratios are medians over the rounds.
@@ -189,7 +189,7 @@ def main() -> None:
         f"scikit-learn {m['scikit-learn']}, load {m['load_at_start']:.1f}"
     )
     print(
-        "bits: 2^b Lloyd levels per column, nearest rounding, all bits counted; model copy and "
+        "bits: 2^b optimal levels per column, nearest rounding, all bits counted; model copy and "
         "residual 8 bits; no anchor in epoch times"
     )
     for cols in a.cols:
