@@ -128,6 +128,30 @@ TEST(Levels, ExactMethodsEqualTheReference) {
   }
 }
 
+/// One pass per price against one per level, on every kind of data.
+TEST(Levels, PricesFindWhatLayersFind) {
+  std::mt19937_64 g(7);
+  Scratch by_price, by_layer;
+  by_layer.priced = false;
+  for (int round = 0; round < 5 * kKinds; ++round) {
+    const size_t n = 200 + g() % 3000;
+    const Values x = awkward(round % kKinds, n, &g);
+    for (const Objective objective : {Objective::stochastic, Objective::nearest}) {
+      for (const int64_t s : {3, 9, 40}) {
+        const Solution got = solve(x.data(), nullptr, n, objective, Method::dnc, s, &by_price),
+                       want = solve(x.data(), nullptr, n, objective, Method::dnc, s, &by_layer);
+        const std::string what = "kind " + std::to_string(round % kKinds) + " n " +
+                                 std::to_string(n) + " s " + std::to_string(s);
+        EXPECT_TRUE(got.certified) << what;
+        if (std::isfinite(want.cost)) {
+          EXPECT_NEAR(got.cost, want.cost, 1e-12 * want.cost) << what;
+        }
+        EXPECT_LE(got.lower_bound, want.cost * (1 + 1e-15)) << what;
+      }
+    }
+  }
+}
+
 /// The pruning search itself, which solve() would not use on so little data.
 TEST(Levels, CoarseToFineKeepsEveryOptimum) {
   std::mt19937_64 g(2);

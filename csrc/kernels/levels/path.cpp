@@ -133,8 +133,6 @@ Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool
     s->next.resize(m);
     start[i + 1] = start[i] + m;
     uint32_t* arg = s->arg.data() + start[i];
-    // With the same candidates in all layers the argmins also grow from layer to layer.
-    r.floor = again && i > 2 && layers[i - 2] == layers[i] ? arg - m : nullptr;
     c.count = static_cast<int64_t>(n);
     r.count = static_cast<int64_t>(m);
     const int64_t work = row_minima(c, r, {s->next.h.data(), s->next.l.data(), arg});
@@ -149,7 +147,7 @@ Path best_path(const Axis& axis, Objective objective, const Layers& layers, bool
       }
     }
     const double scale = std::max(from.scale, to.scale) + largest;
-    path.slack += (row_minima_noise(static_cast<int64_t>(m)) + (r.floor != nullptr ? 2 : 0)) *
+    path.slack += row_minima_noise(static_cast<int64_t>(m)) *
                   ((precise ? 0x1p-98 : 8 * 0x1p-53) * scale + axis.cut_error);
     if (!again) std::swap(s->from, s->to);
     std::swap(s->value, s->next);

@@ -38,7 +38,6 @@ struct TileRows {
   const double* low[6];
   const double *z, *z_low;
   const double *ready, *end;
-  const uint32_t* floor;  // lower bounds of the argmins, or null
   int64_t count;
 };
 

@@ -254,8 +254,9 @@ int64_t row_minima(const TileColumns& columns, const TileRows& rows,
       const int64_t fit = (count - 1 - first) / stride + 1;
       const Pick p{first, stride, fit < kTileRows ? fit : kTileRows};
       int64_t c0 = before, c1 = columns.count;
-      if (bounded) c1 = (before = out.arg[known]) + 1;
-      if (rows.floor != nullptr && rows.floor[first] > c0) c0 = rows.floor[first];
+      // Rounding may have put the argmin of `known` before that of the row below, of the same tile.
+      if (bounded && out.arg[known] > before) before = out.arg[known];
+      if (bounded) c1 = before + 1;
       const auto last = static_cast<int64_t>(rows.end[first + (p.count - 1) * stride]);
       if (last < c1) c1 = last;
       const Best<N> best = tile<Entry, N>(columns, rows, p, c0, c1);
