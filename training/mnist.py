@@ -9,7 +9,7 @@ gradient over that at the start. Two families:
   ``lm-halp-8`` on integers: 8-bit data, offsets of 16 or 8 bits.
 
     python -m training.mnist --plot mnist.png
-    python -m training.mnist --part t10k --methods lm-svrg lm-halp-16 --epochs 20
+    python -m training.mnist --part t10k --methods lm-svrg lm-halp-16 --epochs 15
 """
 
 from __future__ import annotations

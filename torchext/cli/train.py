@@ -45,8 +45,8 @@ examples:
 
 models:
   sgd       mini-batch SGD on the codes, 8-bit model copy and residual, anchored at a pilot fit:
-            the algorithms of the papers, any data size; --solver halp takes 8-bit steps around a
-            float64 centre to the exact solution on 8-bit codes, --solver svrg the same in float32
+            the algorithms of the papers, any data size; --solver halp takes integer steps around
+            a float64 centre to the exact solution on 8-bit codes, --solver svrg the same in float32
   ridge     scikit-learn's Ridge objective to its exact optimum: L-BFGS on the codes, re-anchored by
             a handful of exact gradients (needs the table, not only a store)
   logistic  the same for LogisticRegression
