@@ -2,8 +2,9 @@
 
 1,000 examples, 100 features, labels from 10 informative weights in [0, 100] plus noise of deviation 10,
 inputs on an 8-bit grid (``training.least_squares.noisy_problem``); :math:`f_i(w) = (x_i^T w - y_i)^2/2` from
-w = 0, one example a step, T = 2,000 steps from centre to centre. Printed: the norm of the full gradient after some epochs, for three
-data sets (seeds 0, 1, 2) that run side by side as three tensors of one optimizer.
+w = 0, one example a step, T = 2,000 steps from centre to centre. Printed: the norm of the full gradient
+after some epochs, for three data sets (seeds 0, 1, 2) that run side by side as three tensors of one
+optimizer.
 """
 
 from __future__ import annotations

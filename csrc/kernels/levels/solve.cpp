@@ -9,6 +9,7 @@
 
 #include "adaquant.h"
 #include "bins.h"
+#include "open_items.h"
 #include "penalty.h"
 #include "reference.h"
 #include "rounding_error.h"
@@ -38,7 +39,7 @@ class Solver {
       for (const uint32_t i : live)
         if (!axis.single(i)) items.push_back(i);
       Axis opened;
-      open(axis, *bins, items, live, &opened);
+      open_items(axis, *bins, items, live, &opened);
       return exact(opened, nullptr);
     }
     if (singles && axis.size() <= static_cast<size_t>(kWhole * levels_)) return whole(axis);
@@ -60,7 +61,7 @@ class Solver {
       if (!axis.single(i)) items.push_back(i);
     }
     Axis opened;
-    const std::vector<uint32_t> first = open(axis, *bins, items, live, &opened);
+    const std::vector<uint32_t> first = open_items(axis, *bins, items, live, &opened);
     search.reopen(axis, first);
     if (!search.work.fell_back) search.refine(opened, budget);
     return finish(opened, search);
@@ -205,67 +206,6 @@ class Solver {
     return exact;
   }
 
-  /// `opened`: the listed items replaced by their distinct values, the other live ones kept, runs
-  /// of dead ones joined. Returns the new number of each old item and of the end.
-  static std::vector<uint32_t> open(const Axis& axis, const Bins& bins,
-                                    const std::vector<uint32_t>& items,
-                                    const std::vector<uint32_t>& live, Axis* opened) {
-    std::vector<double> values;
-    std::vector<size_t> start;
-    bins.members(items, &values, &start);
-    opened->centre = axis.centre;
-    opened->radius = axis.radius;
-    opened->largest_sum = axis.largest_sum;
-    opened->cut_error = axis.cut_error;
-    std::vector<uint32_t> first(axis.size() + 1);
-    const auto push = [&](double lo, double hi, const Cut& below) {
-      opened->lo.push_back(lo);
-      opened->hi.push_back(hi);
-      opened->cut.push_back(below);
-    };
-    size_t next = 0, alive = 0;
-    bool dead = false;
-    double longest = 0;
-    for (uint32_t i = 0; i < axis.size(); ++i) {
-      const bool is_live = alive < live.size() && live[alive] == i;
-      alive += is_live;
-      if (next < items.size() && items[next] == i) {
-        first[i] = static_cast<uint32_t>(opened->size());
-        Cut at = axis.cut[i];
-        longest = std::max(longest, static_cast<double>(start[next + 1] - start[next]));
-        for (size_t k = start[next]; k < start[next + 1];) {
-          size_t same = k + 1;
-          while (same < start[next + 1] && values[same] == values[k]) ++same;
-          // A value that two bins share is one item.
-          if (opened->lo.empty() || dead || opened->lo.back() != values[k]) {
-            push(values[k], values[k], at);
-          } else if (k == start[next]) {
-            --first[i];
-          }
-          dead = false;
-          const DD t = axis.about(values[k]), wt = DD{static_cast<double>(same - k), 0} * t;
-          at = {at.w + DD{static_cast<double>(same - k), 0}, at.s + wt, at.q + wt * t};
-          k = same;
-        }
-        ++next;
-      } else if (axis.single(i) && !dead && !opened->lo.empty() &&
-                 opened->lo.back() == axis.lo[i]) {
-        first[i] = static_cast<uint32_t>(opened->size() - 1);
-      } else if (is_live || axis.single(i) || !dead) {
-        first[i] = static_cast<uint32_t>(opened->size());
-        push(axis.lo[i], axis.hi[i], axis.cut[i]);
-        dead = !is_live;
-      } else {
-        first[i] = static_cast<uint32_t>(opened->size() - 1);
-        opened->hi.back() = axis.hi[i];
-      }
-    }
-    first[axis.size()] = static_cast<uint32_t>(opened->size());
-    opened->cut.push_back(axis.cut.back());
-    opened->cut_error *= 1 + longest * 0x1p-6;  // terms added here
-    return first;
-  }
-
   Objective objective_;
   int64_t levels_;
   double rtol_;
@@ -305,9 +245,10 @@ template <class T>
 Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
                int64_t levels, Scratch* s, double rtol) {
   Solver solver(objective, levels, method == Method::hist ? rtol : 0, s);
-  const bool binned = method == Method::exact || method == Method::hist;
+  const bool binned =
+      (method == Method::exact || method == Method::hist) && weight == nullptr && n > kSorted;
   if constexpr (std::is_same_v<T, float>) {
-    if (binned && weight == nullptr && n > kSorted) {
+    if (binned) {
       const size_t most = method == Method::hist && rtol == 0
                               ? kHistBins
                               : std::clamp(n / 32, kHistBins, kMostBins);
@@ -317,7 +258,7 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   }
   if constexpr (std::is_same_v<T, double>) {
     // Sorted already: the values stay where they are.
-    if (binned && weight == nullptr && n > kSorted && std::is_sorted(x, x + n) &&
+    if (binned && std::is_sorted(x, x + n) &&
         scaling_exponent(std::max(std::fabs(x[0]), std::fabs(x[n - 1]))) == 0) {
       const RunBins bins(x, n);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
@@ -347,7 +288,7 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   Solution out;
   if (method == Method::smawk) {
     out.cost = smawk_levels(s->x.data(), w, n, objective, levels, &out.levels);
-  } else if (binned && weight == nullptr && n > kSorted) {
+  } else if (binned) {
     const RunBins bins(s->x.data(), n);
     out = by_method(&solver, method, objective, levels, bins.axis, &bins);
   } else {
