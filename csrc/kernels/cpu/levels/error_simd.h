@@ -87,18 +87,19 @@ TX_INL void add_chunk(const double* x, const double* weight, int64_t n, const Le
 
 TX_INL void add_all(const WeightedValues& v, const LevelTable& table, bool stochastic,
                     int64_t begin, int64_t end, Errors* out) {
-  double x[kSliceTerms], w[kSliceTerms];
+  double x[kSliceTerms] = {}, w[kSliceTerms] = {};
   for (; begin < end; begin += kSliceTerms) {
-    const int64_t n = end - begin < kSliceTerms ? end - begin : kSliceTerms;
+    const auto left = static_cast<uint64_t>(end - begin);
+    const int64_t n = left < kSliceTerms ? static_cast<int64_t>(left) : kSliceTerms;
     for (int64_t i = 0; v.x64 != nullptr && i < n; ++i) x[i] = v.x64[begin + i] * v.scale;
     for (int64_t i = 0; v.x64 == nullptr && i < n; ++i)
       x[i] = static_cast<double>(v.x32[begin + i]) * v.scale;
     for (int64_t i = 0; v.weight != nullptr && i < n; ++i)
       w[i] = v.weight[begin + i] * v.weight_scale;
-    int64_t padded = n;
-    for (; padded % kLanes != 0; ++padded) {  // a level, which has no error
-      x[padded] = table.level[0];
-      w[padded] = 0;
+    const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+    for (int64_t i = n; i < padded; ++i) {  // a level, which has no error
+      x[i] = table.level[0];
+      w[i] = 0;
     }
     if (v.weight != nullptr) {
       add_chunk<true>(x, w, padded, table, stochastic, out);
