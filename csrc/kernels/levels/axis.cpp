@@ -46,10 +46,11 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
   axis->cut.resize(n + 1);
   double* lo = axis->lo.data();
   Cut* cut = axis->cut.data();
-  size_t m = 0;
+  size_t m = 0, present = 0;  // absent values leave no trace, in the error bound neither
   for (size_t i = 0; i < n; ++i) {
     const double w = weight != nullptr ? weight[i] : 1.0;
     if (w == 0) continue;
+    ++present;
     total += w;
     if (m > 0 && last == x[i]) {
       cut[m].w = cut[m].w + DD{w, 0};  // for now the weight of item m - 1
@@ -75,7 +76,7 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
     sum_q.add(wt * t);
   }
   cut[m] = {below, sum_s.get(), sum_q.get()};
-  if (m > 0) axis->bound_error(4 * static_cast<double>(n));
+  if (m > 0) axis->bound_error(4 * static_cast<double>(present));
 }
 
 namespace {
