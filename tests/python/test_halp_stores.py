@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression as Reference
-from torch.library import opcheck
+from torch.testing._internal.optests import opcheck
 
 from torchext import QuantizedDataset, _testing
 from torchext.linear import SGDClassifier, SGDRegressor
