@@ -2,7 +2,12 @@
 // overload. Ops that start with an underscore are private.
 #include "stable.h"
 
-STABLE_TORCH_LIBRARY(torchext, m) {
+#ifndef TX_LIBRARY
+#define TX_LIBRARY torchext  // the tests define the same ops under another name, too
+#endif
+#define TX_DEFINE_OPS(library, m) STABLE_TORCH_LIBRARY(library, m)
+
+TX_DEFINE_OPS(TX_LIBRARY, m) {
   m.def(
       "_code_dot(Tensor codes, int rows, int cols, int bits, Tensor grid, Tensor table, "
       "Tensor(a!) x, int digits) -> Tensor");  // codes times vectors, which are rounded in place

@@ -1,8 +1,7 @@
 // Stochastic rounding of float32 to packed symmetric codes on CUDA.
 //
 // The rounding rule, the packing order and the random stream are those of the CPU kernels
-// (csrc/kernels/rounding.h, pack.h, philox.h): the same key gives the same bytes. The code of one
-// thread is a host function too, so that the CPU tests hold it to the golden vectors.
+// (csrc/kernels/rounding.h, pack.h, philox.h): the same key gives the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -12,26 +11,6 @@
 #include "kernels/rounding.h"
 
 namespace torchext::cuda {
-
-/// codes = packed(q + Q), q = clamp(floor(t) + [u < t - floor(t)], -Q, Q), t = x * (1/scale).
-struct QuantizeSymmetricParams {
-  const float* x;
-  uint8_t* codes;       // packed_bytes(n, bits) bytes
-  const float* scale;   // device memory, one value: no host sync
-  const uint64_t* key;  // device memory: seed, offset
-  int64_t n;
-  uint32_t stream;
-};
-
-template <int kBitsValue, bool kVec>
-struct QuantizeSymmetricTraits {
-  static constexpr int kBits = kBitsValue;
-  static constexpr int kThreads = 256;
-  static constexpr int kElems =
-      32;  // per thread and turn: kBits whole 32-bit words, 8 Philox blocks
-  static constexpr bool kVector = kVec;     // x 16-byte aligned, codes 4-byte aligned
-  static constexpr int64_t kBlocks = 4096;  // at most; the grid strides over the rest
-};
 
 /// Codes of the elements 4*block .. 4*block+3, b bits each, the first lowest.
 template <int kBits>

@@ -1,0 +1,57 @@
+// What every CUDA op shares: its device and stream, launch errors, and where ops are registered.
+#pragma once
+
+#include "kernels/launch.h"
+#include "ops/stable.h"
+
+#if defined(TORCHEXT_CUDA_EMULATION)
+// The tests register the same ops as torchext_emulated for tensors in CPU memory.
+#define TX_CUDA_OPS(m) STABLE_TORCH_LIBRARY_IMPL(torchext_emulated, CPU, m)
+#else
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#define TX_CUDA_OPS(m) STABLE_TORCH_LIBRARY_IMPL(torchext, CUDA, m)
+#endif
+
+namespace torchext::ops {
+
+/// The device of an op's first tensor, current until the end of the op, and torch's stream on it.
+class Device {
+ public:
+#if defined(TORCHEXT_CUDA_EMULATION)
+  explicit Device(const Tensor&) {}
+  cudaStream_t stream() const { return nullptr; }
+#else
+  explicit Device(const Tensor& first) : index_(first.get_device_index()), guard_(index_) {}
+  cudaStream_t stream() const {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    return static_cast<cudaStream_t>(stream);
+  }
+#endif
+
+  /// Every other tensor of the op must be on the same GPU.
+  void check(const char* op, const char* name, const Tensor& t) const {
+#if defined(TORCHEXT_CUDA_EMULATION)
+    TX_CHECK(t.is_cpu(), op, name, " must be in CPU memory, got another device");
+#else
+    TX_CHECK(t.is_cuda() && t.get_device_index() == index_, op, name,
+             " must be on the device of x (cuda:", index_, "), got ",
+             t.is_cuda() ? "another GPU" : "another device");
+#endif
+  }
+
+ private:
+#if !defined(TORCHEXT_CUDA_EMULATION)
+  int32_t index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+};
+
+/// Throws if a launch failed.
+inline void check_launch(const char* op, cudaError_t status) {
+  TX_CHECK(status == cudaSuccess, op, "x must be on a working device, got ",
+           cudaGetErrorString(status));
+}
+
+}  // namespace torchext::ops
