@@ -38,7 +38,7 @@ if(TORCHEXT_HAS_CUDA AND NOT torch_cuda STREQUAL "none")
   Python_add_library(_C_cuda MODULE ${TORCHEXT_CUDA_OP_SOURCES})
   set_target_properties(_C_cuda PROPERTIES PREFIX "" SUFFIX ".abi3.so" CXX_STANDARD 20)
   target_compile_definitions(_C_cuda PRIVATE USE_CUDA)
-  target_link_libraries(_C_cuda PRIVATE torchext_options torchext_cuda_kernels torchext_stable
+  target_link_libraries(_C_cuda PRIVATE torchext_options torchext_cuda_kernels torchext_kernels torchext_stable
                                         ${TORCH_DIR}/lib/libtorch_cuda.so ${TORCH_DIR}/lib/libc10_cuda.so)
   set(TORCHEXT_BUILT_CUDA "${CMAKE_CUDA_COMPILER_VERSION}")
   install(TARGETS _C_cuda LIBRARY DESTINATION . COMPONENT python)
