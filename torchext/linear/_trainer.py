@@ -144,7 +144,8 @@ class Trainer:
         """Check the guard, note the loss, decide whether to stop; False if the epoch is to be redone."""
         new = self.state.copy()
         loss, runaway = self._running_loss(new)
-        if runaway or not math.isfinite(loss) or not bool(torch.isfinite(new.x).all()):
+        largest = float(torch.linalg.vector_norm(new.x, math.inf))  # NaN where x has one
+        if runaway or not math.isfinite(loss + largest):
             self._restore(new)
             return False
         new.losses.append(loss)
@@ -173,32 +174,37 @@ class Trainer:
     def _running_loss(self, new: State) -> tuple[float, bool]:
         """Objective over the epoch as seen on the codes, averaged over outputs, and the guard's verdict."""
         p, o = self.problem, self.options
-        mean = (new.average - new.start_average) / (new.averaged - new.start_averaged)
-        x = mean[:, :-1]
-        data = float(new.sums[0].sum() / new.sums[2].sum())
+        total, _, rows = (sum(per_output) for per_output in new.sums.tolist())
+        data = total / rows
         limit = 4.0 * p.loss_at_zero
         runaway = data > limit
-        if p.x0 is not None and p.constant is not None:
-            d = mean[:, : p.x0.shape[1]] - p.x0.double()
-            if p.loss == "squared_error" or not p.variance_reduced:
-                data += float((p.constant.double() * d).sum()) / p.outputs
-            if p.variance_reduced and p.loss == "squared_error":
+        penalty = 0.0
+        if p.x0 is not None or p.shrink is not None or o.l1 > 0 or o.l2 > 0:
+            mean = (new.average - new.start_average) / (new.averaged - new.start_averaged)
+            data += self._moved_loss(mean)
+            if p.variance_reduced and p.loss == "squared_error" and p.loss_at_anchor is not None:
                 # L(x) = L(x0) + mu.d + mean (a.d)^2 / 2; the op returned the last term.
-                assert p.loss_at_anchor is not None
                 data += p.loss_at_anchor
-                limit += 4.0 * p.loss_at_anchor
-                runaway = float(new.sums[0].sum() / new.sums[2].sum()) > limit
-        if p.shrink is not None:
-            base = 0.0 if p.x0 is None else p.x0[:, : p.cols].double()
-            data -= 0.5 * float((p.shrink.double() * (x - base) ** 2).sum()) / p.outputs
+                runaway = total / rows > limit + 4.0 * p.loss_at_anchor
+            x = mean[:, :-1]
+            penalty = 0.5 * o.l2 * float((x * x).sum()) / p.outputs if o.l2 > 0 else 0.0
+            penalty += o.l1 * float(x.abs().sum()) / p.outputs if o.l1 > 0 else 0.0
         if p.loss != "squared_error":
             # Codes may put rows that x0 separates on the wrong side: that is no divergence.
             runaway = bool(new.losses) and data > max(limit, 4.0 * new.losses[0])
-        if o.l2 > 0:
-            data += 0.5 * o.l2 * float((x * x).sum()) / p.outputs
-        if o.l1 > 0:
-            data += o.l1 * float(x.abs().sum()) / p.outputs
-        return data, runaway
+        return data + penalty, runaway
+
+    def _moved_loss(self, mean: Tensor) -> float:
+        """What the anchor's correction and the shrinkage add to the loss at the mean iterate (m, n + 1)."""
+        p, moved = self.problem, 0.0
+        if p.x0 is not None and p.constant is not None:
+            d = mean[:, : p.x0.shape[1]] - p.x0.double()
+            if p.loss == "squared_error" or not p.variance_reduced:
+                moved += float((p.constant.double() * d).sum())
+        if p.shrink is not None:
+            base = 0.0 if p.x0 is None else p.x0[:, : p.cols].double()
+            moved -= 0.5 * float((p.shrink.double() * (mean[:, :-1] - base) ** 2).sum())
+        return moved / p.outputs
 
     def _restore(self, new: State) -> None:
         """Divergence: back to where the best epoch so far began, with half the step."""
