@@ -179,7 +179,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         problem = Anchored(
             targets.loss.arranged(codes.order), codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass,
             targets.curvature,
-            _stored_anchor(store, targets, weight) if self.fit_intercept else None,
+            _stored_anchor(store, targets, weight, codes.order) if self.fit_intercept else None,
         )  # fmt: skip
         zero = torch.zeros(len(targets.start), store.cols + 1, dtype=torch.float64)
         zero[:, -1] = targets.start
@@ -273,15 +273,17 @@ def _usable(store: QuantizedDataset) -> QuantizedDataset:
 
 
 def _stored_anchor(
-    store: QuantizedDataset, targets: Targets, weight: Tensor | None
+    store: QuantizedDataset, targets: Targets, weight: Tensor | None, order: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
-    """Point and gradient of the mean loss in the solver's units, if the store has them for this problem."""
+    """Point and gradient of the mean loss in the solver's units, if the store has them for this problem.
+
+    ``order``: the place in the source of every row of the store, None where that is the same.
+    """
     kinds = {"squared": "squared_error", "logistic": "log_loss"}
     if store.anchor is None or kinds.get(targets.loss.name) != store.loss:
         return None
     if len(targets.loss.y) != store.anchor.shape[2]:  # classes against the rest are another problem
         return None
-    order = store.row_id() if store.shuffled else slice(None)
     kept_and_given: tuple[tuple[Tensor | None, Tensor | None], ...]
     kept_and_given = ((store.y, targets.labels), (store.weight, weight))
     for kept, given in kept_and_given:
@@ -289,7 +291,8 @@ def _stored_anchor(
             continue
         if kept is None or given is None:
             return None
-        if not torch.equal(kept, given.to(kept.dtype)[order].reshape(kept.shape)):
+        given = given.to(kept.dtype)
+        if not torch.equal(kept, (given if order is None else given[order]).reshape(kept.shape)):
             return None
     point, gradient = store.anchor[0].T.double(), store.anchor[1].T.double()
     ends = torch.zeros(2, len(point), dtype=torch.float64)

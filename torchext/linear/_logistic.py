@@ -168,8 +168,8 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
 def _targets(index: torch.Tensor, count: int, weight: Any, intercept: bool) -> Targets:
     """Loss, class numbers and the intercepts that fit the class frequencies."""
     light = None if weight is None else weight.float()
-    w = torch.ones(len(index), dtype=torch.float64) if weight is None else weight
-    share = torch.stack([w[index == c].sum() for c in range(count)]) / w.sum()
+    share = torch.bincount(index, weight, count).double()
+    share /= share.sum()
     if count == 2:
         exact = (2.0 * index - 1.0).double().reshape(-1, 1)
         start = torch.log(share[1:] / share[:1])
