@@ -33,6 +33,12 @@ VARIANTS = {  # name: (bits, planes, books, affine)
     "3 tables": (3, 1, 1, False),
     "5 tables": (5, 1, 1, False),
     "6 tables": (6, 1, 1, False),
+    "7 tables int16": (7, 2, 1, False),
+    "2 affine": (2, 1, 1, True),
+    "3 affine": (3, 1, 1, True),
+    "5 affine": (5, 1, 1, True),
+    "6 affine": (6, 1, 1, True),
+    "7 affine": (7, 1, 1, True),
 }
 
 
