@@ -113,19 +113,24 @@ void LatticeOptimizer::load(InputArchive& archive) {
   }
   decltype(state_) states;
   for (const int64_t number : read<std::vector<int64_t>>(archive, "states")) {
+    if (number < 0 || number >= static_cast<int64_t>(params.size()))
+      refuse(method_.name, ".load(): the saved state has parameter ", number,
+             ", this optimizer has ", params.size(), " parameters");
     InputArchive part;
     archive.read("state" + std::to_string(number), part);
-    const at::Tensor& param = params.at(static_cast<size_t>(number));
+    const at::Tensor& param = params[static_cast<size_t>(number)];
     auto& place = states[param.unsafeGetTensorImpl()] = new_state();
     place->serialize(part);
     check_fit(method_, number, param, dynamic_cast<LatticeState&>(*place));
   }
   const auto c = read<std::vector<int64_t>>(archive, "counters");
+  if (c.size() != 6)
+    refuse(method_.name, ".load(): the saved state has ", c.size(), " counters, expected 6");
   const auto seed = read<int64_t>(archive, "seed");
 
   for (size_t g = 0; g < sizes.size(); ++g) param_groups_[g].set_options(std::move(options[g]));
   state_ = std::move(states);
-  counters_ = {c.at(0), c.at(1), c.at(2), c.at(3), c.at(4) != 0, c.at(5) != 0};
+  counters_ = {c[0], c[1], c[2], c[3], c[4] != 0, c[5] != 0};
   seed_ = static_cast<uint64_t>(seed);
   grads_at_center_.clear();
   to_iterate();

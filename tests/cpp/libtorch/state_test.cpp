@@ -185,6 +185,44 @@ TEST(Resume, RefusesAnotherMethodAndOtherShapes) {
   EXPECT_EQ(other.state_of(wide.w), nullptr);
 }
 
+/// What loading a state of HALP with these state numbers and counters says.
+std::string load_error(const std::vector<int64_t>& states, const std::vector<int64_t>& counters) {
+  const at::Tensor w = torch::ones({3}).requires_grad_();
+  HALP opt({w}, HALPOptions(0.1), {.T = 4, .seed = 1});
+  torch::serialize::OutputArchive saved;
+  saved.write("method", torch::IValue("HALP"));
+  saved.write("stream_version", torch::IValue(int64_t{1}));
+  saved.write("seed", torch::IValue(int64_t{7}));
+  saved.write("groups", torch::IValue(std::vector<int64_t>{1}));
+  torch::serialize::OutputArchive options(saved.compilation_unit());
+  HALPOptions(0.5).serialize(options);
+  saved.write("group0", options);
+  saved.write("states", torch::IValue(states));
+  saved.write("counters", torch::IValue(counters));
+  std::stringstream stream;
+  saved.save_to(stream);
+  torch::serialize::InputArchive archive;
+  archive.load_from(stream);
+  std::string error;
+  try {
+    opt.load(archive);
+  } catch (const std::invalid_argument& refused) {
+    error = refused.what();
+    EXPECT_EQ(opt.param_groups()[0].options().get_lr(), 0.1);  // nothing has changed
+    EXPECT_EQ(opt.seed(), 1u);
+  }
+  return error;
+}
+
+TEST(Resume, RefusesADamagedArchive) {
+  EXPECT_EQ(load_error({}, {0, 0, 0, 0, 0, 0}), "");
+  EXPECT_EQ(load_error({}, {0, 0, 0}), "HALP.load(): the saved state has 3 counters, expected 6");
+  for (const int64_t number : {1, -1})
+    EXPECT_EQ(load_error({number}, {0, 0, 0, 0, 0, 0}),
+              "HALP.load(): the saved state has parameter " + std::to_string(number) +
+                  ", this optimizer has 1 parameters");
+}
+
 TEST(Seed, ComesFromTorchsGenerator) {
   const at::Tensor w = torch::zeros({2}).requires_grad_();
   const auto seed = [&] {
