@@ -68,6 +68,26 @@ def test_absent_values_do_not_widen_the_error_bound() -> None:
     assert same(want, torchext.optimal_levels(wider[0], 6, objective="nearest", weight=wider[1]))
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_absent_values_do_not_set_the_scale(objective: str) -> None:
+    """Same bits of everything with and without values whose squares would overflow."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(500, generator=g, dtype=torch.float64)
+    w = torch.rand(500, generator=g, dtype=torch.float64)
+    absent = tensor([1.7e308, -1.7e308, 1e301, 5e-324])
+    wider = torch.cat([absent, x]), torch.cat([torch.zeros(4, dtype=torch.float64), w])
+    for options in (
+        {},
+        {"method": "hist"},
+        {"level_dtype": torch.float16},
+        {"candidates": torch.arange(-20, 20, dtype=torch.float64) / 4},
+    ):
+        want = torchext.optimal_levels(x, 6, objective=objective, weight=w, **options)
+        got = torchext.optimal_levels(wider[0], 6, objective=objective, weight=wider[1], **options)
+        assert want.cost > 0 and want.count == 6
+        assert same(want, got), options
+
+
 @often
 @given(
     st.lists(st.tuples(numbers, st.integers(1, 3)), min_size=1, max_size=25),

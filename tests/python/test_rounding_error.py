@@ -180,6 +180,9 @@ def test_extreme_values() -> None:
     x = torch.tensor([5.0, 0.5])
     absent = torchext.rounding_error(x, torch.tensor([0.0, 1.0]), weight=torch.tensor([0.0, 2.0]))
     assert [t.item() for t in absent] == [0.5, 0, 0]  # weight 0 is not clipped either
+    x = torch.tensor([1.7e308, 0.25], dtype=torch.float64)  # nor does it set the scale
+    absent = torchext.rounding_error(x, torch.tensor([0.0, 1.0]), weight=torch.tensor([0.0, 2.0]))
+    assert [t.item() for t in absent] == [0.375, 0, 0]
 
 
 def test_errors_name_what_is_wrong() -> None:

@@ -6,6 +6,7 @@
 
 #include "dd.h"
 #include "rounding_error.h"
+#include "scaling.h"
 #include "sort.h"
 #include "tile.h"
 
@@ -152,22 +153,14 @@ std::vector<double> useful(const std::vector<double>& all, double lo, double hi)
 template <class T>
 Solution solve_among(const T* x, const double* weight, size_t n, Objective objective,
                      int64_t levels, const std::vector<double>& candidates) {
-  std::vector<double> values(x, x + n), weights;
-  const auto size = static_cast<int64_t>(n);
-  const int power =
-      scaling_exponent(std::max({largest_magnitude(values.data(), size),
-                                 std::fabs(candidates.front()), std::fabs(candidates.back())}));
-  for (double& v : values) v = std::ldexp(v, -power);
-  int weight_power = 0;
-  if (weight != nullptr) {
-    weights.assign(weight, weight + n);
-    weight_power = std::ilogb(largest_magnitude(weight, size));
-    for (double& v : weights) v = std::ldexp(v, -weight_power);
-  }
+  std::vector<double> values, weights;
+  const double widest = std::max(std::fabs(candidates.front()), std::fabs(candidates.back()));
+  const auto [power, weight_power] = copy_present(x, weight, n, widest, &values, &weights);
+  if (values.empty()) return {};
   double* const w = weight != nullptr ? weights.data() : nullptr;
-  sort_values(values.data(), w, n);
+  sort_values(values.data(), w, values.size());
   Axis axis;
-  axis_of_sorted(values.data(), w, n, &axis);
+  axis_of_sorted(values.data(), w, values.size(), &axis);
   std::vector<double> grid(candidates);
   for (double& c : grid) c = std::ldexp(c, -power);
   grid = useful(grid, axis.lo.front(), axis.hi.back());
@@ -193,8 +186,9 @@ Solution solve_among(const T* x, const double* weight, size_t n, Objective objec
     if (cost.candidate(path[k]) && (k == 0 || path[k] != path[k - 1]))
       out.levels.push_back(std::ldexp(grid[cost.index(path[k])], power));
   const bool stochastic = objective == Objective::stochastic;
-  const auto count = static_cast<int64_t>(out.levels.size());
-  const RoundingError e = ErrorMeter(x, weight, size, out.levels.data(), count).measure(stochastic);
+  const ErrorMeter meter(x, weight, static_cast<int64_t>(n), out.levels.data(),
+                         static_cast<int64_t>(out.levels.size()));
+  const RoundingError e = meter.measure(stochastic);
   out.cost = e.variance + e.bias2;
   out.settle(choice ? lower : out.cost);
   return out;

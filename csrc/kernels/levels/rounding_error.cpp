@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "dd.h"
+#include "scaling.h"
 
 namespace torchext::levels {
 namespace {
@@ -24,23 +25,6 @@ double total(const ExactSum& sum) {
 
 }  // namespace
 
-int scaling_exponent(double largest) {
-  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
-  return std::clamp(std::ilogb(largest), -1000, 1000);
-}
-
-double largest_magnitude(const double* x, int64_t n) {
-  double part[8] = {};  // eight chains rather than one
-  const int64_t whole = n / 8 * 8;
-  const auto widen = [&](int64_t k, double v) {
-    part[k] = std::fabs(v) > part[k] ? std::fabs(v) : part[k];
-  };
-  for (int64_t i = 0; i < whole; i += 8)
-    for (int64_t k = 0; k < 8; ++k) widen(k, x[i + k]);
-  for (int64_t i = whole; i < n; ++i) widen(0, x[i]);
-  return *std::max_element(part, part + 8);
-}
-
 template <class T>
 ErrorMeter::ErrorMeter(const T* x, const double* weight, int64_t n, const double* levels,
                        int64_t count)
@@ -50,11 +34,12 @@ ErrorMeter::ErrorMeter(const T* x, const double* weight, int64_t n, const double
     values_.x32 = x;  // never far enough from 1 by itself
   } else {
     values_.x64 = x;
-    largest = std::max(largest, largest_magnitude(x, n));
+    largest = std::max(largest, largest_magnitude(x, weight, static_cast<size_t>(n)));
   }
   power_ = scaling_exponent(largest);
   values_.scale = power_of_two(-power_);
-  const double heaviest = weight != nullptr ? largest_magnitude(weight, n) : 1.0;
+  const double heaviest =
+      weight != nullptr ? largest_magnitude(weight, nullptr, static_cast<size_t>(n)) : 1.0;
   if (heaviest > 0) weight_power_ = std::clamp(std::ilogb(heaviest), -1000, 1000);
   values_.weight_scale = power_of_two(-weight_power_);
   for (int64_t i = 0; i < count; ++i) level_.push_back(levels[i] * values_.scale);

@@ -40,10 +40,4 @@ class ErrorMeter {
   std::vector<double> level_, rung_;
 };
 
-/// Exponent of the power of two that takes the largest magnitude near 1 where squares could leave
-/// the range, else 0.
-int scaling_exponent(double largest);
-
-double largest_magnitude(const double* x, int64_t n);
-
 }  // namespace torchext::levels

@@ -12,7 +12,7 @@
 #include "open_items.h"
 #include "penalty.h"
 #include "reference.h"
-#include "rounding_error.h"
+#include "scaling.h"
 #include "smawk.h"
 #include "sort.h"
 
@@ -264,40 +264,34 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
   }
-  s->x.resize(n);
-  double* values = s->x.data();
-  double* w = nullptr;
-  int power = 0, weight_power = 0;
+  Scaling scaling;
   if (std::is_same_v<T, float> && weight == nullptr && method != Method::smawk) {
-    sort_floats(reinterpret_cast<const float*>(x), n, values);
+    s->x.resize(n);
+    sort_floats(reinterpret_cast<const float*>(x), n, s->x.data());
   } else {
-    for (size_t i = 0; i < n; ++i) values[i] = static_cast<double>(x[i]);
-    power = scaling_exponent(largest_magnitude(values, static_cast<int64_t>(n)));
-    if (power != 0)
-      for (double& v : s->x) v = std::ldexp(v, -power);
-    if (weight != nullptr) {
-      s->weight.assign(weight, weight + n);
-      w = s->weight.data();
-      weight_power = std::ilogb(*std::max_element(w, w + n));
-      for (double& v : s->weight) v = std::ldexp(v, -weight_power);
-    }
-    if (method == Method::smawk && w == nullptr && !std::is_sorted(values, values + n))
+    scaling = copy_present(x, weight, n, 0, &s->x, &s->weight);
+    n = s->x.size();
+    if (n == 0) return {};
+    if (weight != nullptr) weight = s->weight.data();
+    double* const values = s->x.data();
+    if (method == Method::smawk && weight == nullptr && !std::is_sorted(values, values + n))
       std::sort(values, values + n);  // as the baseline of the benchmarks would
-    sort_values(values, w, n);
+    sort_values(values, weight != nullptr ? s->weight.data() : nullptr, n);
   }
   Solution out;
   if (method == Method::smawk) {
-    out.cost = smawk_levels(s->x.data(), w, n, objective, levels, &out.levels);
+    out.cost = smawk_levels(s->x.data(), weight, n, objective, levels, &out.levels);
   } else if (binned) {
     const RunBins bins(s->x.data(), n);
     out = by_method(&solver, method, objective, levels, bins.axis, &bins);
   } else {
-    axis_of_sorted(s->x.data(), w, n, &s->axis);
+    axis_of_sorted(s->x.data(), weight, n, &s->axis);
     out = by_method(&solver, method, objective, levels, s->axis, nullptr);
   }
-  for (double& v : out.levels) v = std::ldexp(v, power);
-  out.cost = std::ldexp(out.cost, 2 * power + weight_power);
-  out.lower_bound = std::ldexp(out.lower_bound, 2 * power + weight_power);
+  for (double& v : out.levels) v = std::ldexp(v, scaling.value);
+  const int power = 2 * scaling.value + scaling.weight;
+  out.cost = std::ldexp(out.cost, power);
+  out.lower_bound = std::ldexp(out.lower_bound, power);
   return out;
 }
 

@@ -51,9 +51,10 @@ struct Scratch {
 constexpr size_t kMostValues = (size_t{1} << 31) - 64;
 
 /// Levels of finite x [n], n >= 1, in any order, with weights >= 0 (null: 1 each) whose sum is
-/// positive and finite. levels >= 2 (nearest: 1). adaquant needs the stochastic objective, dp at
-/// most 20,000 distinct values. rtol > 0: hist opens bins until its gap is at most rtol of the
-/// cost. Same bits for any order of the values, every instruction set and every call.
+/// finite; values of weight 0 are absent, and where all are, so are the levels. levels >= 2
+/// (nearest: 1). adaquant needs the stochastic objective, dp at most 20,000 distinct values. rtol >
+/// 0: hist opens bins until its gap is at most rtol of the cost. Same bits for any order of the
+/// values, every instruction set and every call.
 template <class T>
 Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
                int64_t levels, Scratch* scratch, double rtol = 0);

@@ -94,8 +94,10 @@ TX_INL void add_all(const WeightedValues& v, const LevelTable& table, bool stoch
     for (int64_t i = 0; v.x64 != nullptr && i < n; ++i) x[i] = v.x64[begin + i] * v.scale;
     for (int64_t i = 0; v.x64 == nullptr && i < n; ++i)
       x[i] = static_cast<double>(v.x32[begin + i]) * v.scale;
-    for (int64_t i = 0; v.weight != nullptr && i < n; ++i)
+    for (int64_t i = 0; v.weight != nullptr && i < n; ++i) {
       w[i] = v.weight[begin + i] * v.weight_scale;
+      x[i] = w[i] == 0 ? table.level[0] : x[i];  // absent; the square may be infinite
+    }
     const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
     for (int64_t i = n; i < padded; ++i) {  // a level, which has no error
       x[i] = table.level[0];
