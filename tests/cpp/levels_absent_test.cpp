@@ -50,8 +50,8 @@ class LevelsAbsent : public testing::Test {
 
 TEST_F(LevelsAbsent, NoTraceInAnyMethod) {
   for (const Objective objective : {Objective::stochastic, Objective::nearest}) {
-    for (const Method m : {Method::exact, Method::hist, Method::adaquant, Method::dnc,
-                           Method::smawk, Method::dp}) {
+    for (const Method m :
+         {Method::exact, Method::hist, Method::adaquant, Method::dnc, Method::smawk, Method::dp}) {
       if (m == Method::adaquant && objective == Objective::nearest) continue;
       const auto run = [&](const Weighted& v) {
         return solve(v.x.data(), v.w.data(), v.x.size(), objective, m, 6, &scratch);

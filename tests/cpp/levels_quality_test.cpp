@@ -61,7 +61,7 @@ TEST(LevelsQuality, HistogramKeepsItsBound) {
   Scratch scratch;
   for (const bool lognormal : {false, true}) {
     const std::vector<float> x = sample(50000, lognormal);
-    const FloatBins bins(x.data(), x.size(), 4096, true);
+    const FloatBins bins(x.data(), x.size(), 4096, 4096, true);
     const Axis& a = bins.axis;
     double widest = 0;
     for (size_t i = 0; i + 1 < a.size(); ++i) {

@@ -245,7 +245,7 @@ TEST(Levels, FloatBinsHoldExactSums) {
   for (int kind = 0; kind < 9; ++kind) {
     const Values wide = awkward(kind, 30000, &g);
     const std::vector<float> x(wide.begin(), wide.end());
-    const FloatBins bins(x.data(), x.size(), 4096, true);
+    const FloatBins bins(x.data(), x.size(), 4096, 4096, true);
     const Axis& axis = bins.axis;
     Values sorted(x.begin(), x.end());
     sort_values(sorted.data(), nullptr, sorted.size());

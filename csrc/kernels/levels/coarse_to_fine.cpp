@@ -24,11 +24,10 @@ void CoarseToFine::start(const Axis& axis) {
   const auto size = static_cast<uint32_t>(axis.size()), last = ends ? size - 1 : size;
   std::vector<uint32_t> cuts{0};
   const double lo = axis.lo.front(), width = (axis.hi.back() - lo) / kCuts;
-  uint32_t rank = 0, value = 0;
+  uint32_t value = 0;
   for (int k = 1; k < kCuts; ++k) {
-    while (rank + 1 < size && axis.cut[rank].w.h < axis.total() / kCuts * k) ++rank;
     while (value + 1 < size && axis.lo[value] < lo + width * k) ++value;
-    cuts.push_back(rank);
+    cuts.push_back(static_cast<uint32_t>(uint64_t{size} * static_cast<uint64_t>(k) / kCuts));
     cuts.push_back(value);
   }
   std::sort(cuts.begin(), cuts.end());

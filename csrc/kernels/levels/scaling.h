@@ -1,4 +1,5 @@
-// Powers of two that keep squares in range, and copies of values without those that count as absent.
+// Powers of two that keep squares in range, and copies of values without those that count as
+// absent.
 #pragma once
 
 #include <cstddef>

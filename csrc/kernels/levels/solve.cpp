@@ -21,6 +21,7 @@ namespace {
 
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
+constexpr int64_t kLevelBins = 2048;
 // Values per level up to which bins are not worth their while, and the search not on values.
 constexpr int64_t kFew = 64, kWhole = 1024;
 constexpr double kBudget = 64;  // entries per value before the programme takes over
@@ -239,6 +240,14 @@ Solution by_method(Solver* solver, Method method, Objective objective, int64_t l
   }
 }
 
+/// Few bins hold more values that have to be looked at one by one, which for few levels are few.
+/// The bounds for nearest rounding are looser and need the finest.
+size_t most_bins(Method method, bool ends, int64_t levels, double rtol) {
+  if (method == Method::hist && rtol == 0) return kHistBins;
+  const auto few = static_cast<size_t>(kLevelBins * levels);
+  return ends ? std::clamp(few, kHistBins, kMostBins) : kMostBins;
+}
+
 }  // namespace
 
 template <class T>
@@ -249,10 +258,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
       (method == Method::exact || method == Method::hist) && weight == nullptr && n > kSorted;
   if constexpr (std::is_same_v<T, float>) {
     if (binned) {
-      const size_t most = method == Method::hist && rtol == 0
-                              ? kHistBins
-                              : std::clamp(n / 32, kHistBins, kMostBins);
-      const FloatBins bins(x, n, most, objective == Objective::stochastic);
+      const bool ends = objective == Objective::stochastic;
+      const FloatBins bins(x, n, kHistBins, most_bins(method, ends, levels, rtol), ends);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
   }
