@@ -29,9 +29,8 @@ Thinned take_out_common(const float* x, size_t n) {
   std::array<float, kSample> sample;
   for (size_t i = 0; i < kSample; ++i) sample[i] = x[n / kSample * i];
   std::sort(sample.begin(), sample.end());
-  const auto* const shared =
-      std::find_if(sample.begin(), sample.end() - kShare + 1,
-                   [](const float& v) { return *(&v + kShare - 1) == v; });
+  const auto* const shared = std::find_if(sample.begin(), sample.end() - kShare + 1,
+                                          [](const float& v) { return *(&v + kShare - 1) == v; });
   if (shared == sample.end() - kShare + 1) return out;
   out.common = *shared;
   out.own.reset(new float[n + 16]);  // not initialised: most of it is never touched

@@ -15,10 +15,13 @@ struct WeightedValues {
   double scale = 1, weight_scale = 1;
 };
 
-/// A table as the kernels search it: the interval of v is the last i with rung[i] <= v, or 0.
+constexpr int64_t kRegisterWidth = 32;  // tables up to this width may be read into registers
+
+/// A table as the kernels search it: the interval of v is the last i < width with rung[i] <= v, or
+/// 0. Arrays are readable to kRegisterWidth, `level` to one more.
 struct LevelTable {
-  const double* level;  // ascending, the last one twice
-  const double* rung;   // `width` of them: level[i] up to the last interval, infinity beyond
+  const double* level;  // ascending, the last one again and again
+  const double* rung;   // level[i] up to the last interval, infinity beyond
   int64_t width;        // a power of two
 };
 

@@ -43,10 +43,11 @@ ErrorMeter::ErrorMeter(const T* x, const double* weight, int64_t n, const double
   if (heaviest > 0) weight_power_ = std::clamp(std::ilogb(heaviest), -1000, 1000);
   values_.weight_scale = power_of_two(-weight_power_);
   for (int64_t i = 0; i < count; ++i) level_.push_back(levels[i] * values_.scale);
-  level_.push_back(level_.back());
   while (width_ < count - 1) width_ *= 2;
+  const auto readable = static_cast<size_t>(std::max(width_, kRegisterWidth));
   rung_.assign(level_.begin(), level_.begin() + std::max<int64_t>(1, count - 1));
-  rung_.resize(static_cast<size_t>(width_), std::numeric_limits<double>::infinity());
+  rung_.resize(readable, std::numeric_limits<double>::infinity());
+  level_.resize(readable + 1, level_.back());
 }
 
 template ErrorMeter::ErrorMeter(const float*, const double*, int64_t, const double*, int64_t);

@@ -22,8 +22,9 @@ namespace {
 constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kLevelBins = 2048;
-// Values per level up to which bins are not worth their while, and the search not on values.
-constexpr int64_t kFew = 64, kWhole = 1024;
+// Values per level up to which bins are not worth their while, and the search not on values: for
+// few levels it soon is.
+constexpr int64_t kFew = 64, kWhole = 1024, kWholeFew = 128, kFewLevels = 8;
 constexpr double kBudget = 64;  // entries per value before the programme takes over
 
 class Solver {
@@ -43,7 +44,8 @@ class Solver {
       open_items(axis, *bins, items, live, &opened);
       return exact(opened, nullptr);
     }
-    if (singles && axis.size() <= static_cast<size_t>(kWhole * levels_)) return whole(axis);
+    const auto most = static_cast<size_t>((levels_ > kFewLevels ? kWhole : kWholeFew) * levels_);
+    if (singles && axis.size() <= most) return whole(axis);
     CoarseToFine search(objective_, levels_);
     search.start(axis);
     const auto budget =

@@ -1,5 +1,6 @@
 // Errors of rounding to levels over a vector of doubles. Each per-ISA source defines kLanes and
-// gather(base, index); the rest is operators on vectors, which are the same IEEE operations.
+// Lookup, which reads arrays at a vector of indices; the rest is operators on vectors, which are
+// the same IEEE operations.
 #pragma once
 
 #include "../../levels/error.h"
@@ -46,20 +47,21 @@ TX_INL void add_terms(const double* terms, int64_t n, V largest, ExactSum* sum) 
 }
 
 /// A chunk of values and weights, in scaled units; n is a multiple of kLanes.
-template <bool kWeighted>
+template <bool kWeighted, class Lookup>
 TX_INL void add_chunk(const double* x, const double* weight, int64_t n, const LevelTable& table,
                       bool stochastic, Errors* out) {
   double inside[kSliceTerms], beyond[kSliceTerms];
   V most_inside{}, most_beyond{};
   I clipped{};
+  const Lookup rung(table.rung), lower(table.level), upper(table.level + 1);
   for (int64_t i = 0; i < n; i += kLanes) {
     const V v = load(x + i);
     I at{};
     for (int64_t step = table.width / 2; step > 0; step /= 2) {
       const I next = at + step;
-      at = gather(table.rung, next) <= v ? next : at;
+      at = rung.at(next) <= v ? next : at;
     }
-    const V below = v - gather(table.level, at), above = gather(table.level, at + 1) - v;
+    const V below = v - lower.at(at), above = upper.at(at) - v;
     const V nearer = below < above ? below : above, zero{};
     V varies = below * above, biased = nearer * nearer;
     I outside = nearer < zero;
@@ -85,6 +87,7 @@ TX_INL void add_chunk(const double* x, const double* weight, int64_t n, const Le
   for (int k = 0; k < kLanes; ++k) out->clipped -= clipped[k];
 }
 
+template <class Lookup>
 TX_INL void add_all(const WeightedValues& v, const LevelTable& table, bool stochastic,
                     int64_t begin, int64_t end, Errors* out) {
   double x[kSliceTerms] = {}, w[kSliceTerms] = {};
@@ -104,9 +107,9 @@ TX_INL void add_all(const WeightedValues& v, const LevelTable& table, bool stoch
       w[i] = 0;
     }
     if (v.weight != nullptr) {
-      add_chunk<true>(x, w, padded, table, stochastic, out);
+      add_chunk<true, Lookup>(x, w, padded, table, stochastic, out);
     } else {
-      add_chunk<false>(x, w, padded, table, stochastic, out);
+      add_chunk<false, Lookup>(x, w, padded, table, stochastic, out);
     }
   }
 }
