@@ -47,15 +47,22 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
   double* lo = axis->lo.data();
   Cut* cut = axis->cut.data();
   size_t m = 0, present = 0;  // absent values leave no trace, in the error bound neither
-  for (size_t i = 0; i < n; ++i) {
-    const double w = weight != nullptr ? weight[i] : 1.0;
-    if (w == 0) continue;
-    ++present;
+  for (size_t i = 0; i < n;) {
+    const size_t first = i++;
+    double w = 1;
+    if (weight != nullptr) {
+      w = weight[first];
+      if (w == 0) continue;
+    } else {
+      while (i < n && x[i] == x[first]) ++i;
+      w = static_cast<double>(i - first);
+    }
+    present += i - first;
     total += w;
-    if (m > 0 && last == x[i]) {
+    if (m > 0 && last == x[first]) {
       cut[m].w = cut[m].w + DD{w, 0};  // for now the weight of item m - 1
     } else {
-      lo[m] = last = x[i];
+      lo[m] = last = x[first];
       cut[++m].w = {w, 0};
     }
     sum += w * (last - lo[0]);
