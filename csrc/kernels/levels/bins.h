@@ -32,7 +32,7 @@ class Bins {
 /// their number grows with the cube root of count x width^2, as that of the levels does.
 class FloatBins : public Bins {
  public:
-  /// Finite x [n], n < 2^32. One bin for 32 values beside those of the fullest 16-bit pattern, but
+  /// Finite x [n], n < 2^32. One bin for 16 values beside those of the fullest 16-bit pattern, but
   /// from about `least` to `most`. `pad`: the smallest and largest value become items of their own
   /// even where they share a bin with others. Two passes over x, about 3 ns a value.
   FloatBins(const float* x, size_t n, size_t least, size_t most, bool pad);

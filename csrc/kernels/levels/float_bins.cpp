@@ -33,7 +33,7 @@ FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool p
     counts[key >> 16] += static_cast<uint32_t>(values_.copies);
   }
   const size_t spread = n - *std::max_element(counts.begin(), counts.end());
-  choose_widths(counts, std::clamp(spread / 32, least, most));
+  choose_widths(counts, std::clamp(spread / 16, least, most));
   make_axis(sum_bins(), value_of(lowest), value_of(highest), pad);
 }
 

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 #include <type_traits>
+#include <utility>
 
 #include "adaquant.h"
 #include "bins.h"
@@ -242,12 +243,13 @@ Solution by_method(Solver* solver, Method method, Objective objective, int64_t l
   }
 }
 
-/// Few bins hold more values that have to be looked at one by one, which for few levels are few.
-/// The bounds for nearest rounding are looser and need the finest.
-size_t most_bins(Method method, bool ends, int64_t levels, double rtol) {
-  if (method == Method::hist && rtol == 0) return kHistBins;
+/// Limits on the number of bins. Few bins hold more values that have to be looked at one by one,
+/// which for few levels are few; the bounds for nearest rounding are looser and need finer ones.
+std::pair<size_t, size_t> bin_limits(Method method, bool ends, int64_t levels, double rtol) {
+  if (method == Method::hist && rtol == 0) return {kHistBins, kHistBins};
+  if (!ends) return {kHistBins / 2, kMostBins};
   const auto few = static_cast<size_t>(kLevelBins * levels);
-  return ends ? std::clamp(few, kHistBins, kMostBins) : kMostBins;
+  return {kHistBins / 4, std::clamp(few, kHistBins, kMostBins)};
 }
 
 }  // namespace
@@ -261,7 +263,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
   if constexpr (std::is_same_v<T, float>) {
     if (binned) {
       const bool ends = objective == Objective::stochastic;
-      const FloatBins bins(x, n, kHistBins, most_bins(method, ends, levels, rtol), ends);
+      const auto [least, most] = bin_limits(method, ends, levels, rtol);
+      const FloatBins bins(x, n, least, most, ends);
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
   }
