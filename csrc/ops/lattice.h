@@ -1,9 +1,7 @@
-// Lists of tensors as the lattice kernels see them, and the statistics of a step.
+// Lists of tensors as the lattice kernels see them, on any device: no value in them is read.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-
-#include <memory>
 
 #include "kernels/optim/lattice_lists.h"
 #include "stable.h"
@@ -66,6 +64,7 @@ class Lattice {
                " weights, got ", z[i].numel());
       a.q = z[i].mutable_data_ptr();
       a.delta = 1.0;
+      spacings_.push_back(nullptr);
       dense_.push_back(write_param(params[i]));
       a.param = dense_.back().mutable_data_ptr();
     }
@@ -87,8 +86,7 @@ class Lattice {
     each("delta", list, optional, [&](LatticeTensor& a, const Tensor& t) {
       check_dtype(op_, "delta", t, own());
       TX_CHECK(t.numel() == 1, op_, "delta must have one element a tensor, got ", t.numel());
-      a.delta = own() == ScalarType::Double ? *t.const_data_ptr<double>()
-                                            : static_cast<double>(*t.const_data_ptr<float>());
+      spacings_[static_cast<size_t>(&a - tensors_.data())] = t.const_data_ptr();
     });
   }
   void set_momentum(const Tensors& list) {
@@ -125,16 +123,8 @@ class Lattice {
       TX_CHECK(a.store == want, op_, "z must be ", dtype_name(own()), ", got another dtype");
   }
 
-  /// Runs body(tensor index, tensor, begin, end) over all tensors in chunks of 1024 elements.
-  template <class Body>
-  void run(const Body& body) {
-    std::vector<int64_t> sizes;
-    for (const LatticeTensor& a : tensors_) sizes.push_back(a.n);
-    const auto parallel = [](int64_t count, const auto& part) {
-      parallel_for(count, kLatticeGrain, part);
-    };
-    for_lattice_chunks(sizes, parallel,
-                       [&](size_t i, int64_t b, int64_t e) { body(i, tensors_[i], b, e); });
+  /// Copies weights that were not contiguous back to where they came from.
+  void write_back() const {
     for (size_t i = 0; i < params_.size(); ++i) {
       if (params_[i].is_contiguous()) continue;
       Tensor to = params_[i];
@@ -142,7 +132,10 @@ class Lattice {
     }
   }
 
-  std::vector<LatticeTensor>& tensors() { return tensors_; }
+  /// Tensors whose `delta` is 1: the spacings are in memory of their device.
+  const std::vector<LatticeTensor>& tensors() const { return tensors_; }
+  /// Where each tensor has its spacing, float or double as own(); null: 1.
+  const std::vector<const void*>& spacings() const { return spacings_; }
 
  private:
   void check_count(const char* name, const Tensors& list, bool optional) const {
@@ -181,36 +174,8 @@ class Lattice {
   const char* op_;
   const Tensors& params_;
   std::vector<LatticeTensor> tensors_;
+  std::vector<const void*> spacings_;
   Tensors dense_, kept_;
-};
-
-/// Adds the sums of the chunks to stats, one row of six float64 per tensor.
-class Statistics {
- public:
-  Statistics(const char* op, const Tensors& stats, const std::vector<LatticeTensor>& tensors)
-      : stats_(stats), tensors_(tensors) {
-    TX_CHECK(stats.empty() || stats.size() == tensors.size(), op, "stats must have ",
-             tensors.size(), " tensors or none, got ", stats.size());
-    for (size_t i = 0; i < stats.size(); ++i) {
-      check_dtype(op, "stats", stats[i], ScalarType::Double);
-      check_shape(op, "stats", stats[i], {kLatticeSums});
-      check_contiguous(op, "stats", stats[i]);
-      const auto size = static_cast<size_t>(lattice_chunks(tensors[i].n) * kLatticeSums);
-      sums_.push_back(std::make_unique<double[]>(size));
-    }
-  }
-  double* of(size_t i) const { return sums_.empty() ? nullptr : sums_[i].get(); }
-
-  void add() {
-    for (size_t i = 0; i < sums_.size(); ++i)
-      add_lattice_sums(sums_[i].get(), lattice_chunks(tensors_[i].n),
-                       static_cast<double*>(stats_[i].mutable_data_ptr()));
-  }
-
- private:
-  const Tensors& stats_;
-  const std::vector<LatticeTensor>& tensors_;
-  std::vector<std::unique_ptr<double[]>> sums_;
 };
 
 }  // namespace torchext::ops

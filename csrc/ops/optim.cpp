@@ -1,147 +1,105 @@
-// Optimizer steps over lists of tensors: one call per step, dtype and device.
+// Optimizer steps over lists of tensors on the CPU: one call per step and dtype.
 #include <atomic>
+#include <memory>
 
-#include "lattice.h"
+#include "kernels/optim/lattice_rule.h"
+#include "lattice_ops.h"
 
 namespace torchext::ops {
 namespace {
 
-/// Bits of the argument `flags`, lowest first.
-enum Flag : int64_t { kNearest = 1, kMaximize = 2, kNesterov = 4, kDecoupled = 8, kFirst = 16 };
-constexpr int64_t kAllFlags = 31;
-LatticeRule read_rule(const char* op, double lr, double weight_decay, double coef, double momentum,
-                      double dampening, int64_t flags) {
-  check_range(op, "flags", flags, 0, kAllFlags);
-  LatticeRule r{};
-  r.lr = lr;
-  r.weight_decay = weight_decay;
-  r.coef = coef;
-  r.momentum = momentum;
-  r.dampening = dampening;
-  r.nearest = (flags & kNearest) != 0;
-  r.maximize = (flags & kMaximize) != 0;
-  r.nesterov = (flags & kNesterov) != 0;
-  r.decoupled = (flags & kDecoupled) != 0;
-  r.first_momentum = (flags & kFirst) != 0;
-  return r;
-}
+class Cpu {
+ public:
+  explicit Cpu(const Tensors&) {}
 
-void take_step(Lattice& lattice, const LatticeRule& rule, Statistics& statistics) {
-  const auto step = cpu::lattice_kernels().step;
-  lattice.run([&](size_t i, const LatticeTensor& a, int64_t begin, int64_t end) {
-    step(rule, a, begin, end, statistics.of(i));
-  });
-  statistics.add();
-}
+  // The dispatcher has looked at all tensors: none is elsewhere.
+  void check(const char*, const char*, const Tensors&) const {}
+  void check(const char*, const char*, const Tensor&) const {}
 
-void halp_step(Tensors params, Tensors z, Tensors center, Tensors delta, Tensors grad,
-               Tensors grad_center, Tensors full_grad, Tensors buf, Tensors stats, double lr,
-               double weight_decay, double coef, double momentum, double dampening, int64_t bits,
-               int64_t flags, const Tensor& key, std::vector<int64_t> streams) {
-  constexpr const char* op = "foreach_halp_step_";
-  LatticeRule rule = read_rule(op, lr, weight_decay, coef, momentum, dampening, flags);
-  rule.lattice = true;
-  rule.key = read_key(op, key);
-  Lattice lattice(op, params, z);
-  rule.bits = lattice.check_bits(bits);
-  lattice.set_center(center, true);
-  lattice.set_delta(delta, false);
-  lattice.set_gradients(grad, grad_center, full_grad);
-  lattice.set_momentum(buf);
-  lattice.set_streams(streams);
-  Statistics statistics(op, stats, lattice.tensors());
-  take_step(lattice, rule, statistics);
-}
-
-void svrg_step(Tensors params, Tensors z, Tensors center, Tensors grad, Tensors grad_center,
-               Tensors full_grad, Tensors buf, Tensors stats, double lr, double weight_decay,
-               double coef, double momentum, double dampening, int64_t flags) {
-  constexpr const char* op = "foreach_svrg_step_";
-  const LatticeRule rule = read_rule(op, lr, weight_decay, coef, momentum, dampening, flags);
-  TX_CHECK(!rule.nearest, op, "flags must not ask for nearest rounding, got ", flags);
-  Lattice lattice(op, params, z);
-  lattice.check_real();
-  lattice.set_center(center, false);
-  lattice.set_gradients(grad, grad_center, full_grad);
-  lattice.set_momentum(buf);
-  Statistics statistics(op, stats, lattice.tensors());
-  take_step(lattice, rule, statistics);
-}
-
-void materialize(Tensors params, Tensors z, Tensors center, Tensors delta) {
-  Lattice lattice("foreach_halp_materialize_", params, z);
-  lattice.set_center(center, true);
-  lattice.set_delta(delta, true);
-  const auto kernel = cpu::lattice_kernels().materialize;
-  lattice.run([&](size_t, const LatticeTensor& a, int64_t b, int64_t e) { kernel(a, b, e); });
-}
-
-void commit(Tensors params, Tensors z, Tensors center, Tensors delta) {
-  Lattice lattice("foreach_halp_commit_", params, z);
-  lattice.set_center(center, false);
-  lattice.set_delta(delta, true);
-  const auto kernel = cpu::lattice_kernels().commit;
-  lattice.run([&](size_t, const LatticeTensor& a, int64_t b, int64_t e) { kernel(a, b, e); });
-}
-
-void encode(Tensors params, Tensors z, Tensors delta, int64_t bits) {
-  constexpr const char* op = "foreach_halp_encode_";
-  Lattice lattice(op, params, z);
-  const int width = lattice.check_bits(bits);
-  lattice.set_delta(delta, false);
-  for (const LatticeTensor& a : lattice.tensors())
-    TX_CHECK(a.delta >= 0x1p-126 && a.delta <= 0x1.fffffep127, op,
-             "delta must be positive and finite, got ", a.delta);
-  const auto kernel = cpu::lattice_kernels().encode;
-  std::atomic<bool> nan{false};
-  lattice.run([&](size_t, const LatticeTensor& a, int64_t b, int64_t e) {
-    if (kernel(a, width, b, e)) nan.store(true, std::memory_order_relaxed);
-  });
-  TX_CHECK(!nan.load(), op, "params must not hold NaN, which has no code, got nan");
-}
-
-Tensor square_sums(Tensors x, Tensors center, double weight_decay) {
-  constexpr const char* op = "_foreach_square_sums";
-  TX_CHECK(!x.empty(), op, "x must have at least one tensor, got none");
-  TX_CHECK(center.empty() || center.size() == x.size(), op, "center must have ", x.size(),
-           " tensors or none, got ", center.size());
-  const auto count = static_cast<int64_t>(x.size());
-  Tensor out = torch::stable::new_empty(x[0], {count}, ScalarType::Double);
-  for (size_t i = 0; i < x.size(); ++i) {
-    const Tensor values = torch::stable::contiguous(x[i]);
-    LatticeTensor a{};
-    a.n = values.numel();
-    a.full_number = number_of(op, "x", values);
-    a.full_grad = values.const_data_ptr();
-    a.number = a.full_number == Number::f64 ? Number::f64 : Number::f32;
-    if (!center.empty()) {
-      const Tensor& c = center[i];
-      a.number = number_of(op, "center", c) == Number::f64 ? Number::f64 : Number::f32;
-      check_dtype(op, "center", c,
-                  a.number == Number::f64 ? ScalarType::Double : ScalarType::Float);
-      check_contiguous(op, "center", c);
-      TX_CHECK(c.numel() == a.n, op, "center must have ", a.n, " elements, got ", c.numel());
-      a.center = c.mutable_data_ptr();
-    }
-    const int64_t chunks = lattice_chunks(a.n);
-    const auto sums = std::make_unique<double[]>(static_cast<size_t>(chunks));
-    parallel_for(chunks, kLatticeGrain, [&](int64_t b, int64_t e) {
-      cpu::square_sums(a, weight_decay, b * kLatticeChunk, std::min(a.n, e * kLatticeChunk),
-                       sums.get());
+  void step(const char* op, const Lattice& lattice, LatticeRule rule, const Rate& rate,
+            const Tensor* key, const Tensors& stats) const {
+    rule.lr = rate.tensor != nullptr ? number(*rate.tensor) : rate.value;
+    if (key != nullptr) rule.key = read_key(op, *key);
+    const std::vector<LatticeTensor> tensors = with_spacings(lattice);
+    std::vector<std::unique_ptr<double[]>> sums;  // of each chunk; zeros
+    for (size_t i = 0; i < stats.size(); ++i)
+      sums.push_back(std::make_unique<double[]>(
+          static_cast<size_t>(lattice_chunks(tensors[i].n) * kLatticeSums)));
+    const auto kernel = cpu::lattice_kernels().step;
+    run(tensors, [&](size_t i, int64_t begin, int64_t end) {
+      kernel(rule, tensors[i], begin, end, sums.empty() ? nullptr : sums[i].get());
     });
-    out.mutable_data_ptr<double>()[i] = tree_sum(chunks, [&](int64_t c) { return sums[c]; });
+    for (size_t i = 0; i < stats.size(); ++i)
+      add_lattice_sums(sums[i].get(), lattice_chunks(tensors[i].n),
+                       static_cast<double*>(stats[i].mutable_data_ptr()));
   }
-  return out;
-}
+
+  void place(const char*, const Lattice& lattice, bool commit) const {
+    const cpu::LatticeKernels& kernels = cpu::lattice_kernels();
+    const auto kernel = commit ? kernels.commit : kernels.materialize;
+    const std::vector<LatticeTensor> tensors = with_spacings(lattice);
+    run(tensors, [&](size_t i, int64_t begin, int64_t end) { kernel(tensors[i], begin, end); });
+  }
+
+  void encode(const char* op, const Lattice& lattice, int bits) const {
+    const std::vector<LatticeTensor> tensors = with_spacings(lattice);
+    for (const LatticeTensor& a : tensors)
+      TX_CHECK(is_spacing(a.delta), op, "delta must be positive and finite, got ", a.delta);
+    const auto kernel = cpu::lattice_kernels().encode;
+    std::atomic<bool> nan{false};
+    run(tensors, [&](size_t i, int64_t begin, int64_t end) {
+      if (kernel(tensors[i], bits, begin, end)) nan.store(true, std::memory_order_relaxed);
+    });
+    TX_CHECK(!nan.load(), op, "params must not hold NaN, which has no code, got nan");
+  }
+
+  void square_sums(const char*, const std::vector<LatticeTensor>& tensors, double weight_decay,
+                   Tensor& out) const {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const LatticeTensor& a = tensors[i];
+      const int64_t chunks = lattice_chunks(a.n);
+      const auto sums = std::make_unique<double[]>(static_cast<size_t>(chunks));
+      parallel_for(chunks, kLatticeGrain, [&](int64_t begin, int64_t end) {
+        cpu::square_sums(a, weight_decay, begin * kLatticeChunk, std::min(a.n, end * kLatticeChunk),
+                         sums.get());
+      });
+      out.mutable_data_ptr<double>()[i] = tree_sum(chunks, [&](int64_t c) { return sums[c]; });
+    }
+  }
+
+ private:
+  static double number(const Tensor& t) {
+    return t.scalar_type() == ScalarType::Double ? *t.const_data_ptr<double>()
+                                                 : static_cast<double>(*t.const_data_ptr<float>());
+  }
+
+  static std::vector<LatticeTensor> with_spacings(const Lattice& lattice) {
+    std::vector<LatticeTensor> tensors = lattice.tensors();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const void* at = lattice.spacings()[i];
+      if (at == nullptr) continue;
+      tensors[i].delta = lattice.own() == ScalarType::Double
+                             ? *static_cast<const double*>(at)
+                             : static_cast<double>(*static_cast<const float*>(at));
+    }
+    return tensors;
+  }
+
+  /// Runs body(tensor index, begin, end) over all tensors in chunks of 1024 elements.
+  template <class Body>
+  static void run(const std::vector<LatticeTensor>& tensors, const Body& body) {
+    std::vector<int64_t> sizes;
+    for (const LatticeTensor& a : tensors) sizes.push_back(a.n);
+    const auto parallel = [](int64_t count, const auto& part) {
+      parallel_for(count, kLatticeGrain, part);
+    };
+    for_lattice_chunks(sizes, parallel, body);
+  }
+};
 
 }  // namespace
 }  // namespace torchext::ops
 
 STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  m.impl("_foreach_square_sums", TORCH_BOX(&torchext::ops::square_sums));
-  m.impl("foreach_halp_commit_", TORCH_BOX(&torchext::ops::commit));
-  m.impl("foreach_halp_encode_", TORCH_BOX(&torchext::ops::encode));
-  m.impl("foreach_halp_materialize_", TORCH_BOX(&torchext::ops::materialize));
-  m.impl("foreach_halp_step_", TORCH_BOX(&torchext::ops::halp_step));
-  m.impl("foreach_svrg_step_", TORCH_BOX(&torchext::ops::svrg_step));
+  torchext::ops::LatticeOps<torchext::ops::Cpu>::define(m);
 }

@@ -102,10 +102,20 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
       "Tensor[] grad, Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, Tensor(d!)[] "
       "stats, float lr, float weight_decay, float coef, float momentum, float dampening, int bits, "
       "int flags, Tensor key, int[] streams) -> ()");
+  m.def(  // its rate on the device
+      "foreach_halp_step_.lr_tensor(Tensor(a!)[] params, Tensor(b!)[] z, Tensor[] center, Tensor[] "
+      "delta, Tensor[] grad, Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, "
+      "Tensor(d!)[] stats, Tensor lr, float weight_decay, float coef, float momentum, float "
+      "dampening, int bits, int flags, Tensor key, int[] streams) -> ()");
   m.def(  // a step of SVRG
       "foreach_svrg_step_(Tensor(a!)[] params, Tensor(b!)[] z, Tensor[] center, Tensor[] grad, "
       "Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, Tensor(d!)[] stats, float lr, "
       "float weight_decay, float coef, float momentum, float dampening, int flags) -> ()");
+  m.def(
+      "foreach_svrg_step_.lr_tensor(Tensor(a!)[] params, Tensor(b!)[] z, Tensor[] center, Tensor[] "
+      "grad, Tensor[] grad_center, Tensor[] full_grad, Tensor(c!)[] buf, Tensor(d!)[] stats, "
+      "Tensor lr, float weight_decay, float coef, float momentum, float dampening, int flags) -> "
+      "()");
   m.def(  // levels of least variance or squared error
       "optimal_levels(Tensor x, Tensor? weight, Tensor? candidates, int levels, int? dim, int? "
       "bucket_size, str objective, str method, float rtol, str level_dtype) -> "

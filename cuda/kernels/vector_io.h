@@ -1,4 +1,4 @@
-// Loads and stores of 16 bytes at a time.
+// Loads and stores of 8 and 16 bytes at a time.
 #pragma once
 
 #include <cstring>
@@ -7,9 +7,13 @@
 
 namespace torchext::cuda {
 
-/// 16 bytes that one instruction moves.
+/// Bytes that one instruction moves.
 struct alignas(16) Vector16 {
   uint32_t w[4];
+};
+
+struct alignas(8) Vector8 {
+  uint32_t w[2];
 };
 
 /// Copies kCount values between memory aligned to 16 bytes and registers.

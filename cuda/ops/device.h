@@ -19,10 +19,11 @@ namespace torchext::ops {
 class Device {
  public:
 #if defined(TORCHEXT_CUDA_EMULATION)
-  explicit Device(const Tensor&) {}
+  explicit Device(const Tensor&, const char* = "x") {}
   cudaStream_t stream() const { return nullptr; }
 #else
-  explicit Device(const Tensor& first) : index_(first.get_device_index()), guard_(index_) {}
+  explicit Device(const Tensor& first, const char* name = "x")
+      : index_(first.get_device_index()), name_(name), guard_(index_) {}
   cudaStream_t stream() const {
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
@@ -35,15 +36,15 @@ class Device {
 #if defined(TORCHEXT_CUDA_EMULATION)
     TX_CHECK(t.is_cpu(), op, name, " must be in CPU memory, got another device");
 #else
-    TX_CHECK(t.is_cuda() && t.get_device_index() == index_, op, name,
-             " must be on the device of x (cuda:", index_, "), got ",
-             t.is_cuda() ? "another GPU" : "another device");
+    TX_CHECK(t.is_cuda() && t.get_device_index() == index_, op, name, " must be on the device of ",
+             name_, " (cuda:", index_, "), got ", t.is_cuda() ? "another GPU" : "another device");
 #endif
   }
 
  private:
 #if !defined(TORCHEXT_CUDA_EMULATION)
   int32_t index_;
+  const char* name_;
   torch::stable::accelerator::DeviceGuard guard_;
 #endif
 };

@@ -14,8 +14,7 @@
 #include "../cpu/philox_avx2.h"
 #endif
 
-#include "../half.h"
-#include "lattice.h"
+#include "lattice_rule.h"
 
 namespace torchext::cpu {
 namespace {
@@ -57,11 +56,6 @@ template <class V, class T>
 TX_INL void put(T* to, V v) {
   memcpy(to, &v, sizeof v);
 }
-
-TX_INL float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-TX_INL double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
-TX_INL float even_value(float t) { return __builtin_rintf(t); }
-TX_INL double even_value(double t) { return __builtin_rint(t); }
 
 /// Applies f to `count` elements, to a whole block by a loop of constant length.
 template <class F>
