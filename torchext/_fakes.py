@@ -54,6 +54,8 @@ def _(x: Sequence[Tensor], center: Sequence[Tensor], weight_decay: float) -> Ten
 for _name in ("commit_", "encode_", "materialize_", "step_"):
     library.register_fake(f"torchext::foreach_halp_{_name}", lambda *arguments: None)
 library.register_fake("torchext::foreach_svrg_step_", lambda *arguments: None)
+for _name in ("halp", "svrg"):
+    library.register_fake(f"torchext::foreach_{_name}_step_.lr_tensor", lambda *arguments: None)
 
 
 @library.register_fake("torchext::_loss_terms")

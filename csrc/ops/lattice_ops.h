@@ -172,7 +172,7 @@ struct LatticeOps {
       tensors.push_back(a);
     }
     Tensor out =
-        torch::stable::new_empty(x[0], {static_cast<int64_t>(x.size())}, ScalarType::Double);
+        torch::stable::new_zeros(x[0], {static_cast<int64_t>(x.size())}, ScalarType::Double);
     backend.square_sums(op, tensors, weight_decay, out);
     return out;
   }

@@ -40,7 +40,8 @@ cudaError_t launch_lattice_place(bool commit, const LatticeItem* items, int64_t 
 cudaError_t launch_lattice_encode(int bits, const LatticeItem* items, int64_t count,
                                   cudaStream_t stream) noexcept;
 
-/// result[0] = tree_sum of (full_grad + weight_decay*center)^2; `sums` has a double for each chunk.
+/// result[0] += tree_sum of (full_grad + weight_decay*center)^2; `sums` has a double for each
+/// chunk.
 cudaError_t launch_square_sums(double weight_decay, double* sums, const LatticeItem* items,
                                int64_t count, cudaStream_t stream) noexcept;
 

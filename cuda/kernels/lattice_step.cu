@@ -42,14 +42,14 @@ struct LatticeStep {
       Sums sums;
       if (s.moves)
         over_fours(a, chunk, t, [&](const Place& at) {
-          step(s, a, key, at, args.sums != nullptr ? &sums : nullptr, kept, t);
+          step(s, a, key, at, args.sums != nullptr, sums, kept, t);
         });
       if (args.sums != nullptr) put_sums(s, sums, p.table, i, chunk, args.sums, t);
     });
   }
 
   TX_DEVICE static void step(const StepRule<T>& s, const LatticeTensor& a, Key key, const Place& at,
-                             Sums* sums, T* kept, const Thread& t) {
+                             bool counts, Sums& sums, T* kept, const Thread& t) {
     const int bytes = bytes_of(a.number), own = bytes_of(kOwn), packed = bytes_of(a.store);
     Four center = {}, grad_center = {}, full_grad = {}, momentum = {};
     const Four grad = at.load(a.grad, bytes), codes = at.load(a.q, packed);
@@ -69,7 +69,7 @@ struct LatticeStep {
     direction<4>(s, g, gc, gf, w, old, v, next);
     if (s.has_momentum) at.store(write_numbers(next, kOwn), a.momentum, own);
     if (s.lattice)
-      round(s, a.stream, key, at.i, q, v, sums, kept, t);
+      round(s, a.stream, key, at.i, q, v, counts, sums, kept, t);
     else
       move_really(s, q, v, sums);
     weights<4>(c, s.delta, q, w);
@@ -77,16 +77,16 @@ struct LatticeStep {
     at.store(write_numbers(w, a.number), a.param, bytes);
   }
 
-  TX_DEVICE static void move_really(const StepRule<T>& s, T* q, const T* v, Sums* sums) {
+  TX_DEVICE static void move_really(const StepRule<T>& s, T* q, const T* v, Sums& sums) {
     TX_UNROLL
     for (int k = 0; k < 4; ++k) {
       const bool moved = real_move(s, v[k], q + k);
-      if (sums != nullptr) sums->skipped += moved ? 0 : 1;
+      sums.skipped += moved ? 0 : 1;
     }
   }
 
   TX_DEVICE static void round(const StepRule<T>& s, uint32_t stream, Key key, int64_t i, T* q,
-                              const T* v, Sums* sums, T* kept, const Thread& t) {
+                              const T* v, bool counts, Sums& sums, T* kept, const Thread& t) {
     Words words = {};
     if (!s.nearest) words = draw4(key, static_cast<uint64_t>(i) / 4, stream, 0);
     T steps[4], rounded[4];
@@ -94,18 +94,18 @@ struct LatticeStep {
     for (int k = 0; k < 4; ++k) {
       const T u = s.nearest ? T{0.5} : static_cast<T>(unit(words.w[k]));
       const LatticeMove<T> m = move(s, v[k], q[k], u, [](T x) { return floor_value(x); });
-      if (sums != nullptr) {
-        sums->skipped += m.finite ? 0 : 1;
-        sums->clipped += m.free != m.q ? 1 : 0;
-        sums->changed += m.q != q[k] ? 1 : 0;
+      if (counts) {
+        sums.skipped += m.finite ? 0 : 1;
+        sums.clipped += m.free != m.q ? 1 : 0;
+        sums.changed += m.q != q[k] ? 1 : 0;
         const T size = m.q < T{0} ? -m.q : m.q;
-        sums->peak = size > sums->peak ? size : sums->peak;
+        sums.peak = size > sums.peak ? size : sums.peak;
       }
       q[k] = m.q;
       steps[k] = m.t;
       rounded[k] = m.r;
     }
-    if (sums == nullptr) return;
+    if (!counts) return;
     // tree_sum's lane l adds the elements l, l + 32, ..: exchange the four that lie side by side.
     store<4>(steps, kept + 4 * t.lane());
     store<4>(rounded, kept + 128 + 4 * t.lane());
@@ -114,8 +114,8 @@ struct LatticeStep {
     for (int k = 0; k < 4; ++k) {
       const auto x = static_cast<double>(kept[32 * k + t.lane()]);
       const double e = static_cast<double>(kept[128 + 32 * k + t.lane()]) - x;
-      sums->noise = sums->noise + e * e;
-      sums->moved = sums->moved + x * x;
+      sums.noise = sums.noise + e * e;
+      sums.moved = sums.moved + x * x;
     }
     t.sync_warp();
   }

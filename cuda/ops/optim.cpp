@@ -57,7 +57,6 @@ class Cuda {
     std::vector<cuda::LatticeItem> items = items_of(tensors, nullptr);
     for (size_t i = 0; i < items.size(); ++i) items[i].result = out.mutable_data_ptr<double>() + i;
     Tensor sums = doubles(out, chunks_of(items));
-    check_launch(op, cuda::zero(out.mutable_data_ptr(), items.size() * sizeof(double), stream()));
     check_launch(op, cuda::launch_square_sums(weight_decay, sums.mutable_data_ptr<double>(),
                                               items.data(), size(items), stream()));
   }

@@ -114,7 +114,19 @@ def _lattice_samples() -> list[Sample]:
         "foreach_halp_commit_": lists("params", "z", "center", "delta"),
         "foreach_halp_encode_": lambda x: (*lists("params", "z", "delta")(x), 8),
     }
-    return [Sample(name, "lists", args, elementwise=False) for name, args in rows.items()]
+    return [
+        *(Sample(name, "lists", args, elementwise=False) for name, args in rows.items()),
+        _with_tensor_rate("foreach_halp_step_", _halp_step, 9),
+        _with_tensor_rate("foreach_svrg_step_", _svrg_step, 8),
+    ]
+
+
+def _with_tensor_rate(name: str, args: Callable[[Tensor], tuple[Any, ...]], at: int) -> Sample:
+    def with_rate(x: Tensor) -> tuple[Any, ...]:
+        plain = args(x)
+        return (*plain[:at], torch.tensor(plain[at]), *plain[at + 1 :])
+
+    return Sample(name, "lists", with_rate, overload="lr_tensor", elementwise=False)
 
 
 def _table() -> list[Sample]:

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the optimizers, in emulation: every format, size and option, with the bits of the CPU."""
+"""The CUDA kernels of the optimizers, in emulation: formats, sizes and options, with the bits of the CPU."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def check(name: str, arguments: tuple[Any, ...], overload: str = "default") -> t
 RULES = [
     Rule(),
     Rule(lr=5.0, weight_decay=0.1, momentum=0.9, nesterov=True, coef=0.5),
-    Rule(weight_decay=0.2, decoupled=True, maximize=True, nearest=True, momentum=0.5, dampening=0.3),
+    Rule(
+        weight_decay=0.2, decoupled=True, maximize=True, nearest=True, momentum=0.5, dampening=0.3
+    ),
     Rule(momentum=0.9, first=True, dampening=0.5),
 ]
 
@@ -140,7 +142,10 @@ def test_absent_lists() -> None:
     absent: set[str] = set()
     for name in ("stats", "grad_center", "full_grad", "center"):
         absent.add(name)
-        check("foreach_halp_step_", halp({k: [] if k in absent else v for k, v in lists.items()}, Rule()))
+        check(
+            "foreach_halp_step_",
+            halp({k: [] if k in absent else v for k, v in lists.items()}, Rule()),
+        )
     check("foreach_halp_step_", halp(lattice(()), Rule()))
 
 
@@ -207,13 +212,17 @@ def test_spacings_without_a_step() -> None:
 def test_rate_on_the_device(dtype: torch.dtype) -> None:
     for name, arguments in (("halp", halp), ("svrg", svrg)):
         kind = torch.int8 if name == "halp" else torch.float32
-        given = arguments(lattice((5, 130), kind=kind), Rule(lr=float(torch.tensor(0.3, dtype=dtype))))
+        given = arguments(
+            lattice((5, 130), kind=kind), Rule(lr=float(torch.tensor(0.3, dtype=dtype)))
+        )
         at = next(k for k, a in enumerate(given) if isinstance(a, float))
         tensor = (*given[:at], torch.tensor(0.3, dtype=dtype), *given[at + 1 :])
         theirs, ours = copy.deepcopy(given), copy.deepcopy(tensor)
         getattr(CPU, f"foreach_{name}_step_").default(*theirs)
         getattr(EMULATED, f"foreach_{name}_step_").lr_tensor(*ours)
-        assert all(same_bits(a, b) for a, b in zip(ours[0] + ours[1], theirs[0] + theirs[1], strict=True))
+        assert all(
+            same_bits(a, b) for a, b in zip(ours[0] + ours[1], theirs[0] + theirs[1], strict=True)
+        )
         check(f"foreach_{name}_step_", tensor, "lr_tensor")
 
 
@@ -238,7 +247,10 @@ def test_errors_are_those_of_the_cpu() -> None:
         for ops in (CPU, EMULATED):
             with pytest.raises(RuntimeError, match=f"torchext::{name}: {text}"):
                 getattr(ops, name)(*halp(lists | change, Rule()))
-    for lr, text in ((torch.tensor([1.0, 2.0]), "one element, got 2"), (torch.tensor(1), "float32 or")):
+    for lr, text in (
+        (torch.tensor([1.0, 2.0]), "one element, got 2"),
+        (torch.tensor(1), "float32 or"),
+    ):
         for ops in (CPU, EMULATED):
             with pytest.raises(RuntimeError, match=f"lr must (have|be) {text}"):
                 ops.foreach_halp_step_.lr_tensor(*halp(lists, Rule(), lr))

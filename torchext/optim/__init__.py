@@ -19,7 +19,15 @@ docs/optimizers.md has the formulas, what is unbiased, and when to use which.
 * ``foreach=False`` \*: plain torch operations, slow, the same weights to the bit;
 * ``seed`` (None: drawn from torch's generator);
 * ``telemetry`` (False): count saturation and rounding noise;
-* ``error_if_nonfinite`` (False): raise before a weight moves, instead of skipping such elements.
+* ``error_if_nonfinite`` (False): raise before a weight moves, instead of skipping such elements; waits for
+  the gradients;
+* ``capturable`` (False): the step can be captured in a CUDA graph (docs/cuda.md): steps are counted on the
+  device, and a tensor ``lr`` is read there. Goes with ``option="I"`` without ``loopless``,
+  ``reset_momentum``, ``anchor="running"``, ``error_if_nonfinite`` or ``foreach=False``.
+
+Parameters may be on the CPU or on CUDA, and groups may mix devices; the state is on the device of its
+parameter. The same gradients give the same bits on both. Steps never wait for a device, except as said above
+and under ``foreach=False``.
 
 **Options of those with a centre**:
 

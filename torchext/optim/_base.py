@@ -30,6 +30,11 @@ from torchext.random import Purpose, fold_in, key_from_seed
 Closure = Callable[[], Any]
 
 
+def capturing(members: Iterable[Member]) -> bool:
+    """Whether a step now would be recorded in a CUDA graph."""
+    return any(m.param.is_cuda for m in members) and torch.cuda.is_current_stream_capturing()
+
+
 class LatticeOptimizer(Optimizer):
     """Base of the optimizers whose weights are a centre plus a spacing times integers.
 
@@ -77,6 +82,8 @@ class LatticeOptimizer(Optimizer):
         self._grads_at_center: dict[int, Tensor] = {}
         self._all: list[Member] = []  # every parameter, made when first needed
         self._parents: dict[Purpose, tuple[int, Tensor]] = {}  # keys before the step is folded in
+        self._steps_on: dict[torch.device, Tensor] = {}  # global_step, where capturable steps count
+        self._parents_on: dict[torch.device, Tensor] = {}
 
     # ---- groups, counters, keys
 
@@ -110,11 +117,64 @@ class LatticeOptimizer(Optimizer):
     def _parameters(self) -> list[tuple[Tensor, dict[str, Any]]]:
         return [(p, g) for g in self.param_groups for p in g["params"]]
 
-    def _key(self, purpose: Purpose) -> Tensor:
+    def _parent(self, purpose: Purpose) -> Tensor:
         seed, parent = self._get("seed"), self._parents.get(purpose)
         if parent is None or parent[0] != seed:
             parent = self._parents[purpose] = seed, fold_in(key_from_seed(seed), purpose)
-        return fold_in(parent[1], self._get("global_step"))
+        return parent[1]
+
+    def _key(self, purpose: Purpose) -> Tensor:
+        return fold_in(self._parent(purpose), self._get("global_step"))
+
+    def _keys(self) -> Callable[[torch.device, int | None], Tensor]:
+        """The key of this step on a device, for a shard; nobody waits for it."""
+        if not self._run.capturable:
+            key = self._key(Purpose.WEIGHT)
+
+            def copied(device: torch.device, shard: int | None) -> Tensor:
+                folded = key if shard is None else fold_in(key, shard)
+                return folded.to(device, non_blocking=True)
+
+            return copied
+
+        def counted(device: torch.device, shard: int | None) -> Tensor:
+            key = fold_in(self._parents_on[device], self._steps_on[device])
+            return key if shard is None else fold_in(key, shard)
+
+        return counted
+
+    def _count_on_devices(self) -> None:
+        """Puts the step number, and the key to fold it into, where capturable steps need them."""
+        for m in self._members():
+            device = distributed.local(m.param).device
+            if device not in self._steps_on:
+                step = torch.tensor(self._get("global_step"), dtype=torch.int64)
+                self._steps_on[device] = step.to(device)
+                self._parents_on[device] = self._parent(Purpose.WEIGHT).to(device)
+
+    def _settle(self) -> None:
+        """Catches up with the steps that devices have counted: replays of a graph run no Python."""
+        for step in self._steps_on.values():
+            now = int(step.item())
+            self._set(global_step=now, t=self._get("t") + now - self._get("global_step"))
+            return
+
+    def _check_capture(self) -> None:
+        """Before a step: what a capture would freeze must be there already."""
+        if not capturing(self._members()):
+            return
+        name = type(self).__name__
+        if not self._run.capturable:
+            raise RuntimeError(f"{name}.step() in a CUDA graph needs capturable=True")
+        if not self._steps_on:
+            raise RuntimeError(
+                f"{name}.step(): run one step before the capture, it makes the state"
+            )
+        if self._corrected and self._run.preserve_rng:
+            raise RuntimeError(
+                f"{name}.step() in a CUDA graph needs preserve_rng=False: "
+                "the random state of a captured pass cannot be restored"
+            )
 
     def _agree_on_seed(self) -> None:
         """Replicas that round with different seeds would drift apart."""
@@ -153,10 +213,15 @@ class LatticeOptimizer(Optimizer):
         return members
 
     def _apply(self, members: Iterable[Member]) -> None:
+        if self._run.capturable:
+            self._count_on_devices()
         if not self.param_groups[0]["converged"]:
-            update.step(members, self._grads_at_center, self._key(Purpose.WEIGHT))
+            update.step(members, self._grads_at_center, self._keys())
         self._grads_at_center = {}
-        self._set(t=self._get("t") + 1, global_step=self._get("global_step") + 1)
+        for step in self._steps_on.values():
+            step.add_(1)
+        if not self._run.capturable:
+            self._set(t=self._get("t") + 1, global_step=self._get("global_step") + 1)
 
     def telemetry(self) -> dict[str | int, dict[str, float]]:
         """What rounding did since the last centre, for every parameter; needs ``telemetry=True``.
@@ -174,12 +239,12 @@ class LatticeOptimizer(Optimizer):
         Raises:
             RuntimeError: without ``telemetry=True`` (``mu="auto"`` implies it).
         """
-        members = [m for m in self._members() if m.has_codes and "stats" in m.state]
         if not self._counts():
             raise RuntimeError(
                 f"{type(self).__name__}.telemetry() needs telemetry=True in the constructor"
             )
-        return {m.name: telemetry.of(m) for m in members}
+        self._settle()
+        return telemetry.of([m for m in self._members() if m.has_codes and "stats" in m.state])
 
     def _counts(self) -> bool:
         return self._run.telemetry
@@ -197,7 +262,13 @@ class LatticeOptimizer(Optimizer):
         """
         self._buffers = list(buffers)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch; counters that a device keeps (``capturable=True``) are read back."""
+        self._settle()
+        return super().state_dict()
+
     def __getstate__(self) -> dict[str, Any]:
+        self._settle()
         return {**super().__getstate__(), "_run": self._run}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -213,8 +284,10 @@ class LatticeOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken, to the bit, also in mid-epoch.
 
-        Settings come from the saved param groups, as in torch; codes keep their integer dtype, the
-        centre its precision. The parameters are rewritten from centre and codes.
+        Settings come from the saved param groups, as in torch, all but ``capturable``; codes keep their
+        integer dtype, the centre its precision; everything moves to the device of its parameter. The
+        parameters are rewritten from centre and codes. A step captured in a CUDA graph must be captured
+        anew.
 
         Raises:
             ValueError: if another optimizer or shape was saved; nothing has changed then.
@@ -229,6 +302,8 @@ class LatticeOptimizer(Optimizer):
                 if isinstance(value, Tensor):
                     self.state[p][key] = value.detach().clone().to(device)
         self._seed_agreed, self._grads_at_center = False, {}
+        self._set(capturable=self._run.capturable)  # how steps run, not what they do
+        self._steps_on, self._parents_on = {}, {}
         with torch.no_grad():
             self._to_iterate()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchext.optim import _distributed as distributed
 from torchext.optim import _full_gradient as full_gradient
 from torchext.optim import _telemetry as telemetry
+from torchext.optim import _transfer as transfer
 from torchext.optim import _update as update
 from torchext.optim._base import Closure, LatticeOptimizer
 from torchext.optim._full_gradient import RecenterInfo, Sums, WeightedClosure
@@ -43,10 +44,12 @@ class CenterOptimizer(LatticeOptimizer):
     def needs_recenter(self) -> bool:
         """True before the first centre, then after T steps; with ``loopless``, by a coin of 1/T per step.
 
-        The coin depends on the seed and the step only, so that all ranks agree.
+        The coin depends on the seed and the step only, so that all ranks agree. With ``capturable`` the
+        steps are counted on the device, and this waits for it.
         """
         if not all(group["centered"] for group in self.param_groups):
             return True
+        self._settle()
         t = self._get("t")
         if not self._run.loopless:
             return t >= self._run.T
@@ -75,6 +78,7 @@ class CenterOptimizer(LatticeOptimizer):
             RuntimeError: a full gradient that is not finite. The centre has moved, the weights are
                 valid; another ``recenter`` is needed.
         """
+        self._settle()
         self._agree_on_seed()
         self._grads_at_center = {}
         self._finish_epoch()
@@ -94,10 +98,10 @@ class CenterOptimizer(LatticeOptimizer):
         self._new_center(members, squares)
         for m, g in zip(members, sums.grads, strict=True):
             if self._keeps_full_grad:
-                m.state["full_grad"] = g.to(self._run.anchor_dtype or g.dtype)
+                transfer.put(m.state, "full_grad", g.to(self._run.anchor_dtype or g.dtype))
             m.state["loss"] = loss
             if self._counts():
-                m.state["stats"] = telemetry.new_stats(m)
+                transfer.put(m.state, "stats", telemetry.new_stats(m))
         self._set(t=0, epoch=self._get("epoch") + 1, centered=True, converged=norm == 0.0)
         if self._run.option == "II":
             self._set(pick=(self._word(1) * self._run.T) >> 32)
@@ -188,9 +192,8 @@ class CenterOptimizer(LatticeOptimizer):
         return restore
 
     def _to_center(self) -> None:
-        for m in self._members():
-            if m.has_codes:
-                distributed.local(m.param).copy_(m.state["center"])
+        members = [m for m in self._members() if m.has_codes]
+        transfer.copy(update.weights(members), (m.state["center"] for m in members))
 
     def _take_gradients(self) -> dict[int, Tensor]:
         """Gradients at the centre: taken, or copied where they are views of somebody's buffer."""
@@ -233,6 +236,7 @@ class CenterOptimizer(LatticeOptimizer):
         """
         self._agree_on_seed()
         self._check_center()
+        self._check_capture()
         loss = None
         if closure is not None:
             if self._corrected:

@@ -45,6 +45,7 @@ def accumulate(
     sums = Sums(
         [torch.zeros(p.shape, dtype=own_dtype(p), device=p.device) for p in local], 0.0, 0.0
     )
+    total_loss: Tensor | float = 0.0
     for item in closures:
         closure, weight = item if isinstance(item, tuple) else (item, 1.0)
         if not 0.0 <= weight < math.inf:
@@ -52,18 +53,32 @@ def accumulate(
         for m in members:
             m.param.grad = None
         loss = evaluate(closure)
-        sums.loss += weight * float(loss.detach() if isinstance(loss, Tensor) else loss)
+        total_loss = _add_loss(total_loss, loss, weight)
         sums.weight += weight
+        totals, grads = [], []
         for m, total in zip(members, sums.grads, strict=True):
             grad = m.param.grad
             if grad is None:
                 continue
             if grad.layout != torch.strided:
                 raise RuntimeError("recenter: sparse gradients are not supported")
-            total.add_(distributed.local(grad).to(total.dtype), alpha=weight)
+            totals.append(total)
+            grads.append(distributed.local(grad).to(total.dtype))
+        if totals:
+            torch._foreach_add_(totals, grads, alpha=weight)
+    sums.loss = float(total_loss)
     for m in members:
         m.param.grad = None
     return sums
+
+
+def _add_loss(total: Tensor | float, loss: Any, weight: float) -> Tensor | float:
+    """In float64, where the loss is: nobody waits for it."""
+    if not isinstance(loss, Tensor):
+        return total + weight * float(loss)
+    if isinstance(total, Tensor):
+        total = total.to(loss.device)
+    return total + weight * loss.detach().reshape(()).double()
 
 
 def reduce(members: list[Member], sums: Sums, group: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 
 from torchext.optim import _telemetry as telemetry
+from torchext.optim import _transfer as transfer
 from torchext.optim import _update as update
 from torchext.optim._base import Closure, LatticeOptimizer
 from torchext.optim._center import CenterOptimizer
@@ -25,10 +27,13 @@ def to_lattice(members: list[Member], storage: str) -> None:
     ]  # fmt: skip
     if not new:
         return
-    for m in new:
-        if local(m.param).isnan().any():
+    filled = [m for m in new if local(m.param).numel()]
+    sizes = transfer.read([local(m.param).abs().max() for m in filled])
+    found = {m.number: size for m, (size,) in zip(filled, sizes, strict=True)}
+    largest = [found.get(m.number, 0.0) for m in new]
+    for m, size in zip(new, largest, strict=True):
+        if math.isnan(size):
             raise ValueError(f"parameter {m.name} holds NaN, which has no place on a lattice")
-    largest = [float(local(m.param).abs().max()) if m.param.numel() else 0.0 for m in new]
     for m, size in zip(new, largest, strict=True):
         delta, bits = m.group["delta"], m.group["bits"]
         if delta == "absmax":  # a tensor of zeros takes the range of the largest one
@@ -100,6 +105,7 @@ class LPSGD(LatticeOptimizer):
             TypeError: a closure that returns no loss.
         """
         self._agree_on_seed()
+        self._check_capture()
         members = self._members()
         to_lattice(members, self._run.storage)
         if self._counts():

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
+from torchext import _load
+
 Rounding = Literal["stochastic", "nearest"]
 
 
@@ -95,6 +97,7 @@ class Run:
     sync: bool | str = "auto"
     telemetry: bool = False
     error_if_nonfinite: bool = False
+    capturable: bool = False
 
 
 def fill(name: str, given: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -128,10 +131,26 @@ def check_run(name: str, run: Run, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"Invalid mu0: {run.mu0}")
     if settings["differentiable"]:
         raise ValueError(f"{name} does not support differentiable=True: rounding has no derivative")
-    if settings["capturable"]:
-        raise ValueError(f"{name} does not support capturable=True: it runs on the CPU so far")
+    if run.capturable:
+        _check_capturable(run, settings)
     if settings["foreach"] is False and settings["fused"]:
         raise ValueError(f"{name} cannot do fused=True with foreach=False")
+
+
+def _check_capturable(run: Run, settings: Mapping[str, Any]) -> None:
+    """A captured step is replayed without Python: what it decides there cannot change from step to step."""
+    for what, on in {
+        f"option={run.option!r}": run.option != "I",
+        "loopless=True": run.loopless,
+        "anchor='running'": run.anchor == "running",
+        "reset_momentum=True": run.reset_momentum,
+        "error_if_nonfinite=True": run.error_if_nonfinite,
+        "foreach=False": settings["foreach"] is False,
+    }.items():
+        if on:
+            raise ValueError(
+                f"capturable=True does not go with {what}, which is decided on the host in every step"
+            )
 
 
 def check_group(name: str, group: dict[str, Any], run: Run) -> None:
@@ -146,6 +165,10 @@ def check_group(name: str, group: dict[str, Any], run: Run) -> None:
             raise ValueError(f"Invalid {key} value: {group[key]}")
     if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+    if group["capturable"] != run.capturable:
+        raise ValueError("Invalid capturable: it belongs to the whole optimizer, not to a group")
+    if run.capturable and group["foreach"] is False:
+        raise ValueError("capturable=True does not go with foreach=False")
     if "svrg_coef" in group and not 0.0 <= group["svrg_coef"] <= 1.0:
         raise ValueError(f"Invalid svrg_coef value: {group['svrg_coef']}, expected 0 to 1")
     if "bits" in group:
@@ -154,8 +177,10 @@ def check_group(name: str, group: dict[str, Any], run: Run) -> None:
         p = p[1] if isinstance(p, tuple) else p
         if torch.is_complex(p):
             raise ValueError(f"{name} does not support complex parameters")
-        if p.device.type != "cpu":
-            raise ValueError(f"{name} runs on the CPU so far, got a parameter on {p.device}")
+        if p.device.type == "cuda":
+            _load.require_cuda()
+        elif p.device.type != "cpu":
+            raise ValueError(f"{name} runs on the CPU and on CUDA, got a parameter on {p.device}")
 
 
 def _check_lattice(group: dict[str, Any], run: Run) -> None:

@@ -84,7 +84,6 @@ def write_codes(q: Tensor, z: Tensor) -> None:
 class Rule:
     """What all tensors of a step share; ``bits`` None: real offsets (SVRG)."""
 
-    lr: float
     weight_decay: float
     coef: float
     momentum: float
@@ -102,7 +101,7 @@ def _uniforms(key: Tensor, n: int, stream: int, like: Tensor) -> Tensor:
     return ((words >> 8).double() * 2.0**-24).to(like)
 
 
-def step(s: Rule, tensors: Sequence[Tensor | None], key: Tensor, stream: int) -> None:
+def step(s: Rule, lr: float, tensors: Sequence[Tensor | None], key: Tensor, stream: int) -> None:
     """One step on one tensor, ``tensors`` in the order of the ops; see :mod:`torchext.optim.ops`."""
     param, z, center, delta, grad, grad_center, full_grad, buf, stats = tensors
     assert param is not None and z is not None
@@ -134,11 +133,11 @@ def step(s: Rule, tensors: Sequence[Tensor | None], key: Tensor, stream: int) ->
     if s.weight_decay and s.decoupled:
         v = fma(s.weight_decay, w, v)
     if s.bits is None:
-        new_q = fma(-s.lr, v, q)
+        new_q = fma(-lr, v, q)
         finite = torch.isfinite(new_q)
         new_q = torch.where(finite, new_q, q)
     else:
-        t = -((scalar(s.lr) / spacing) * v)
+        t = -((scalar(lr) / spacing) * v)
         finite = torch.isfinite(t)
         t = torch.where(finite, t, 0.0).clamp(-LARGEST_STEP, LARGEST_STEP)
         low = t.floor()

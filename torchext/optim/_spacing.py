@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchext.optim import _telemetry as telemetry
+from torchext.optim import _transfer as transfer
 from torchext.optim._distributed import over_shards
 from torchext.optim._options import Run
-from torchext.optim._update import Member, own_dtype
+from torchext.optim._update import Member
 
 
 def square_norms(members: list[Member], grads: list[Tensor]) -> list[float]:
     """:math:`\\|g + \\lambda\\tilde w\\|^2` of every member, summed by a fixed tree in float64."""
-    out: list[float] = []
-    for m, g in zip(members, grads, strict=True):
+    kinds: dict[tuple[torch.device, float], list[int]] = {}
+    for k, (m, g) in enumerate(zip(members, grads, strict=True)):
         decay = m.group["weight_decay"] * (-1.0 if m.group["maximize"] else 1.0)
-        center = [m.state["center"]] if decay and "center" in m.state else []
-        total = torch.ops.torchext._foreach_square_sums([g], center, decay)
-        out.append(over_shards(m.param, total).item())
-    return out
+        decay = decay if "center" in m.state else 0.0
+        kinds.setdefault((g.device, decay), []).append(k)
+    out: dict[int, Tensor] = {}
+    for (_, decay), places in kinds.items():
+        center = [members[k].state["center"] for k in places] if decay else []
+        totals = torch.ops.torchext._foreach_square_sums([grads[k] for k in places], center, decay)
+        for k, total in zip(places, totals.unbind(), strict=True):
+            out[k] = over_shards(members[k].param, total)
+    return [value for (value,) in transfer.read([out[k] for k in range(len(members))])]
 
 
 def total_norm(squares: list[float]) -> float:
@@ -46,28 +53,50 @@ def set_spacings(members: list[Member], squares: list[float], run: Run) -> None:
             max(math.sqrt(square), run.delta_floor * total * math.sqrt(m.param.numel() / size))
             for m, square in zip(members, squares, strict=True)
         ]
-    pooled = _pool(members) if run.scope == "global" else None
-    for m, norm in zip(members, norms, strict=True):
+    epochs = _epochs(members)
+    pooled = _pool(epochs) if run.scope == "global" else None
+    deltas = []
+    for m, norm, epoch in zip(members, norms, epochs, strict=True):
         top = 2 ** (m.state["bits"] - 1) - 1
         mu = m.group["mu"]
         if mu == "auto":
-            mu = _next_mu(m, norm, run, pooled or _pool([m]))
+            mu = _next_mu(m, norm, run, pooled or _pool([epoch]))
         m.state["mu"], m.state["grad_norm"] = mu, norm
-        delta = torch.tensor(norm / (mu * top), dtype=own_dtype(m.param))
-        m.state["delta"] = delta.to(m.param.device)
+        deltas.append(norm / (mu * top))
+    transfer.write([m.state["delta"] for m in members], deltas)
 
 
-def _pool(members: list[Member]) -> tuple[float, float]:
-    """Clip rate, and largest offset, of the epoch that ends, over the members of one scope."""
-    clipped = updates = offset = 0.0
-    for m in members:
-        if "stats" in m.state:
-            stats = m.state["stats"]
-            clipped += over_shards(m.param, stats[telemetry.CLIPPED].clone()).item()
-            updates += m.group["t"] * m.param.numel()
-            peak = over_shards(m.param, stats[telemetry.PEAK].clone(), largest=True).item()
-            offset = max(offset, max(peak, 1.0) * m.state["delta"].item())
-    return clipped / max(updates, 1.0), offset
+class Epoch(NamedTuple):
+    """What an epoch did to a member: saturated updates of how many, and the largest offset."""
+
+    clipped: float
+    updates: float
+    offset: float
+
+
+def _epochs(members: list[Member]) -> list[Epoch]:
+    counted = [m for m in members if "stats" in m.state]
+    tensors = []
+    for m in counted:
+        stats = m.state["stats"]
+        tensors += [
+            over_shards(m.param, stats[telemetry.CLIPPED].clone()),
+            over_shards(m.param, stats[telemetry.PEAK].clone(), largest=True),
+            m.state["delta"],
+        ]
+    values = iter(transfer.read(tensors))
+    found = {}
+    for m in counted:
+        (clipped,), (peak,), (delta,) = next(values), next(values), next(values)
+        updates = m.group["t"] * m.param.numel()
+        found[m.number] = Epoch(clipped, updates, max(peak, 1.0) * delta)
+    return [found.get(m.number, Epoch(0.0, 0.0, 0.0)) for m in members]
+
+
+def _pool(epochs: list[Epoch]) -> tuple[float, float]:
+    """Clip rate, and largest offset, over the members of one scope."""
+    clipped, updates = sum(e.clipped for e in epochs), sum(e.updates for e in epochs)
+    return clipped / max(updates, 1.0), max(e.offset for e in epochs)
 
 
 def _next_mu(m: Member, norm: float, run: Run, epoch: tuple[float, float]) -> float:

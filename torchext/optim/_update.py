@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from torchext.optim import _reference, ops
 from torchext.optim._distributed import local, shard_number
-from torchext.random import fold_in
+
+#: The key of a step on a device, for a shard of a parameter.
+Keys = Callable[[torch.device, int | None], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +118,6 @@ class Lists(NamedTuple):
 def _rule(m: Member, first_momentum: bool) -> _reference.Rule:
     group, bits = m.group, m.state.get("bits")
     return _reference.Rule(
-        lr=float(group["lr"]),
         weight_decay=float(group["weight_decay"]),
         coef=float(group.get("svrg_coef", 1.0)),
         momentum=float(group["momentum"]),
@@ -136,22 +137,28 @@ def _flags(rule: _reference.Rule) -> int:
     return sum(bit for bit, wanted in zip(bits, on, strict=True) if wanted)
 
 
-def step(members: Iterable[Member], grads_at_center: dict[int, Tensor], key: Tensor) -> None:
+def _rate(m: Member, device: torch.device) -> float | Tensor:
+    """The learning rate; a tensor stays one where reading it would be a wait, or a capture's end."""
+    lr = m.group["lr"]
+    if not isinstance(lr, Tensor) or not (m.group["capturable"] or lr.is_cuda):
+        return float(lr)
+    dtype = lr.dtype if lr.dtype == torch.float32 else torch.float64
+    return lr.detach().to(device, dtype, non_blocking=True)
+
+
+def step(members: Iterable[Member], grads_at_center: dict[int, Tensor], keys: Keys) -> None:
     """One step of every member, from ``param.grad`` and the gradients at the centre."""
     for batch in batches(members):
-        _step_batch(batch, grads_at_center, key)
+        _step_batch(batch, grads_at_center, keys)
 
 
-def _step_batch(batch: list[Member], grads_at_center: dict[int, Tensor], key: Tensor) -> None:
+def _step_batch(batch: list[Member], grads_at_center: dict[int, Tensor], keys: Keys) -> None:
     group, state = batch[0].group, batch[0].state
     rule = _rule(batch[0], "momentum_buffer" not in state)
     if group["momentum"] and rule.first_momentum:
         for m in batch:
             p = local(m.param)
             m.state["momentum_buffer"] = torch.zeros(p.shape, dtype=own_dtype(p), device=p.device)
-    shard = shard_number(batch[0].param)
-    if shard is not None:
-        key = fold_in(key, shard)
     lists = Lists(
         weights(batch),
         column(batch, "z"),
@@ -164,11 +171,15 @@ def _step_batch(batch: list[Member], grads_at_center: dict[int, Tensor], key: Te
         column(batch, "stats"),
     )
     streams = [m.number for m in batch]
-    scalars = (rule.lr, rule.weight_decay, rule.coef, rule.momentum, rule.dampening)
+    device = lists.params[0].device
+    scalars = (
+        _rate(batch[0], device), rule.weight_decay, rule.coef, rule.momentum, rule.dampening,
+    )  # fmt: skip
     if group["foreach"] is False:
+        key = keys(device, shard_number(batch[0].param))
         for k, stream in enumerate(streams):
             one = [values[k] if values else None for values in lists]
-            _reference.step(rule, one, key, stream)
+            _reference.step(rule, float(group["lr"]), one, key, stream)
     elif rule.bits is None:
         params, z, center, _, *rest = lists
         grad, grad_center, full_grad, buf, stats = rest
@@ -176,6 +187,7 @@ def _step_batch(batch: list[Member], grads_at_center: dict[int, Tensor], key: Te
             params, z, center, grad, grad_center, full_grad, buf, stats, *scalars, _flags(rule)
         )
     else:
+        key = keys(device, shard_number(batch[0].param))
         ops.foreach_halp_step_(*lists, *scalars, rule.bits, _flags(rule), key, streams)
 
 

@@ -6,7 +6,8 @@ weights), a spacing :math:`\delta > 0` and integers :math:`-2^{b-1} \le q < 2^{b
 float32. :mod:`torchext.optim` has the optimizers made of these ops; docs/optimizers.md the formulas.
 
 Everywhere an empty list stands for "none"; tensors of a list have one dtype. ``params`` may have any
-strides that do not overlap, gradients any; all else is contiguous in row-major order.
+strides that do not overlap, gradients any; all else is contiguous in row-major order. All tensors of a
+call are on one device; on CUDA nothing is read back, so nothing is refused for its values.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ NEAREST, MAXIMIZE, NESTEROV, DECOUPLED, FIRST_MOMENTUM = 1, 2, 4, 8, 16
 _ops: Any = torch.ops.torchext
 
 
+def _step(op: Any, lr: float | Tensor) -> Any:
+    """The overload for the kind of rate: torch would read a tensor to get a number."""
+    return op.lr_tensor if isinstance(lr, Tensor) else op.default
+
+
 def foreach_halp_step_(
     params: Sequence[Tensor],
     z: Sequence[Tensor],
@@ -41,7 +47,7 @@ def foreach_halp_step_(
     full_grad: Sequence[Tensor],
     buf: Sequence[Tensor],
     stats: Sequence[Tensor],
-    lr: float,
+    lr: float | Tensor,
     weight_decay: float,
     coef: float,
     momentum: float,
@@ -74,7 +80,8 @@ def foreach_halp_step_(
         buf: momentum b, dtype of ``center``, rewritten; or none.
         stats: float64 (6,) each, or none; added to: saturated elements, elements whose q stayed,
             :math:`\sum (r - t)^2`, :math:`\sum t^2`, (set to) :math:`\max|q|`, elements skipped.
-        lr, weight_decay, coef, momentum, dampening: :math:`\eta, \lambda, \kappa, \mu, \tau`.
+        lr, weight_decay, coef, momentum, dampening: :math:`\eta, \lambda, \kappa, \mu, \tau`; ``lr``
+            a number, or a float32 or float64 tensor of one element on the device of ``params``.
         bits: b, 2 up to what ``z`` holds (4, 8, 16; 24 for float32).
         flags: sum of 1 nearest rounding (u = 1/2), 2 maximize, 4 Nesterov, 8 decoupled weight decay
             (added after the momentum), 16 first step of the momentum (b = v).
@@ -99,7 +106,7 @@ def foreach_halp_step_(
 
     Source: De Sa et al., High-Accuracy Low-Precision Training, arXiv 1803.03383.
     """
-    _ops.foreach_halp_step_(
+    _step(_ops.foreach_halp_step_, lr)(
         params, z, center, delta, grad, grad_center, full_grad, buf, stats, lr, weight_decay, coef,
         momentum, dampening, bits, flags, key, streams,
     )  # fmt: skip
@@ -114,7 +121,7 @@ def foreach_svrg_step_(
     full_grad: Sequence[Tensor],
     buf: Sequence[Tensor],
     stats: Sequence[Tensor],
-    lr: float,
+    lr: float | Tensor,
     weight_decay: float,
     coef: float,
     momentum: float,
@@ -152,7 +159,7 @@ def foreach_svrg_step_(
     Source: Johnson and Zhang, Accelerating stochastic gradient descent using predictive variance
     reduction, NIPS 2013; the displacement form is this project's.
     """
-    _ops.foreach_svrg_step_(
+    _step(_ops.foreach_svrg_step_, lr)(
         params, z, center, grad, grad_center, full_grad, buf, stats, lr, weight_decay, coef,
         momentum, dampening, flags,
     )  # fmt: skip
@@ -234,7 +241,8 @@ def foreach_halp_encode_(
 
     .. math:: q = \mathrm{clamp}(\text{round half to even}(w/\delta)), \quad w \leftarrow \delta q
 
-    Infinities saturate.
+    Infinities saturate. On CUDA, which cannot refuse them, NaN gets code and weight 0, and a tensor whose
+    spacing is not positive and finite is left alone.
 
     Args:
         params: weights, rewritten.
@@ -246,8 +254,8 @@ def foreach_halp_encode_(
         Nothing; ``params`` and ``z`` are rewritten.
 
     Raises:
-        RuntimeError: for lists of unequal length, wrong dtypes or sizes, bits out of range, or weights
-            that are NaN, which have no code.
+        RuntimeError: for lists of unequal length, wrong dtypes or sizes, bits out of range; on the CPU
+            also for weights that are NaN, which have no code, and for such spacings.
 
     Determinism: class A; no randomness.
 
