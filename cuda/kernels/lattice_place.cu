@@ -6,7 +6,7 @@ namespace torchext::cuda {
 namespace {
 
 template <class T>
-constexpr Number kOwn = sizeof(T) == 8 ? Number::f64 : Number::f32;
+constexpr Number kNumber = sizeof(T) == 8 ? Number::f64 : Number::f32;
 
 template <class T>
 struct LatticePlace {
@@ -25,17 +25,17 @@ struct LatticePlace {
   }
 
   TX_DEVICE static void place(bool commit, const LatticeTensor& a, T delta, const Place& at) {
-    const int own = bytes_of(kOwn<T>), packed = bytes_of(a.store);
+    const int own = bytes_of(kNumber<T>), packed = bytes_of(a.store);
     Four center = {};
     const Four codes = at.load(a.q, packed);
     if (a.center != nullptr) center = at.load(a.center, own);
     T c[4], q[4], w[4];
-    read_numbers(center, kOwn<T>, c);
+    read_numbers(center, kNumber<T>, c);
     read_codes(codes, a.store, q);
     weights<4>(c, delta, q, w);
     at.store(write_numbers(w, a.number), a.param, bytes_of(a.number));
     if (!commit) return;
-    at.store(write_numbers(w, kOwn<T>), a.center, own);
+    at.store(write_numbers(w, kNumber<T>), a.center, own);
     at.store(Four{}, a.q, packed);  // 0 has no bits in any store
   }
 };

@@ -25,7 +25,7 @@ struct LatticeStep {
   using Params = StepParams;
   static constexpr int kThreads = 128;
   static constexpr int kKept = 2 * 128;  // numbers a warp hands from lane to lane for its sums
-  static constexpr Number kOwn = sizeof(T) == 8 ? Number::f64 : Number::f32;
+  static constexpr Number kNumber = sizeof(T) == 8 ? Number::f64 : Number::f32;
   using Sums = ChunkSums<T>;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
@@ -50,7 +50,7 @@ struct LatticeStep {
 
   TX_DEVICE static void step(const StepRule<T>& s, const LatticeTensor& a, Key key, const Place& at,
                              bool counts, Sums& sums, T* kept, const Thread& t) {
-    const int bytes = bytes_of(a.number), own = bytes_of(kOwn), packed = bytes_of(a.store);
+    const int bytes = bytes_of(a.number), own = bytes_of(kNumber), packed = bytes_of(a.store);
     Four center = {}, grad_center = {}, full_grad = {}, momentum = {};
     const Four grad = at.load(a.grad, bytes), codes = at.load(a.q, packed);
     if (s.corrected) grad_center = at.load(a.grad_center, bytes);
@@ -62,12 +62,12 @@ struct LatticeStep {
     read_numbers(grad, a.number, g);
     read_numbers(grad_center, a.number, gc);
     read_numbers(full_grad, a.full_number, gf);
-    read_numbers(center, kOwn, c);
-    read_numbers(momentum, kOwn, old);
+    read_numbers(center, kNumber, c);
+    read_numbers(momentum, kNumber, old);
     read_codes(codes, a.store, q);
     weights<4>(c, s.delta, q, w);
     direction<4>(s, g, gc, gf, w, old, v, next);
-    if (s.has_momentum) at.store(write_numbers(next, kOwn), a.momentum, own);
+    if (s.has_momentum) at.store(write_numbers(next, kNumber), a.momentum, own);
     if (s.lattice)
       round(s, a.stream, key, at.i, q, v, counts, sums, kept, t);
     else

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lattice_model import Rule
-from test_optim_steps import store
+from test_optim_steps import VECTORS, store
 from torch import Tensor
 
 from torchext import random
@@ -130,6 +130,28 @@ def test_real_steps(dtype: torch.dtype) -> None:
         lists = lattice(SIZES, dtype, kind)
         lists["grad"][-1][7] = math.inf
         check("foreach_svrg_step_", svrg(lists, rule))
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda c: f"{c['name']}-{c['dtype']}")
+def test_golden_vectors(case: dict[str, Any]) -> None:
+    dtype = getattr(torch, case["dtype"])
+
+    def values(name: str) -> list[Tensor]:
+        return [torch.tensor(case[name], dtype=dtype)] if name in case else []
+
+    p, z, buf = (
+        [torch.zeros_like(values("center")[0])],
+        [torch.tensor(case["q"]).to(torch.int16)],
+        values("buf"),
+    )
+    EMULATED.foreach_halp_step_(
+        p, z, values("center"), values("delta"), values("grad"), values("grad_center"),
+        values("full_grad"), buf, [], *case["scalars"], case["bits"], case["flags"],
+        random.key_from_seed(int(VECTORS["seed"], 16)), [VECTORS["stream"]],
+    )  # fmt: skip
+    assert z[0].tolist() == case["new_q"] and p[0].tolist() == case["new_w"]
+    if buf:
+        assert buf[0].tolist() == case["new_buf"]
 
 
 def test_anchors_of_another_dtype() -> None:

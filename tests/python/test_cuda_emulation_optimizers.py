@@ -274,7 +274,7 @@ def test_captures_that_cannot_be_right_are_refused(monkeypatch: pytest.MonkeyPat
             "anchor='running'",
         ),
     ],
-    ids=str,
+    ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_what_does_not_go_with_capturable(make: Any, text: str) -> None:
     with pytest.raises(ValueError, match=f"capturable=True does not go with {text}"):
