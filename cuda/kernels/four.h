@@ -24,6 +24,13 @@ static_assert(static_cast<int>(CodeStore::int4) == 0 && static_cast<int>(CodeSto
               static_cast<int>(CodeStore::int16) == 2 && static_cast<int>(CodeStore::f32) == 3 &&
               static_cast<int>(CodeStore::f64) == 4);
 
+/// Runs body(0) .. body(3), unrolled: registers have no index.
+template <class Body>
+TX_DEVICE void each_of_four(const Body& body) {
+  TX_UNROLL
+  for (int k = 0; k < 4; ++k) body(k);
+}
+
 template <class T>
 TX_DEVICE void copy_word(const unsigned char* from, uint32_t* to, int shift) {
   *to |= static_cast<uint32_t>(*reinterpret_cast<const T*>(from)) << shift;
@@ -31,6 +38,16 @@ TX_DEVICE void copy_word(const unsigned char* from, uint32_t* to, int shift) {
 template <class T>
 TX_DEVICE void put_word(uint32_t from, unsigned char* to, int shift) {
   *reinterpret_cast<T*>(to) = static_cast<T>(from >> shift);
+}
+
+/// Runs body(word, byte, shift) for those of four elements of type T that exist: one lies at `byte`
+/// in memory, and from bit `shift` of a word on.
+template <class T, class Body>
+TX_DEVICE void each_part(int count, const Body& body) {
+  each_of_four([&](int k) {
+    constexpr int kBytes = sizeof(T);
+    if (k < count) body(kBytes * k / 4, kBytes * k, 8 * (kBytes * k % 4));
+  });
 }
 
 /// Loads elements i .. i+3, i a multiple of 4, of which `count` exist; the others are zeros.
@@ -53,20 +70,31 @@ TX_DEVICE Four load_four(const void* array, int bytes, int64_t i, int count, boo
     }
     return f;
   }
-  TX_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    if (k >= count) continue;
-    switch (bytes) {
-      case 2:
-        if (k % 2 == 0) copy_word<uint8_t>(from + k / 2, f.w, 4 * k);
-        break;
-      case 4: copy_word<uint8_t>(from + k, f.w, 8 * k); break;
-      case 8: copy_word<uint16_t>(from + 2 * k, f.w + k / 2, 16 * (k % 2)); break;
-      case 16: copy_word<uint32_t>(from + 4 * k, f.w + k, 0); break;
-      default:
-        copy_word<uint32_t>(from + 8 * k, f.w + 2 * k, 0);
-        copy_word<uint32_t>(from + 8 * k + 4, f.w + 2 * k + 1, 0);
-    }
+  switch (bytes) {
+    case 2:
+      if (count > 0) copy_word<uint8_t>(from, f.w, 0);
+      if (count > 2) copy_word<uint8_t>(from + 1, f.w, 8);
+      break;
+    case 4:
+      each_part<uint8_t>(count, [&](int word, int byte, int shift) {
+        copy_word<uint8_t>(from + byte, f.w + word, shift);
+      });
+      break;
+    case 8:
+      each_part<uint16_t>(count, [&](int word, int byte, int shift) {
+        copy_word<uint16_t>(from + byte, f.w + word, shift);
+      });
+      break;
+    case 16:
+      each_part<uint32_t>(count, [&](int word, int byte, int shift) {
+        copy_word<uint32_t>(from + byte, f.w + word, shift);
+      });
+      break;
+    default:
+      each_part<uint64_t>(count, [&](int word, int byte, int) {
+        copy_word<uint32_t>(from + byte, f.w + word, 0);
+        copy_word<uint32_t>(from + byte + 4, f.w + word + 1, 0);
+      });
   }
   return f;
 }
@@ -85,20 +113,31 @@ TX_DEVICE void store_four(const Four& f, void* array, int bytes, int64_t i, int 
     }
     return;
   }
-  TX_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    if (k >= count) continue;
-    switch (bytes) {
-      case 2:
-        if (k % 2 == 0) put_word<uint8_t>(f.w[0], to + k / 2, 4 * k);
-        break;
-      case 4: put_word<uint8_t>(f.w[0], to + k, 8 * k); break;
-      case 8: put_word<uint16_t>(f.w[k / 2], to + 2 * k, 16 * (k % 2)); break;
-      case 16: put_word<uint32_t>(f.w[k], to + 4 * k, 0); break;
-      default:
-        put_word<uint32_t>(f.w[2 * k], to + 8 * k, 0);
-        put_word<uint32_t>(f.w[2 * k + 1], to + 8 * k + 4, 0);
-    }
+  switch (bytes) {
+    case 2:
+      if (count > 0) put_word<uint8_t>(f.w[0], to, 0);
+      if (count > 2) put_word<uint8_t>(f.w[0], to + 1, 8);
+      break;
+    case 4:
+      each_part<uint8_t>(count, [&](int word, int byte, int shift) {
+        put_word<uint8_t>(f.w[word], to + byte, shift);
+      });
+      break;
+    case 8:
+      each_part<uint16_t>(count, [&](int word, int byte, int shift) {
+        put_word<uint16_t>(f.w[word], to + byte, shift);
+      });
+      break;
+    case 16:
+      each_part<uint32_t>(count, [&](int word, int byte, int shift) {
+        put_word<uint32_t>(f.w[word], to + byte, shift);
+      });
+      break;
+    default:
+      each_part<uint64_t>(count, [&](int word, int byte, int) {
+        put_word<uint32_t>(f.w[word], to + byte, 0);
+        put_word<uint32_t>(f.w[word + 1], to + byte + 4, 0);
+      });
   }
 }
 
@@ -115,18 +154,22 @@ TX_DEVICE void put_double(double value, Four* f, int k) {
   f->w[2 * k + 1] = static_cast<uint32_t>(bits >> 32);
 }
 
+TX_DEVICE uint16_t half_at(const Four& f, int k) {
+  return static_cast<uint16_t>(f.w[k / 2] >> 16 * (k % 2));
+}
+
 /// Four numbers in the arithmetic type.
 template <class T>
 TX_DEVICE void read_numbers(const Four& f, Number number, T* x) {
-  TX_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    const auto half = static_cast<uint16_t>(f.w[k / 2] >> 16 * (k % 2));
-    switch (number) {
-      case Number::f32: x[k] = static_cast<T>(float_from_bits(f.w[k])); break;
-      case Number::f64: x[k] = static_cast<T>(double_at(f, k)); break;
-      case Number::bf16: x[k] = static_cast<T>(from_bfloat16(half)); break;
-      default: x[k] = static_cast<T>(from_float16(half));
-    }
+  switch (number) {
+    case Number::f32:
+      each_of_four([&](int k) { x[k] = static_cast<T>(float_from_bits(f.w[k])); });
+      break;
+    case Number::f64: each_of_four([&](int k) { x[k] = static_cast<T>(double_at(f, k)); }); break;
+    case Number::bf16:
+      each_of_four([&](int k) { x[k] = static_cast<T>(from_bfloat16(half_at(f, k))); });
+      break;
+    default: each_of_four([&](int k) { x[k] = static_cast<T>(from_float16(half_at(f, k))); });
   }
 }
 
@@ -134,53 +177,57 @@ TX_DEVICE void read_numbers(const Four& f, Number number, T* x) {
 template <class T>
 TX_DEVICE Four write_numbers(const T* x, Number number) {
   Four f = {};
-  TX_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    if (sizeof(T) == 8) {
-      put_double(x[k], &f, k);
-    } else if (number == Number::f32) {
-      f.w[k] = float_bits(static_cast<float>(x[k]));
-    } else {
-      const auto value = static_cast<float>(x[k]);
-      const uint16_t half = number == Number::bf16 ? to_bfloat16(value) : to_float16(value);
-      f.w[k / 2] |= static_cast<uint32_t>(half) << 16 * (k % 2);
-    }
+  if (sizeof(T) == 8) {
+    each_of_four([&](int k) { put_double(x[k], &f, k); });
+  } else if (number == Number::f32) {
+    each_of_four([&](int k) { f.w[k] = float_bits(static_cast<float>(x[k])); });
+  } else if (number == Number::bf16) {
+    each_of_four([&](int k) {
+      f.w[k / 2] |= uint32_t{to_bfloat16(static_cast<float>(x[k]))} << 16 * (k % 2);
+    });
+  } else {
+    each_of_four([&](int k) {
+      f.w[k / 2] |= uint32_t{to_float16(static_cast<float>(x[k]))} << 16 * (k % 2);
+    });
   }
   return f;
 }
 
 template <class T>
 TX_DEVICE void read_codes(const Four& f, CodeStore store, T* q) {
-  TX_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    switch (store) {
-      case CodeStore::int4:
+  switch (store) {
+    case CodeStore::int4:
+      each_of_four([&](int k) {
         q[k] = static_cast<T>(static_cast<int32_t>(f.w[0] << (28 - 4 * k)) >> 28);
-        break;
-      case CodeStore::int8: q[k] = static_cast<T>(static_cast<int8_t>(f.w[0] >> 8 * k)); break;
-      case CodeStore::int16:
-        q[k] = static_cast<T>(static_cast<int16_t>(f.w[k / 2] >> 16 * (k % 2)));
-        break;
-      case CodeStore::f32: q[k] = static_cast<T>(float_from_bits(f.w[k])); break;
-      default: q[k] = static_cast<T>(double_at(f, k));
-    }
+      });
+      break;
+    case CodeStore::int8:
+      each_of_four([&](int k) { q[k] = static_cast<T>(static_cast<int8_t>(f.w[0] >> 8 * k)); });
+      break;
+    case CodeStore::int16:
+      each_of_four([&](int k) { q[k] = static_cast<T>(static_cast<int16_t>(half_at(f, k))); });
+      break;
+    case CodeStore::f32:
+      each_of_four([&](int k) { q[k] = static_cast<T>(float_from_bits(f.w[k])); });
+      break;
+    default: each_of_four([&](int k) { q[k] = static_cast<T>(double_at(f, k)); });
   }
 }
 
 template <class T>
 TX_DEVICE Four write_codes(const T* q, CodeStore store) {
   Four f = {};
-  TX_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    const auto code =
-        store <= CodeStore::int16 ? static_cast<uint32_t>(static_cast<int32_t>(q[k])) : 0u;
-    switch (store) {
-      case CodeStore::int4: f.w[0] |= (code & 0xFu) << 4 * k; break;
-      case CodeStore::int8: f.w[0] |= (code & 0xFFu) << 8 * k; break;
-      case CodeStore::int16: f.w[k / 2] |= (code & 0xFFFFu) << 16 * (k % 2); break;
-      case CodeStore::f32: f.w[k] = float_bits(static_cast<float>(q[k])); break;
-      default: put_double(static_cast<double>(q[k]), &f, k);
-    }
+  const auto code = [&](int k) { return static_cast<uint32_t>(static_cast<int32_t>(q[k])); };
+  switch (store) {
+    case CodeStore::int4: each_of_four([&](int k) { f.w[0] |= (code(k) & 0xFu) << 4 * k; }); break;
+    case CodeStore::int8: each_of_four([&](int k) { f.w[0] |= (code(k) & 0xFFu) << 8 * k; }); break;
+    case CodeStore::int16:
+      each_of_four([&](int k) { f.w[k / 2] |= (code(k) & 0xFFFFu) << 16 * (k % 2); });
+      break;
+    case CodeStore::f32:
+      each_of_four([&](int k) { f.w[k] = float_bits(static_cast<float>(q[k])); });
+      break;
+    default: each_of_four([&](int k) { put_double(static_cast<double>(q[k]), &f, k); });
   }
   return f;
 }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchext.optim import HALP, LPSGD, SVRG, BitCentredSGD
-from torchext.optim import _base as base
+from torchext.optim import _capture as capture
 
 emulation.load()
 OPS = (
@@ -181,10 +181,9 @@ def test_replays_advance_the_counters() -> None:
     """A replay of a captured step moves the device's counter only; whoever asks sees it."""
     opt, problem = trained(MAKERS["HALP"], steps=1, T=4, telemetry=True, capturable=True)
     for _ in range(2):
-        for step in opt._steps_on.values():
-            step.add_(1)
+        opt._device_steps.advance()
     assert not opt.needs_recenter and opt.param_groups[0]["t"] == 3
-    next(iter(opt._steps_on.values())).add_(1)
+    opt._device_steps.advance()
     saved = opt.state_dict()["param_groups"][0]
     assert (saved["t"], saved["global_step"]) == (4, 4) and opt.needs_recenter
     assert opt.telemetry()[0]["steps"] == 4
@@ -239,7 +238,7 @@ def test_a_rate_on_the_device_follows_its_schedule() -> None:
 
 
 def test_captures_that_cannot_be_right_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "capturing", lambda members: True)
+    monkeypatch.setattr(capture, "capturing", lambda members: True)
     problem = LeastSquares()
     closure = problem.closure(None, [0])
     opt = LPSGD([problem.w], 0.1, delta=0.01)
@@ -251,7 +250,7 @@ def test_captures_that_cannot_be_right_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     for name in CORRECTED:
         opt, problem = trained(MAKERS[name], steps=1, capturable=True)
-        monkeypatch.setattr(base, "capturing", lambda members: True)
+        monkeypatch.setattr(capture, "capturing", lambda members: True)
         with pytest.raises(RuntimeError, match="needs preserve_rng=False"):
             opt.step(problem.closure(opt, [0]))
         monkeypatch.undo()

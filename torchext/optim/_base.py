@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchext import random
+from torchext.optim import _capture as capture
 from torchext.optim import _distributed as distributed
+from torchext.optim import _saved as saved
 from torchext.optim import _telemetry as telemetry
+from torchext.optim import _transfer as transfer
 from torchext.optim import _update as update
 from torchext.optim._options import (
     CENTER_DEFAULTS,
@@ -28,11 +31,6 @@ from torchext.optim._update import Member
 from torchext.random import Purpose, fold_in, key_from_seed
 
 Closure = Callable[[], Any]
-
-
-def capturing(members: Iterable[Member]) -> bool:
-    """Whether a step now would be recorded in a CUDA graph."""
-    return any(m.param.is_cuda for m in members) and torch.cuda.is_current_stream_capturing()
 
 
 class LatticeOptimizer(Optimizer):
@@ -82,8 +80,7 @@ class LatticeOptimizer(Optimizer):
         self._grads_at_center: dict[int, Tensor] = {}
         self._all: list[Member] = []  # every parameter, made when first needed
         self._parents: dict[Purpose, tuple[int, Tensor]] = {}  # keys before the step is folded in
-        self._steps_on: dict[torch.device, Tensor] = {}  # global_step, where capturable steps count
-        self._parents_on: dict[torch.device, Tensor] = {}
+        self._device_steps = capture.DeviceSteps()  # of capturable steps
 
     # ---- groups, counters, keys
 
@@ -138,43 +135,21 @@ class LatticeOptimizer(Optimizer):
             return copied
 
         def counted(device: torch.device, shard: int | None) -> Tensor:
-            key = fold_in(self._parents_on[device], self._steps_on[device])
+            key = self._device_steps.key(device)
             return key if shard is None else fold_in(key, shard)
 
         return counted
 
-    def _count_on_devices(self) -> None:
-        """Puts the step number, and the key to fold it into, where capturable steps need them."""
-        for m in self._members():
-            device = distributed.local(m.param).device
-            if device not in self._steps_on:
-                step = torch.tensor(self._get("global_step"), dtype=torch.int64)
-                self._steps_on[device] = step.to(device)
-                self._parents_on[device] = self._parent(Purpose.WEIGHT).to(device)
-
     def _settle(self) -> None:
         """Catches up with the steps that devices have counted: replays of a graph run no Python."""
-        for step in self._steps_on.values():
-            now = int(step.item())
+        if self._device_steps:
+            now = self._device_steps.now()
             self._set(global_step=now, t=self._get("t") + now - self._get("global_step"))
-            return
 
     def _check_capture(self) -> None:
-        """Before a step: what a capture would freeze must be there already."""
-        if not capturing(self._members()):
-            return
-        name = type(self).__name__
-        if not self._run.capturable:
-            raise RuntimeError(f"{name}.step() in a CUDA graph needs capturable=True")
-        if not self._steps_on:
-            raise RuntimeError(
-                f"{name}.step(): run one step before the capture, it makes the state"
-            )
-        if self._corrected and self._run.preserve_rng:
-            raise RuntimeError(
-                f"{name}.step() in a CUDA graph needs preserve_rng=False: "
-                "the random state of a captured pass cannot be restored"
-            )
+        keeps_rng = self._corrected and self._run.preserve_rng
+        members, capturable = self._members(), self._run.capturable
+        capture.check(type(self).__name__, members, capturable, self._device_steps, keeps_rng)
 
     def _agree_on_seed(self) -> None:
         """Replicas that round with different seeds would drift apart."""
@@ -204,23 +179,33 @@ class LatticeOptimizer(Optimizer):
             if not m.has_codes:
                 raise RuntimeError(f"{name}.step(): no centre yet; call recenter(closures) first.")
         if self._run.error_if_nonfinite:
-            for m in members:
-                found = (m.param.grad, self._grads_at_center.get(m.number))
-                if any(g is not None and not distributed.local(g).isfinite().all() for g in found):
-                    raise RuntimeError(
-                        f"{name}.step(): the gradient of parameter {m.name} is not finite"
-                    )
+            self._check_finite(members)
         return members
+
+    def _check_finite(self, members: list[Member]) -> None:
+        owners, flags = [], []
+        for m in members:
+            for grad in (m.param.grad, self._grads_at_center.get(m.number)):
+                if grad is not None:
+                    owners.append(m)
+                    flags.append(distributed.local(grad).isfinite().all())
+        for m, (finite,) in zip(owners, transfer.read(flags), strict=True):
+            if not finite:
+                raise RuntimeError(
+                    f"{type(self).__name__}.step(): the gradient of parameter {m.name} is not finite"
+                )
 
     def _apply(self, members: Iterable[Member]) -> None:
         if self._run.capturable:
-            self._count_on_devices()
+            for m in self._members():
+                device, step = distributed.local(m.param).device, self._get("global_step")
+                self._device_steps.start(device, step, self._parent(Purpose.WEIGHT))
         if not self.param_groups[0]["converged"]:
             update.step(members, self._grads_at_center, self._keys())
         self._grads_at_center = {}
-        for step in self._steps_on.values():
-            step.add_(1)
-        if not self._run.capturable:
+        if self._run.capturable:
+            self._device_steps.advance()
+        else:
             self._set(t=self._get("t") + 1, global_step=self._get("global_step") + 1)
 
     def telemetry(self) -> dict[str | int, dict[str, float]]:
@@ -292,7 +277,8 @@ class LatticeOptimizer(Optimizer):
         Raises:
             ValueError: if another optimizer or shape was saved; nothing has changed then.
         """
-        self._check_saved(state_dict)
+        local = [distributed.local(p) for p, _ in self._parameters()]
+        saved.check(type(self).__name__, state_dict, [p.numel() for p in local])
         super().load_state_dict(state_dict)
         # torch has cast every tensor to the dtype of its parameter, codes included.
         saved_ids = chain.from_iterable(g["params"] for g in state_dict["param_groups"])
@@ -303,34 +289,6 @@ class LatticeOptimizer(Optimizer):
                     self.state[p][key] = value.detach().clone().to(device)
         self._seed_agreed, self._grads_at_center = False, {}
         self._set(capturable=self._run.capturable)  # how steps run, not what they do
-        self._steps_on, self._parents_on = {}, {}
+        self._device_steps = capture.DeviceSteps()
         with torch.no_grad():
             self._to_iterate()
-
-    def _check_saved(self, state_dict: dict[str, Any]) -> None:
-        name = type(self).__name__
-        groups = state_dict["param_groups"]
-        for group in groups:
-            if group.get("method") != name:
-                by = group.get("method", "another optimizer")
-                raise ValueError(f"{name}.load_state_dict: the state was saved by {by}")
-            stream = group.get("stream_version")
-            if stream != random.STREAM_VERSION:
-                raise ValueError(
-                    f"{name}.load_state_dict: the state was saved with random stream {stream}, "
-                    f"this version has {random.STREAM_VERSION}"
-                )
-        saved_ids = list(chain.from_iterable(g["params"] for g in groups))
-        if len(saved_ids) != len(self._parameters()):
-            return  # torch says what is wrong
-        for k, (saved_id, (p, _)) in enumerate(zip(saved_ids, self._parameters(), strict=True)):
-            n = distributed.local(p).numel()
-            for key, value in state_dict["state"].get(saved_id, {}).items():
-                if key in ("delta", "stats") or not isinstance(value, Tensor):
-                    continue
-                want = (n + 1) // 2 if value.dtype == torch.uint8 else n
-                if value.numel() != want:
-                    raise ValueError(
-                        f"{name}.load_state_dict: {key} of parameter {k} has {value.numel()} "
-                        f"elements, expected {want}"
-                    )
