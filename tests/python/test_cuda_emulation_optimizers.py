@@ -14,6 +14,7 @@ from optim_problems import CENTERED, CORRECTED, MAKERS, LeastSquares
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torchext import random
 from torchext.optim import HALP, LPSGD, SVRG, BitCentredSGD
 from torchext.optim import _capture as capture
 
@@ -190,6 +191,17 @@ def test_replays_advance_the_counters() -> None:
     assert copy.deepcopy(opt).param_groups[0]["global_step"] == 4
     opt.recenter(problem.parts(opt))
     assert opt.param_groups[0]["t"] == 0 and opt.param_groups[0]["global_step"] == 4
+
+
+def test_a_device_that_joins_late_counts_from_where_the_others_are() -> None:
+    steps, parent = capture.DeviceSteps(), random.key_from_seed(3)
+    steps.start(torch.device("cpu"), 5, parent)
+    steps.advance()
+    steps.start(torch.device("cpu", 0), 5, parent)
+    for device in (torch.device("cpu"), torch.device("cpu", 0)):
+        assert torch.equal(steps.key(device), random.fold_in(parent, 6))
+    steps.advance()
+    assert steps.now() == 7 and torch.equal(steps.key(device), random.fold_in(parent, 7))
 
 
 @pytest.mark.parametrize("name", CENTERED)

@@ -327,6 +327,13 @@ def test_encoding_weights() -> None:
         ops.foreach_halp_encode_(p, z, [torch.tensor(0.0)], 4)
 
 
+def test_skipped_elements_are_counted_once() -> None:
+    """Where lr/delta overflows every element is skipped, and no other: 3 of a block of 64."""
+    p = Problem(3)
+    p.delta = torch.tensor(2.0**-125)
+    assert p.run(Rule(lr=1e6))["stats"].tolist() == [0, 3, 0, 0, float(p.q.abs().max()), 3]
+
+
 def test_square_sums_are_tree_sums() -> None:
     lists = [
         [float(np.float32(i % 7 - 3) * np.float32(0.1)) for i in range(n)] for n in (0, 33, 5000)

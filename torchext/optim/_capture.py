@@ -22,9 +22,11 @@ class DeviceSteps:
         return bool(self._steps)
 
     def start(self, device: torch.device, step: int, parent: Tensor) -> None:
-        """From ``step`` on, if the device has not begun to count."""
+        """Counts on ``device`` too: from ``step`` on, or from where other devices are."""
         if device not in self._steps:
-            self._steps[device] = torch.tensor(step, dtype=torch.int64).to(device)
+            others = iter(self._steps.values())
+            now = next(others, torch.tensor(step, dtype=torch.int64))
+            self._steps[device] = now.to(device, copy=True)
             self._parents[device] = parent.to(device)
 
     def key(self, device: torch.device) -> Tensor:

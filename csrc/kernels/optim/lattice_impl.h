@@ -91,9 +91,8 @@ TX_INL void finish(const LatticeRule& r, const ChunkSums& chunk, int64_t n, doub
   out[2] = butterfly(c.noise);
   out[3] = butterfly(c.moved);
   out[4] = c.peak;
-  out[5] = c.skipped < n
-               ? c.skipped
-               : static_cast<double>(n);  // where lr/delta overflows, the zeros past the end too
+  // Where lr/delta overflows, the zeros past the end are skipped too.
+  out[5] = static_cast<double>(c.skipped < n ? c.skipped : n);
 }
 
 template <class T>
