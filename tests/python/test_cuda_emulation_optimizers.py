@@ -260,6 +260,12 @@ def test_captures_that_cannot_be_right_are_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(RuntimeError, match=r"LPSGD.step\(\): run one step before the capture"):
         opt.step(closure)
     monkeypatch.undo()
+    opt, problem = trained(MAKERS["LPSGD"], steps=1, capturable=True)
+    opt.param_groups[0]["lr"] = torch.zeros((), device="meta")
+    monkeypatch.setattr(capture, "capturing", lambda members: True)
+    with pytest.raises(RuntimeError, match="needs a tensor lr on cpu, got meta"):
+        opt.step(problem.closure(opt, [0]))
+    monkeypatch.undo()
     for name in CORRECTED:
         opt, problem = trained(MAKERS[name], steps=1, capturable=True)
         monkeypatch.setattr(capture, "capturing", lambda members: True)

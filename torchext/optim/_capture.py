@@ -47,7 +47,7 @@ def capturing(members: Iterable[Member]) -> bool:
 
 
 def check(
-    name: str, members: Iterable[Member], capturable: bool, steps: DeviceSteps, keeps_rng: bool
+    name: str, members: list[Member], capturable: bool, steps: DeviceSteps, keeps_rng: bool
 ) -> None:
     """Before a step: what a capture would freeze must be there already."""
     if not capturing(members):
@@ -61,3 +61,9 @@ def check(
             f"{name}.step() in a CUDA graph needs preserve_rng=False: "
             "the random state of a captured pass cannot be restored"
         )
+    for m in members:
+        lr = m.group["lr"]
+        if isinstance(lr, Tensor) and lr.device != m.param.device:
+            raise RuntimeError(
+                f"{name}.step() in a CUDA graph needs a tensor lr on {m.param.device}, got {lr.device}"
+            )
