@@ -76,7 +76,10 @@ def quantize(
 
     Raises:
         RuntimeError: for a wrong shape, dtype or range, and for NaN under ``minmax`` and ``levels``,
-            which have no code for it.
+            which have no code for it. CUDA does not look at values: such NaN gets code 0, or under
+            ``levels`` code ``n`` if that is below 2**bits, which decodes to NaN; a spacing that is
+            negative or not finite, or a lower end that is not finite, counts every value of its channel
+            as NaN; a table that does not ascend gives codes of the table without a meaning.
 
     Determinism: class A; same key, same bits on every instruction set, device and thread count.
 
@@ -120,7 +123,8 @@ def dequantize(
         float32 of shape ``size``, contiguous.
 
     Raises:
-        RuntimeError: for a wrong shape, dtype or range.
+        RuntimeError: for a wrong shape, dtype or range. On CUDA, channels whose scale :func:`quantize`
+            refuses on the CPU decode to NaN.
 
     Determinism: class A.
 
@@ -164,7 +168,8 @@ def fake_quantize(
         values cast at the end.
 
     Raises:
-        RuntimeError: for a wrong shape, dtype or range.
+        RuntimeError: for a wrong shape, dtype or range. On CUDA, channels whose scale :func:`quantize`
+            refuses on the CPU become NaN.
 
     Determinism: class A.
 
@@ -203,7 +208,8 @@ def quantization_scale(
         float32 (channels,), for ``minmax`` (channels, 2) of (lo, step); 0 for channels without values.
 
     Raises:
-        RuntimeError: for NaN or Inf in x, naming the element, and for a range above 3.4e38.
+        RuntimeError: for NaN or Inf in x, naming the element, and for a range above 3.4e38. On CUDA
+            such a channel has the scale NaN, which makes NaN of all that is decoded with it.
 
     Determinism: class A.
 
@@ -239,7 +245,8 @@ def quantization_variance(
         float64 (), summed in the fixed order of the library's tree sum; NaN if x holds NaN.
 
     Raises:
-        RuntimeError: for a wrong shape, dtype or range.
+        RuntimeError: for a wrong shape, dtype or range. On CUDA a scale that :func:`quantize` refuses on
+            the CPU gives NaN.
 
     Determinism: class A.
 
@@ -356,10 +363,11 @@ def rounding_error(
 
     Raises:
         RuntimeError: for a wrong shape, dtype or range, and for values, levels or weights that are not
-            finite (the first is named).
+            finite (the first is named), negative weights, and levels that do not ascend. On CUDA the sums
+            of such a group are NaN, its ``clipped`` is -1.
 
-    Determinism: class A; the same bits for any order of the values, on every instruction set and thread
-    count: terms are added without an order, and the sums are good to about 1e-15.
+    Determinism: class A; the same bits for any order of the values, on every instruction set, device and
+    thread count: terms are added without an order, and the sums are good to about 1e-15.
 
     Example:
         >>> x = torch.tensor([0.25, 1.5])
@@ -389,7 +397,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
         uint8 (ceil(numel * bits / 8),); unused bits of the last byte are 0.
 
     Raises:
-        RuntimeError: for a code that does not fit.
+        RuntimeError: for a code that does not fit; on CUDA it loses its high bits.
 
     Determinism: class A.
 
@@ -463,7 +471,8 @@ def quantize_draws(
         uint8 codes, packed.
 
     Raises:
-        RuntimeError: for NaN, and if interval and draws exceed 8 bits.
+        RuntimeError: for NaN (on CUDA: the lowest level in every draw), and if interval and draws exceed
+            8 bits.
 
     Determinism: class A.
 

@@ -163,7 +163,7 @@ def _key(x: Tensor, rounding: str, key: Tensor | None) -> Tensor | None:
         raise ValueError(f"rounding must be 'stochastic' or 'nearest', got {rounding!r}")
     if rounding == "nearest":
         return None
-    return _random.key(device=x.device) if key is None else key
+    return _random.key(device=x.device) if key is None else _random.key_on(key, x.device)
 
 
 def quantize(
@@ -198,15 +198,18 @@ def quantize(
         dim: one scale per index of this dimension (0: per row of a matrix, 1: per column).
         bucket_size: one scale per so many consecutive elements, a multiple of 8.
         rounding: ``"stochastic"`` (unbiased) or ``"nearest"`` (deterministic, biased).
-        key: from :mod:`torchext.random`; None draws one from torch's generator.
+        key: from :mod:`torchext.random`, copied to the device of x where it is not there; None draws one
+            from torch's generator of that device.
 
     Returns:
-        A :class:`QuantizedTensor`.
+        A :class:`QuantizedTensor` on the device of x.
 
     Raises:
         ValueError: for an unknown scheme or rounding, or arguments that exclude each other.
         RuntimeError: for wrong shapes or dtypes, NaN or Inf while a scale is chosen, NaN under
             ``minmax`` and ``levels``. With a given spacing, ``symmetric`` keeps NaN in a code of its own.
+            On CUDA, where nothing waits for values, what they would raise has a result instead
+            (:func:`torchext.ops.quantize`): such a scale is NaN, and so is all that is read back.
 
     Determinism: class A; same key, same bits on every instruction set and thread count.
 
@@ -329,10 +332,10 @@ def uniform_levels(x: Tensor, count: int, dim: int | None = None) -> Tensor:
     value = x.detach().to(torch.float32)
     flat = value.reshape(1, -1) if dim is None else value.movedim(dim, 0).flatten(1)
     low, high = flat.amin(1), flat.amax(1)
-    index = torch.arange(count, dtype=torch.float32)
+    index = torch.arange(count, dtype=torch.float32, device=x.device)
     step = ((high.double() - low.double()) / (count - 1)).float()
     while (short := low + (count - 1) * step < high).any():
-        step = torch.where(short, torch.nextafter(step, torch.tensor(torch.inf)), step)
+        step = torch.where(short, torch.nextafter(step, torch.full_like(step, torch.inf)), step)
     levels = low[:, None] + index * step[:, None]
     return levels[0] if dim is None else levels
 
@@ -372,6 +375,15 @@ class QuantizedDraws:
             self.pairing_key,
         )
 
+    def to(self, device: torch.device | str) -> QuantizedDraws:
+        """The same draws on another device."""
+        return replace(
+            self,
+            codes=self.codes.to(device),
+            levels=self.levels.to(device),
+            pairing_key=self.pairing_key.to(device),
+        )
+
     @property
     def nbytes(self) -> int:
         """Bytes of codes and levels together."""
@@ -406,7 +418,7 @@ def quantize_draws(
         form: how draws are stored; with B bits for the interval ``"bits"`` takes B + draws bits per
             value, ``"count"`` B + ceil(log2(draws + 1)), ``"ternary"`` B + 1.6 (two draws).
         dim: dimension of the channels if every channel has a table, else None.
-        key: None draws one from torch's generator.
+        key: copied to the device of x where it is not there; None draws one from torch's generator.
 
     Returns:
         A :class:`QuantizedDraws`.
@@ -425,7 +437,7 @@ def quantize_draws(
 
     Source: Zhang et al., ZipML (ICML 2017), section 2.2.
     """
-    used = _random.key(device=x.device) if key is None else key
+    used = _random.key(device=x.device) if key is None else _random.key_on(key, x.device)
     table = _table(x, levels, "stochastic")
     codes = ops.quantize_draws(x.detach(), table, draws, form, dim, used)
     return QuantizedDraws(

@@ -12,7 +12,16 @@ import enum
 import torch
 from torch import Tensor
 
-__all__ = ["STREAM_VERSION", "Purpose", "advance", "fold_in", "key", "key_from_seed", "split"]
+__all__ = [
+    "STREAM_VERSION",
+    "Purpose",
+    "advance",
+    "fold_in",
+    "key",
+    "key_from_seed",
+    "key_on",
+    "split",
+]
 
 #: Version of the random stream; any change of the bits is a major version of the library.
 STREAM_VERSION = 1
@@ -61,6 +70,22 @@ def key_from_seed(seed: int, device: torch.device | str | None = None) -> Tensor
     return torch.tensor(
         [bits - 2**64 if bits >= 2**63 else bits, 0], dtype=torch.int64, device=device
     )
+
+
+def key_on(key: Tensor, device: torch.device | str) -> Tensor:
+    """The key on another device: itself where it is there already, else a copy.
+
+    The copy is queued without waiting for the device. :func:`torchext.quantize` and its relatives
+    pass their keys through this, so a key from :func:`key_from_seed` serves tensors anywhere. A loop
+    over CUDA tensors does better to derive its keys on the device, and a CUDA graph must: a captured
+    copy would read the same host memory in every replay, so torch refuses it.
+
+    Example:
+        >>> key = key_from_seed(7)
+        >>> key_on(key, "cpu") is key
+        True
+    """
+    return key.to(device, non_blocking=True)
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:

@@ -16,6 +16,22 @@ struct DrawCode {
   uint32_t ups;  // bit d: draw d went up
 };
 
+constexpr int kCountsAByte = 5;  // of form ternary: 3^5 = 243 combinations of {0, 1, 2}
+
+/// Count of element i in a stream of form ternary.
+TX_HD uint32_t ternary_at(const uint8_t* packed, int64_t i) {
+  uint32_t power = 1;
+  for (int k = static_cast<int>(i % kCountsAByte); k > 0; --k) power *= 3;
+  return packed[i / kCountsAByte] / power % 3;
+}
+
+/// The byte of `count` <= 5 counts.
+TX_HD uint8_t ternary_byte(const uint8_t* counts, int count) {
+  int byte = 0;
+  for (int k = count - 1; k >= 0; --k) byte = 3 * byte + counts[k];
+  return static_cast<uint8_t>(byte);
+}
+
 /// All draws of element i; draw d uses Philox draw number d.
 static inline DrawCode draw_code(float x, int64_t i, const float* levels, int32_t last, int draws,
                                  Key key, uint32_t stream) {
@@ -31,6 +47,11 @@ static inline DrawCode draw_code(float x, int64_t i, const float* levels, int32_
   return {base, ups};
 }
 
+/// Whether the next of `places` places is up where `left` of them must be.
+TX_HD bool deal_one(uint32_t word, int places, uint32_t left) {
+  return static_cast<uint32_t>(uint64_t{word} * static_cast<uint32_t>(places) >> 32) < left;
+}
+
 /// Deals `count` upward draws to `draws` places, every arrangement equally likely: place d is up
 /// with probability (ups left) / (places left). For two draws this is one fair coin per element.
 static inline bool dealt_up(int64_t i, int draw, uint32_t count, int draws, Key key,
@@ -38,8 +59,8 @@ static inline bool dealt_up(int64_t i, int draw, uint32_t count, int draws, Key 
   uint32_t left = count;
   bool up = false;
   for (int d = 0; d <= draw; ++d) {
-    const uint64_t word = draw1(key, static_cast<uint64_t>(i), stream, static_cast<uint32_t>(d));
-    up = word * static_cast<uint32_t>(draws - d) >> 32 < left;
+    const uint32_t word = draw1(key, static_cast<uint64_t>(i), stream, static_cast<uint32_t>(d));
+    up = deal_one(word, draws - d, left);
     left -= up ? 1u : 0u;
   }
   return up;

@@ -9,8 +9,10 @@
 
 #if defined(__CUDACC__)
 #define TX_HD __host__ __device__ __forceinline__
+#define TX_HD_MEMBER __host__ __device__
 #else
 #define TX_HD static inline
+#define TX_HD_MEMBER
 #endif
 
 namespace torchext {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "philox.h"
 
@@ -18,6 +19,14 @@ TX_HD float nearest_even(float t) { return rintf(t); }
 TX_HD float floor_of(float t) { return __builtin_floorf(t); }
 TX_HD float nearest_even(float t) { return __builtin_rintf(t); }
 #endif
+
+/// The integer that a float below 2^22 in magnitude holds: GPUs add faster than they convert.
+TX_HD int32_t integer_of(float n) {
+  const float shifted = n + 0x1.8p23f;
+  int32_t bits;
+  memcpy(&bits, &shifted, sizeof bits);
+  return bits - 0x4B400000;
+}
 
 /// Spacings below the smallest normal number count as zero: 1/step would overflow.
 constexpr float kSmallestStep = 0x1p-126f;
@@ -42,7 +51,7 @@ TX_HD int32_t symmetric_code(float rounded, int32_t qmax) {
   const float q = static_cast<float>(qmax);
   if (rounded != rounded) return 2 * qmax + 1;
   const float n = rounded < -q ? -q : rounded > q ? q : rounded;
-  return static_cast<int32_t>(n) + qmax;
+  return integer_of(n) + qmax;
 }
 
 /// t = x/step on the symmetric grid, stochastic: E[code - Q] = t inside [-Q, Q].
@@ -64,7 +73,7 @@ TX_HD float decode_symmetric(int32_t code, float step, int32_t qmax) {
 TX_HD int32_t affine_code(float rounded, int32_t top) {
   const float limit = static_cast<float>(top);
   if (rounded != rounded) return -1;
-  return static_cast<int32_t>(rounded < 0.0f ? 0.0f : rounded > limit ? limit : rounded);
+  return integer_of(rounded < 0.0f ? 0.0f : rounded > limit ? limit : rounded);
 }
 
 TX_HD int32_t affine_stochastic(float x, float lo, float inverse, int32_t top, float u) {
@@ -100,20 +109,24 @@ TX_HD float level_fraction(float a, const float* levels, int32_t i) {
   return (a - levels[i]) / (levels[i + 1] - levels[i]);
 }
 
-/// Code in an ascending table, -1 for NaN; the upper level with probability level_fraction.
-TX_HD int32_t level_stochastic(float a, const float* levels, int32_t last, float u) {
-  if (a != a) return -1;
-  if (last == 0) return 0;
-  const int32_t i = level_below(a, levels, last);
+/// Between levels i and i + 1: the upper one with probability level_fraction.
+TX_HD int32_t level_stochastic_at(float a, const float* levels, int32_t i, float u) {
   return i + (u < level_fraction(a, levels, i) ? 1 : 0);
 }
 
-/// The nearest level; a value exactly between two goes to the lower one.
+/// The nearer of levels i and i + 1; a value exactly between the two goes to the lower one.
+TX_HD int32_t level_nearest_at(float a, const float* levels, int32_t i) {
+  return i + (a > (levels[i] + levels[i + 1]) * 0.5f ? 1 : 0);
+}
+
+/// Code in an ascending table, -1 for NaN.
+TX_HD int32_t level_stochastic(float a, const float* levels, int32_t last, float u) {
+  if (a != a) return -1;
+  return last == 0 ? 0 : level_stochastic_at(a, levels, level_below(a, levels, last), u);
+}
 TX_HD int32_t level_nearest(float a, const float* levels, int32_t last) {
   if (a != a) return -1;
-  if (last == 0) return 0;
-  const int32_t i = level_below(a, levels, last);
-  return i + (a > (levels[i] + levels[i + 1]) * 0.5f ? 1 : 0);
+  return last == 0 ? 0 : level_nearest_at(a, levels, level_below(a, levels, last));
 }
 
 TX_HD float decode_level(int32_t code, const float* levels, int32_t count, float scale) {

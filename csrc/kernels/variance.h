@@ -7,19 +7,23 @@ namespace torchext {
 
 /// E (Q(x) - E Q(x))^2 of the float32 rule on a grid of integers 0..top moved by `origin`:
 /// step^2 f (1 - f) with f the fraction of t; 0 where the value saturates or lies on the grid.
-static inline double grid_variance(float t, float lowest, float highest, float step) {
+TX_HD double grid_variance(float t, float lowest, float highest, float step) {
   if (t <= lowest || t >= highest) return 0.0;
   const double f = static_cast<double>(t) - static_cast<double>(floor_of(t));
   return static_cast<double>(step) * step * (f * (1.0 - f));  // NaN passes through
 }
 
-/// (hi - a)(a - lo) in units of the scale; 0 outside the table.
+/// (hi - a)(a - lo) between levels i and i + 1, in units of the scale.
+TX_HD double level_variance_at(float a, const float* levels, int32_t i, float scale) {
+  const double value = a, lo = levels[i], hi = levels[i + 1];
+  return static_cast<double>(scale) * scale * ((hi - value) * (value - lo));
+}
+
+/// The same for the interval of a; 0 outside the table.
 static inline double level_variance(float a, const float* levels, int32_t last, float scale) {
   if (a != a) return static_cast<double>(a);
   if (last == 0 || a <= levels[0] || a >= levels[last]) return 0.0;
-  const int32_t i = level_below(a, levels, last);
-  const double value = a, lo = levels[i], hi = levels[i + 1];
-  return static_cast<double>(scale) * scale * ((hi - value) * (value - lo));
+  return level_variance_at(a, levels, level_below(a, levels, last), scale);
 }
 
 /// The variance of element x of a channel.

@@ -23,10 +23,9 @@ QuantizeParams rounding_params(const char* op, const PreparedFormat& format, con
   p.format = format.format();
   p.x = x.const_data_ptr<float>();
   p.n = x.numel();
-  p.stochastic = parse_rounding(op, rounding);
+  p.stochastic = check_rounding(op, rounding, key);
   p.stream = to_stream(op, stream);
-  TX_CHECK(key || !p.stochastic, op, "key must be a key under stochastic rounding, got None");
-  if (key && p.stochastic) p.key = read_key(op, *key);
+  if (p.stochastic) p.key = read_key(op, *key);
   return p;
 }
 
@@ -81,8 +80,7 @@ Tensor dequantize(const Tensor& codes, const OptTensor& scale, const OptTensor& 
   constexpr const char* op = "dequantize";
   check_dtype(op, "codes", codes, ScalarType::Byte);
   const PreparedFormat format(op, size, scale, levels, bits, scheme, dim, bucket_size);
-  int64_t n = 1;
-  for (const int64_t s : size) n *= check_range(op, "size", s, 0, int64_t{1} << 62);
+  const int64_t n = check_size(op, size);
   check_shape(op, "codes", codes, {packed_bytes(n, format.format().bits)});
   const Tensor in = torch::stable::contiguous(codes);
   Tensor out = torch::stable::new_empty(codes, size, ScalarType::Float);

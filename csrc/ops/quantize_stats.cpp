@@ -1,6 +1,5 @@
 // What is known before rounding: scales that cover the values, and the variance rounding will add.
 #include <algorithm>
-#include <cfloat>
 
 #include "kernels/ranges.h"
 #include "kernels/tree_sum.h"
@@ -59,8 +58,7 @@ Tensor quantization_scale(const Tensor& x, int64_t bits, std::string scheme_name
                           OptInt bucket_size) {
   constexpr const char* op = "quantization_scale";
   const Tensor in = as_float(op, "x", x);
-  const Scheme scheme = parse_scheme(op, scheme_name);
-  TX_CHECK(scheme != Scheme::levels, op, "scheme must be symmetric or minmax, got levels");
+  const Scheme scheme = parse_grid(op, scheme_name);
   const int width = check_bits(op, scheme, bits);
   const Channels channels = channels_of(op, sizes_of(x), dim, bucket_size);
   const auto* values = in.const_data_ptr<float>();
@@ -72,22 +70,16 @@ Tensor quantization_scale(const Tensor& x, int64_t bits, std::string scheme_name
   for (size_t c = 0; c < ranges.size(); ++c) {
     const Range& r = ranges[c];
     if (r.magnitude >= kInfinityBits) fail_not_finite(op, values, in.numel());
-    const bool empty = r.lo > r.hi;
     if (!affine) {
-      float largest;
-      std::memcpy(&largest, &r.magnitude, 4);
-      scale[c] = effective_step(largest / static_cast<float>(symmetric_max(width)));
+      scale[c] = symmetric_spacing(r.magnitude, width);
       continue;
     }
-    const float top = static_cast<float>((1 << width) - 1), lo = empty ? 0.0f : r.lo + 0.0f,
-                hi = empty ? 0.0f : r.hi;
-    const double spread = static_cast<double>(hi) - static_cast<double>(lo);
-    TX_CHECK(spread <= FLT_MAX, op, "x must span less than 3.4e38, got ", spread);
-    float step = effective_step(static_cast<float>(spread / top));
-    // The top level must reach hi, or the largest values would be clamped and biased.
-    while (step > 0.0f && lo + top * step < hi) step = std::nextafter(step, INFINITY);
-    scale[2 * c] = lo;
-    scale[2 * c + 1] = step;
+    const bool empty = r.lo > r.hi;
+    const AffineGrid grid = affine_grid(empty ? 0.0f : r.lo, empty ? 0.0f : r.hi, width);
+    TX_CHECK(grid.step <= FLT_MAX, op, "x must span less than 3.4e38, got ",
+             static_cast<double>(r.hi) - static_cast<double>(r.lo));
+    scale[2 * c] = grid.lo;
+    scale[2 * c + 1] = grid.step;
   }
   return out;
 }

@@ -22,12 +22,7 @@ class GivenLevels {
     FiniteValues(kOp, "levels", levels).visit([&](const auto* v) {
       values_.assign(v, v + levels.numel());
     });
-    TX_CHECK(levels.dim() == 1 || (levels.dim() == 2 && levels.sizes()[0] == tables.count), kOp,
-             "levels must have shape (levels,) or (", tables.count, ", levels), got ",
-             shape_text(levels));
-    width_ = levels.sizes()[static_cast<size_t>(levels.dim() - 1)];
-    TX_CHECK(width_ >= 1, kOp, "levels must hold at least one level, got shape ",
-             shape_text(levels));
+    width_ = check_level_tables(kOp, levels, tables.count);
     shared_ = levels.dim() == 1;
     for (size_t at = 0; at < values_.size(); at += static_cast<size_t>(width_)) {
       int64_t last = width_ - 1;

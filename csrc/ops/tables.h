@@ -69,6 +69,25 @@ struct Tables {
   }
 };
 
+/// Levels in a table, one for all groups or one each: (levels,) or (tables, levels).
+inline int64_t check_level_tables(const char* op, const Tensor& levels, int64_t tables) {
+  TX_CHECK(levels.dim() == 1 || (levels.dim() == 2 && levels.sizes()[0] == tables), op,
+           "levels must have shape (levels,) or (", tables, ", levels), got ", shape_text(levels));
+  const int64_t width = levels.sizes()[static_cast<size_t>(levels.dim() - 1)];
+  TX_CHECK(width >= 1, op, "levels must hold at least one level, got shape ", shape_text(levels));
+  return width;
+}
+
+/// Weights of the values of x as contiguous float64.
+inline Tensor dense_weight(const char* op, const Tensor& weight, const Tensor& x) {
+  TX_CHECK(sizes_of(weight) == sizes_of(x), op, "weight must have shape ", shape_text(x), ", got ",
+           shape_text(weight));
+  const ScalarType type = weight.scalar_type();
+  TX_CHECK(type == ScalarType::Double || type == ScalarType::Float, op,
+           "weight must be float32 or float64, got ", dtype_name(type));
+  return torch::stable::to(torch::stable::contiguous(weight), ScalarType::Double);
+}
+
 template <class T>
 void check_finite(const char* op, const char* name, const T* x, int64_t n) {
   using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
@@ -117,12 +136,7 @@ class Weights {
  public:
   Weights(const char* op, const std::optional<Tensor>& weight, const Tensor& x) {
     if (!weight) return;
-    TX_CHECK(sizes_of(*weight) == sizes_of(x), op, "weight must have shape ", shape_text(x),
-             ", got ", shape_text(*weight));
-    const ScalarType type = weight->scalar_type();
-    TX_CHECK(type == ScalarType::Double || type == ScalarType::Float, op,
-             "weight must be float32 or float64, got ", dtype_name(type));
-    dense_ = torch::stable::to(torch::stable::contiguous(*weight), ScalarType::Double);
+    dense_ = dense_weight(op, *weight, x);
     const double* w = data();
     check_finite(op, "weight", w, x.numel());
     for (int64_t i = 0; i < x.numel(); ++i)

@@ -1,43 +1,111 @@
-// quantize on CUDA: the symmetric grid with one scale, stochastic rounding. Other formats say so.
-#include "device.h"
-#include "kernels/quantize_symmetric.h"
-#include "ops/quantize_format.h"
+// Rounding to codes, back to values, the round trip in one pass, and packing, on CUDA.
+#include "device_format.h"
+#include "kernels/bit_stream.h"
+#include "kernels/quantizer.h"
 
 namespace torchext::ops {
 namespace {
 
-Tensor quantize_cuda(const Tensor& x, const std::optional<Tensor>& scale,
-                     const std::optional<Tensor>& levels, int64_t bits, std::string scheme,
-                     std::optional<int64_t> dim, std::optional<int64_t> bucket_size,
-                     std::string rounding, const std::optional<Tensor>& key, int64_t stream) {
-  constexpr const char* op = "quantize";
-  TX_CHECK(parse_scheme(op, scheme) == Scheme::symmetric && !levels && !dim && !bucket_size, op,
-           "scheme must be symmetric with one scale on CUDA, got ", scheme,
-           dim || bucket_size ? " with several" : "");
-  TX_CHECK(parse_rounding(op, rounding), op, "rounding must be stochastic on CUDA, got ", rounding);
-  const int width = check_bits(op, Scheme::symmetric, bits);
-  TX_CHECK(scale, op, "scale must be a tensor under scheme symmetric, got None");
-  TX_CHECK(key, op, "key must be a key under stochastic rounding, got None");
-  const Device device(x);
-  device.check(op, "scale", *scale);
-  device.check(op, "key", *key);
-  check_dtype(op, "scale", *scale, ScalarType::Float);
-  TX_CHECK(scale->numel() == 1, op, "scale must have one element, got ", scale->numel());
-  check_key(op, *key);
+using OptTensor = std::optional<Tensor>;
+using OptInt = std::optional<int64_t>;
 
-  const Tensor in = as_float(op, "x", x);
-  Tensor codes = torch::stable::new_empty(x, {packed_bytes(x.numel(), width)}, ScalarType::Byte);
-  const cuda::QuantizeSymmetricParams p{in.const_data_ptr<float>(),
-                                        codes.mutable_data_ptr<uint8_t>(),
-                                        scale->const_data_ptr<float>(),
-                                        static_cast<const uint64_t*>(key->const_data_ptr()),
-                                        in.numel(),
-                                        to_stream(op, stream)};
-  check_launch(op, cuda::launch_quantize_symmetric(p, width, device.stream()));
+cuda::QuantizerParams rounding_params(const char* op, const Device& device,
+                                      const FormatArguments& format, const Tensor& x,
+                                      const std::string& rounding, const OptTensor& key,
+                                      int64_t stream) {
+  cuda::QuantizerParams p{};
+  p.format = device_format(op, device, format);
+  p.x = x.const_data_ptr();
+  p.x_type = float_type(x);
+  p.n = x.numel();
+  p.stochastic = check_rounding(op, rounding, key);
+  p.stream = to_stream(op, stream);
+  if (p.stochastic) p.key = device_key(op, device, *key);
+  return p;
+}
+
+Tensor quantize(const Tensor& x, const OptTensor& scale, const OptTensor& levels, int64_t bits,
+                std::string scheme, OptInt dim, OptInt bucket_size, std::string rounding,
+                const OptTensor& key, int64_t stream) {
+  constexpr const char* op = "quantize";
+  const Device device(x);
+  const Tensor in = dense_floats(op, "x", x);
+  const FormatArguments format(op, sizes_of(x), scale, levels, bits, scheme, dim, bucket_size);
+  cuda::QuantizerParams p = rounding_params(op, device, format, in, rounding, key, stream);
+  Tensor codes = torch::stable::new_empty(x, {packed_bytes(p.n, format.bits)}, ScalarType::Byte);
+  p.codes = codes.mutable_data_ptr<uint8_t>();
+  check_launch(op, cuda::launch_quantize(p, device.stream()));
   return codes;
+}
+
+Tensor fake_quantize(const Tensor& x, const OptTensor& scale, const OptTensor& levels, int64_t bits,
+                     std::string scheme, OptInt dim, OptInt bucket_size, std::string rounding,
+                     const OptTensor& key, int64_t stream) {
+  constexpr const char* op = "fake_quantize";
+  const Device device(x);
+  const Tensor in = dense_floats(op, "x", x);
+  const FormatArguments format(op, sizes_of(x), scale, levels, bits, scheme, dim, bucket_size);
+  cuda::QuantizerParams p = rounding_params(op, device, format, in, rounding, key, stream);
+  Tensor out = torch::stable::new_empty(x, sizes_of(x));
+  p.y = out.mutable_data_ptr();
+  check_launch(op, cuda::launch_fake_quantize(p, device.stream()));
+  return out;
+}
+
+Tensor dequantize(const Tensor& codes, const OptTensor& scale, const OptTensor& levels,
+                  std::vector<int64_t> size, int64_t bits, std::string scheme, OptInt dim,
+                  OptInt bucket_size) {
+  constexpr const char* op = "dequantize";
+  check_dtype(op, "codes", codes, ScalarType::Byte);
+  const Device device(codes, "codes");
+  const FormatArguments format(op, size, scale, levels, bits, scheme, dim, bucket_size);
+  cuda::QuantizerParams p{};
+  p.format = device_format(op, device, format);
+  p.n = check_size(op, size);
+  check_shape(op, "codes", codes, {packed_bytes(p.n, format.bits)});
+  const Tensor in = torch::stable::contiguous(codes);
+  Tensor out = torch::stable::new_empty(codes, size, ScalarType::Float);
+  p.codes = const_cast<uint8_t*>(in.const_data_ptr<uint8_t>());  // the kernel only reads it
+  p.y = out.mutable_data_ptr();
+  check_launch(op, cuda::launch_dequantize(p, device.stream()));
+  return out;
+}
+
+Tensor pack_bits(const Tensor& codes, int64_t bits) {
+  constexpr const char* op = "pack_bits";
+  check_dtype(op, "codes", codes, ScalarType::Byte);
+  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
+  const Device device(codes, "codes");
+  const Tensor in = torch::stable::contiguous(codes);
+  Tensor out = torch::stable::new_empty(codes, {packed_bytes(in.numel(), width)}, ScalarType::Byte);
+  const cuda::BitStreamParams p{const_cast<uint8_t*>(in.const_data_ptr<uint8_t>()),
+                                out.mutable_data_ptr<uint8_t>(), in.numel(), width};
+  check_launch(op, cuda::launch_pack(p, device.stream()));
+  return out;
+}
+
+Tensor unpack_bits(const Tensor& packed, int64_t n, int64_t bits) {
+  constexpr const char* op = "unpack_bits";
+  check_dtype(op, "packed", packed, ScalarType::Byte);
+  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
+  check_range(op, "n", n, 0, int64_t{1} << 59);
+  check_shape(op, "packed", packed, {packed_bytes(n, width)});
+  const Device device(packed, "packed");
+  const Tensor in = torch::stable::contiguous(packed);
+  Tensor out = torch::stable::new_empty(packed, {n}, ScalarType::Byte);
+  const cuda::BitStreamParams p{out.mutable_data_ptr<uint8_t>(),
+                                const_cast<uint8_t*>(in.const_data_ptr<uint8_t>()), n, width};
+  check_launch(op, cuda::launch_unpack(p, device.stream()));
+  return out;
 }
 
 }  // namespace
 }  // namespace torchext::ops
 
-TX_CUDA_OPS(m) { m.impl("quantize", TORCH_BOX(&torchext::ops::quantize_cuda)); }
+TX_CUDA_OPS(m) {
+  m.impl("quantize", TORCH_BOX(&torchext::ops::quantize));
+  m.impl("fake_quantize", TORCH_BOX(&torchext::ops::fake_quantize));
+  m.impl("dequantize", TORCH_BOX(&torchext::ops::dequantize));
+  m.impl("pack_bits", TORCH_BOX(&torchext::ops::pack_bits));
+  m.impl("unpack_bits", TORCH_BOX(&torchext::ops::unpack_bits));
+}

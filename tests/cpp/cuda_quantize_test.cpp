@@ -1,25 +1,35 @@
-// The CUDA quantizer in emulation: same bytes as the CPU reference.
+// The CUDA codec in emulation: same bytes as the CPU reference, golden codes, channels.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
+#include "kernels/bit_stream.h"
 #include "kernels/quantize.h"
-#include "kernels/quantize_symmetric.h"
+#include "kernels/quantizer.h"
 
 namespace torchext {
 namespace {
 
 const Key kKey{0x0123456789ABCDEFull, 0xFFFFFFFFull - 3};
 
-std::vector<uint8_t> on_cuda(int bits, const float* x, int64_t n, float scale, Key key,
+std::vector<uint8_t> on_cuda(const cuda::DeviceFormat& format, const float* x, int64_t n, Key key,
                              uint32_t stream) {
-  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(n, bits)));
+  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(n, format.bits)));
   const uint64_t words[2] = {key.seed, key.offset};
-  const cuda::QuantizeSymmetricParams p{x, codes.data(), &scale, words, n, stream};
-  EXPECT_EQ(cuda::launch_quantize_symmetric(p, bits, nullptr), cudaSuccess);
+  const cuda::QuantizerParams p{format, x,     cuda::FloatType::f32, codes.data(), nullptr, n,
+                                words,  stream, true};
+  EXPECT_EQ(cuda::launch_quantize(p, nullptr), cudaSuccess);
   return codes;
+}
+
+cuda::DeviceFormat symmetric(int bits, const float* scale) {
+  cuda::DeviceFormat f;
+  f.bits = bits;
+  f.scale = scale;
+  return f;
 }
 
 std::vector<uint8_t> reference(int bits, const std::vector<float>& x, float scale,
@@ -54,7 +64,8 @@ TEST(CudaQuantize, SameBytesAsTheCpuAtEveryWidth) {
     for (const int64_t n : {0, 1, 31, 32, 33, 64, 129, 9000}) {
       for (const float scale : {0.25f, 0.1f, 0.0f, 1e-40f}) {
         const std::vector<float> x = values(n);
-        EXPECT_EQ(on_cuda(bits, x.data(), n, scale, kKey, 3), reference(bits, x, scale, 3))
+        EXPECT_EQ(on_cuda(symmetric(bits, &scale), x.data(), n, kKey, 3),
+                  reference(bits, x, scale, 3))
             << bits << " bits, n = " << n << ", scale " << scale;
       }
     }
@@ -64,17 +75,54 @@ TEST(CudaQuantize, SameBytesAsTheCpuAtEveryWidth) {
 TEST(CudaQuantize, UnalignedMemory) {
   std::vector<float> x = values(1001);
   const std::vector<float> shifted(x.begin() + 1, x.end());
-  EXPECT_EQ(on_cuda(3, x.data() + 1, 1000, 0.1f, kKey, 3), reference(3, shifted, 0.1f, 3));
+  const float scale = 0.1f;
+  EXPECT_EQ(on_cuda(symmetric(3, &scale), x.data() + 1, 1000, kKey, 3),
+            reference(3, shifted, scale, 3));
 }
 
 TEST(CudaQuantize, GoldenCodes) {
   const int golden[20] = {-7, 1, -5, 3, -3, 6, 0, -7, 2, -5, 4, -2, 7, 0, -7, 2, -4, 5, -1, 7};
   float x[20];
   for (int i = 0; i < 20; ++i) x[i] = static_cast<float>(37 * i % 64 - 32) / 16.0f;
-  const std::vector<uint8_t> packed = on_cuda(4, x, 20, 0.25f, Key{kKey.seed, 0}, 3);
+  const float scale = 0.25f;
+  const std::vector<uint8_t> packed =
+      on_cuda(symmetric(4, &scale), x, 20, Key{kKey.seed, 0}, 3);
   uint8_t codes[20];
   unpack_unit(packed.data(), 20, 4, codes);
   for (int i = 0; i < 20; ++i) EXPECT_EQ(codes[i] - 7, golden[i]) << i;
+}
+
+TEST(CudaQuantize, RefusesWidthsThatNoFormatHas) {
+  const float scale = 1, x = 0;
+  cuda::QuantizerParams p{};
+  p.format = symmetric(9, &scale);
+  p.x = &x;
+  p.n = 1;
+  EXPECT_EQ(cuda::launch_quantize(p, nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(cuda::launch_dequantize(p, nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(cuda::launch_pack({nullptr, nullptr, 1, 0}, nullptr), cudaErrorInvalidValue);
+}
+
+TEST(CudaChannels, QuotientsOfSmallNumbersAreExact) {
+  for (int64_t d = 1; d < 2200; ++d) {
+    const uint32_t factor = cuda::SmallDivisor(d).factor;
+    for (int a = 0; a <= cuda::kTile; ++a)
+      ASSERT_EQ(cuda::SmallDivisor::divide(factor, a), a / d) << a << " / " << d;
+  }
+}
+
+TEST(CudaChannels, OfEveryElementOfATile) {
+  for (const int64_t channels : {1, 2, 3, 7, 1000, 1024, 1025, 5000}) {
+    for (const int64_t inner : {1, 3, 4, 8, 100, 1023, 1024, 1025, 100000}) {
+      const cuda::ChannelMap map(channels, inner);
+      for (const int64_t tile : {0, 1024, 7 * 1024, 1000 * 1024}) {
+        const cuda::TileChannels of(map, tile);
+        for (int j = 0; j < cuda::kTile; ++j)
+          ASSERT_EQ(of.at(j), (tile + j) / inner % channels) << channels << " " << inner;
+        if (of.single()) ASSERT_EQ(of.at(0), of.at(cuda::kTile - 1));
+      }
+    }
+  }
 }
 
 }  // namespace

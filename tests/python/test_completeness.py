@@ -19,19 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # Public ops without a CUDA kernel, and why.
 CPU_ONLY = {
-    "dequantize": "CUDA covers stochastic symmetric quantization so far; decode on the CPU",
-    "dequantize_draws": "double sampling encodes data sets, which live on the CPU",
-    "fake_quantize": "CUDA covers stochastic symmetric quantization so far",
-    "fold_in": "keys are derived once per step on the CPU and copied",
-    "fold_in.Tensor": "keys are derived once per step on the CPU and copied",
     "optimal_levels": "tables are computed once, from data or statistics on the CPU",
-    "pack_bits": "CUDA covers stochastic symmetric quantization so far",
-    "quantization_scale": "CUDA covers stochastic symmetric quantization so far",
-    "quantization_variance": "a diagnostic, exact in float64",
-    "quantize_draws": "double sampling encodes data sets, which live on the CPU",
-    "rounding_error": "a diagnostic, exact in float64",
-    "split": "keys are derived once per step on the CPU and copied",
-    "unpack_bits": "CUDA covers stochastic symmetric quantization so far",
 }
 
 # Ops whose speed nobody waits for.

@@ -22,7 +22,6 @@ ROWS = [
     s
     for s in SAMPLES
     if has_emulated_kernel(s.name if s.overload == "default" else f"{s.name}.{s.overload}")
-    and (s.name != "quantize" or s.variant == "symmetric-stochastic")
 ]
 
 

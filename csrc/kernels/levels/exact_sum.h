@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../philox.h"  // TX_HD
+
 namespace torchext::levels {
 
 constexpr int kSliceBits = 40, kLowestSlice = -24, kHighestSlice = 23;
@@ -20,24 +22,24 @@ struct ExactSum {
   __int128 slice[kHighestSlice - kLowestSlice + 1] = {};
 };
 
-static inline double power_of_two(int exponent) {  // -1022 .. 1023
+TX_HD double power_of_two(int exponent) {  // -1022 .. 1023
   const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
   double value;
-  std::memcpy(&value, &bits, sizeof value);
+  memcpy(&value, &bits, sizeof value);
   return value;
 }
 
 /// The slice from which a term, not negative and below 2^958, starts: it has nothing above.
-static inline int top_slice(double term) {
+TX_HD int top_slice(double term) {
   uint64_t bits;
-  std::memcpy(&bits, &term, sizeof bits);
+  memcpy(&bits, &term, sizeof bits);
   const int exponent = static_cast<int>(bits >> 52) - 1023;
   const int k = (exponent + 1 + 30 * kSliceBits) / kSliceBits - 30;  // floor((exponent + 1) / 40)
   return k < kLowestSlice + 2 ? kLowestSlice + 2 : k;
 }
 
 /// (t + c) - c is t rounded to the unit of slice k.
-static inline double slice_rounder(int k) { return 1.5 * power_of_two(52 + kSliceBits * k); }
+TX_HD double slice_rounder(int k) { return 1.5 * power_of_two(52 + kSliceBits * k); }
 
 /// Takes a sum of at most kSliceTerms slices of kind k.
 static inline void add_slices(ExactSum* sum, int k, double slices) {

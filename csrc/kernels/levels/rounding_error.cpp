@@ -40,7 +40,7 @@ ErrorMeter::ErrorMeter(const T* x, const double* weight, int64_t n, const double
   values_.scale = power_of_two(-power_);
   const double heaviest =
       weight != nullptr ? largest_magnitude(weight, nullptr, static_cast<size_t>(n)) : 1.0;
-  if (heaviest > 0) weight_power_ = std::clamp(std::ilogb(heaviest), -1000, 1000);
+  weight_power_ = weight_exponent(heaviest);
   values_.weight_scale = power_of_two(-weight_power_);
   for (int64_t i = 0; i < count; ++i) level_.push_back(levels[i] * values_.scale);
   while (width_ < count - 1) width_ *= 2;

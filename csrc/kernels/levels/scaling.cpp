@@ -5,11 +5,6 @@
 
 namespace torchext::levels {
 
-int scaling_exponent(double largest) {
-  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
-  return std::clamp(std::ilogb(largest), -1000, 1000);
-}
-
 double largest_magnitude(const double* x, const double* weight, size_t n) {
   double part[8] = {};  // eight chains rather than one
   const size_t whole = n / 8 * 8;

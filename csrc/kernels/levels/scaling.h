@@ -2,15 +2,29 @@
 // absent.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "../philox.h"  // TX_HD
 
 namespace torchext::levels {
 
 /// Exponent of the power of two that takes the largest magnitude near 1 where squares could leave
 /// the range, else 0.
-int scaling_exponent(double largest);
+TX_HD int scaling_exponent(double largest) {
+  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
+  const int exponent = std::ilogb(largest);
+  return exponent < -1000 ? -1000 : exponent > 1000 ? 1000 : exponent;
+}
+
+/// The same for the heaviest weight, always.
+TX_HD int weight_exponent(double heaviest) {
+  if (!(heaviest > 0)) return 0;
+  const int exponent = std::ilogb(heaviest);
+  return exponent < -1000 ? -1000 : exponent > 1000 ? 1000 : exponent;
+}
 
 /// Largest magnitude of finite x [n] whose weight (null: 1 each) is positive; 0 if there is none.
 double largest_magnitude(const double* x, const double* weight, size_t n);
