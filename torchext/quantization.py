@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from torchext import ops
+from torchext import _load, ops
 from torchext import random as _random
 from torchext.levels import OptimalLevels
 
@@ -133,6 +133,8 @@ def _format(
     rounding: str = "stochastic",
 ) -> tuple[str, Tensor | None, Tensor | None]:
     """The scheme, scale and levels an op takes."""
+    if x.is_cuda:
+        _load.require_cuda()
     if scheme not in ("symmetric", "minmax", "levels"):
         raise ValueError(f"scheme must be 'symmetric', 'minmax' or 'levels', got {scheme!r}")
     if levels is not None:
@@ -437,6 +439,8 @@ def quantize_draws(
 
     Source: Zhang et al., ZipML (ICML 2017), section 2.2.
     """
+    if x.is_cuda:
+        _load.require_cuda()
     used = _random.key(device=x.device) if key is None else _random.key_on(key, x.device)
     table = _table(x, levels, "stochastic")
     codes = ops.quantize_draws(x.detach(), table, draws, form, dim, used)

@@ -78,16 +78,6 @@ inline int64_t check_level_tables(const char* op, const Tensor& levels, int64_t 
   return width;
 }
 
-/// Weights of the values of x as contiguous float64.
-inline Tensor dense_weight(const char* op, const Tensor& weight, const Tensor& x) {
-  TX_CHECK(sizes_of(weight) == sizes_of(x), op, "weight must have shape ", shape_text(x), ", got ",
-           shape_text(weight));
-  const ScalarType type = weight.scalar_type();
-  TX_CHECK(type == ScalarType::Double || type == ScalarType::Float, op,
-           "weight must be float32 or float64, got ", dtype_name(type));
-  return torch::stable::to(torch::stable::contiguous(weight), ScalarType::Double);
-}
-
 template <class T>
 void check_finite(const char* op, const char* name, const T* x, int64_t n) {
   using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
@@ -131,12 +121,25 @@ class FiniteValues {
   Tensor dense_;
 };
 
+/// Weights of the shape of x as contiguous float64, on their device; their values are not looked
+/// at.
+inline std::optional<Tensor> dense_weight(const char* op, const std::optional<Tensor>& weight,
+                                          const Tensor& x) {
+  if (!weight) return std::nullopt;
+  TX_CHECK(sizes_of(*weight) == sizes_of(x), op, "weight must have shape ", shape_text(x), ", got ",
+           shape_text(*weight));
+  const ScalarType type = weight->scalar_type();
+  TX_CHECK(type == ScalarType::Double || type == ScalarType::Float, op,
+           "weight must be float32 or float64, got ", dtype_name(type));
+  return torch::stable::to(torch::stable::contiguous(*weight), ScalarType::Double);
+}
+
 /// Weights as float64, or none: finite, not negative, of the shape of x.
 class Weights {
  public:
-  Weights(const char* op, const std::optional<Tensor>& weight, const Tensor& x) {
-    if (!weight) return;
-    dense_ = dense_weight(op, *weight, x);
+  Weights(const char* op, const std::optional<Tensor>& weight, const Tensor& x)
+      : dense_(dense_weight(op, weight, x)) {
+    if (!dense_) return;
     const double* w = data();
     check_finite(op, "weight", w, x.numel());
     for (int64_t i = 0; i < x.numel(); ++i)

@@ -63,11 +63,8 @@ std::tuple<Tensor, Tensor, Tensor> rounding_error(const Tensor& x, const Tensor&
   const Tensor table = torch::stable::to(dense_floats(op, "levels", levels), ScalarType::Double);
   device.check(op, "levels", table);
   const int64_t width = check_level_tables(op, levels, tables.count);
-  OptTensor dense;
-  if (weight) {
-    dense = dense_weight(op, *weight, x);
-    device.check(op, "weight", *dense);
-  }
+  const OptTensor dense = dense_weight(op, weight, x);
+  if (dense) device.check(op, "weight", *dense);
   const bool stochastic = parse_rounding(op, rounding);
   const std::vector<int64_t> shape = tables.shape(dim || bucket_size);
   Tensor variance = torch::stable::new_empty(x, shape, ScalarType::Double);

@@ -19,8 +19,8 @@ std::vector<uint8_t> on_cuda(const cuda::DeviceFormat& format, const float* x, i
                              uint32_t stream) {
   std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(n, format.bits)));
   const uint64_t words[2] = {key.seed, key.offset};
-  const cuda::QuantizerParams p{format, x,     cuda::FloatType::f32, codes.data(), nullptr, n,
-                                words,  stream, true};
+  const cuda::QuantizerParams p{format, x,   cuda::FloatType::f32, codes.data(), nullptr, n, words,
+                                stream, true};
   EXPECT_EQ(cuda::launch_quantize(p, nullptr), cudaSuccess);
   return codes;
 }
@@ -85,8 +85,7 @@ TEST(CudaQuantize, GoldenCodes) {
   float x[20];
   for (int i = 0; i < 20; ++i) x[i] = static_cast<float>(37 * i % 64 - 32) / 16.0f;
   const float scale = 0.25f;
-  const std::vector<uint8_t> packed =
-      on_cuda(symmetric(4, &scale), x, 20, Key{kKey.seed, 0}, 3);
+  const std::vector<uint8_t> packed = on_cuda(symmetric(4, &scale), x, 20, Key{kKey.seed, 0}, 3);
   uint8_t codes[20];
   unpack_unit(packed.data(), 20, 4, codes);
   for (int i = 0; i < 20; ++i) EXPECT_EQ(codes[i] - 7, golden[i]) << i;

@@ -93,13 +93,20 @@ def test_draws(form: str, draws: int) -> None:
         assert torch.equal(on_gpu.to("cpu").dequantize(draw), on_cpu.dequantize(draw))
 
 
+def test_uniform_levels() -> None:
+    x = values(40, 5)
+    assert same(torchext.uniform_levels(x.cuda(), 9, dim=1), torchext.uniform_levels(x, 9, dim=1))
+
+
 def test_keys() -> None:
     key = KEY.cuda()
     assert same(random.fold_in(key, 9), random.fold_in(KEY, 9))
     count = torch.tensor([2**33 + 9])
     assert same(random.fold_in(key, count.cuda()), random.fold_in(KEY, count))
     assert same(random.split(key, 1000), random.split(KEY, 1000))
-    assert same(torch.ops.torchext._philox(key, 99, 3, 1), torch.ops.torchext._philox(KEY, 99, 3, 1))
+    assert same(
+        torch.ops.torchext._philox(key, 99, 3, 1), torch.ops.torchext._philox(KEY, 99, 3, 1)
+    )
 
 
 def test_gradients() -> None:
@@ -149,10 +156,15 @@ def test_another_stream() -> None:
     [
         ("scale", lambda x, s, k: (x, s.cpu(), None, 4, "symmetric", None, None, "stochastic", k)),
         ("key", lambda x, s, k: (x, s, None, 4, "symmetric", None, None, "stochastic", k.cpu())),
-        ("levels", lambda x, s, k: (x, s, s.cpu().repeat(2), 4, "levels", None, None, "nearest", k)),
+        (
+            "levels",
+            lambda x, s, k: (x, s, s.cpu().repeat(2), 4, "levels", None, None, "nearest", k),
+        ),
     ],
 )
 def test_ops_want_one_device(name: str, call: Callable[..., tuple[Any, ...]]) -> None:
     x, scale = values(8).cuda(), torch.tensor([1.0]).cuda()
-    with pytest.raises(RuntimeError, match=f"torchext::quantize: {name} must be on the device of x"):
+    with pytest.raises(
+        RuntimeError, match=f"torchext::quantize: {name} must be on the device of x"
+    ):
         torch.ops.torchext.quantize(*call(x, scale, KEY.cuda()))

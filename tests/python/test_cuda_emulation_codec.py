@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchext import random
+import torchext
+from torchext import _load, ops, quantization, random
 
 emulation.load()
 
@@ -341,6 +342,46 @@ def test_errors_of_groups_that_the_cpu_refuses_are_nan() -> None:
     assert got[0][5] == want[0][5] and got[1][5] == want[1][5]
     shared = gpu.rounding_error(x, torch.tensor([1.0, 0.0, 2.0]), None, 0, None, "nearest")
     assert shared[0].isnan().all() and shared[2].eq(-1).all()
+
+
+def test_the_python_api_on_the_cuda_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default scales, draws and what decodes them, as on a GPU."""
+
+    def results() -> list[Tensor]:
+        x = values(12, 50)
+        q = torchext.quantize(x, 4, dim=0, key=KEY)
+        draws = torchext.quantize_draws(x, torch.linspace(-3, 3, 9), 2, form="ternary", key=KEY)
+        assert q.scale is not None
+        rounded = torchext.fake_quantize(x, 3, scheme="minmax", bucket_size=8, key=KEY)
+        variance = torchext.quantization_variance(x, 4, dim=0)
+        error = torchext.rounding_error(x, torch.linspace(-1, 1, 5))
+        return [q.codes, q.scale, q.dequantize(), q.unpack(), rounded, variance, draws.codes,
+                draws.dequantize(1), *error]  # fmt: skip
+
+    want = results()
+    monkeypatch.setattr(ops, "_ops", gpu)
+    assert all(same(g, w) for g, w in zip(results(), want, strict=True))
+
+
+def test_keys_follow_the_tensor() -> None:
+    assert random.key_on(KEY, "cpu") is KEY
+    x = torch.empty(4, device="meta")
+    key = quantization._key(x, "stochastic", KEY)
+    assert key is not None and key.device == x.device
+    assert torchext.quantize(x, 4, scale=0.5, key=KEY).codes.device == x.device
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._subclasses import FakeTensorMode
+
+    monkeypatch.setattr(_load, "cuda_error", ImportError("torchext: cannot load _C_cuda"))
+    with FakeTensorMode():
+        x = torch.empty(4, device="cuda")
+        for call in (torchext.quantize, torchext.fake_quantize, torchext.quantization_variance):
+            with pytest.raises(ImportError, match="cannot load _C_cuda"):
+                call(x, 4)
+        with pytest.raises(ImportError, match="cannot load _C_cuda"):
+            torchext.quantize_draws(x, torch.empty(5))
 
 
 ARGUMENTS = (torch.tensor([0.5]), None, 4, "symmetric", None, None, "stochastic", KEY)
