@@ -43,7 +43,7 @@ TX_INL void round_step(const StepRule<T>& s, const LatticeRule& r, const Lattice
   if (!s.nearest) uniforms(r.key, i, a.stream, uniform);
   for (int j = 0; j < kBlock; ++j) u[j] = s.nearest ? T{0.5} : static_cast<T>(uniform[j]);
   const V zero = V{};
-  auto skipped = zero > zero, clipped = skipped, changed = skipped;  // counts, as -1 a lane
+  auto skipped = zero > zero + T{1}, clipped = skipped, changed = skipped;  // counts, as -1 a lane
   V peak = zero;
   for (int j = 0; j < kBlock; j += kLanes) {
     const V before = get<V>(q + j);

@@ -175,7 +175,7 @@ TX_RULE bool real_move(const StepRule<T>& s, T v, T* q) {
 template <class T>
 TX_RULE T nearest_code(T x, T delta, T top, bool* nan) {
   T code = even_value(x / delta);
-  *nan = !(code == code);
+  *nan = !(code < T{0} || code >= T{0});
   code = *nan ? T{0} : code;
   code = code < -top - T{1} ? -top - T{1} : code;
   return code > top ? top : code;
