@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from optim_problems import CENTERED, CORRECTED, MAKERS, LeastSquares
+from test_cuda_emulation import has_emulated_kernel
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,7 +31,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call it, and from then on the optimizers run the CUDA kernels."""
 
     def redirect() -> None:
-        for name in OPS:
+        for name in (*OPS, *(["fold_in"] if has_emulated_kernel("fold_in.Tensor") else [])):
             monkeypatch.setattr(
                 torch.ops.torchext, name, getattr(torch.ops.torchext_emulated, name)
             )

@@ -151,11 +151,8 @@ def test_a_step_waits_for_no_device(name: str) -> None:
     problem = LeastSquares()
     problem.x, problem.y = problem.x.cuda(), problem.y.cuda()
     problem.w = nn.Parameter(problem.w.detach().cuda())
-    opt = (
-        MAKERS[name]([problem.w], seed=3, momentum=0.9, telemetry=True, preserve_rng=False)
-        if (name != "LPSGD")
-        else MAKERS[name]([problem.w], seed=3, momentum=0.9, telemetry=True)
-    )
+    options: dict[str, Any] = {} if name == "LPSGD" else {"preserve_rng": False}
+    opt = MAKERS[name]([problem.w], seed=3, momentum=0.9, telemetry=True, **options)
     problem.train(opt, 2)
     rows = torch.tensor([1, 2], device="cuda")
     torch.cuda.set_sync_debug_mode("error")
