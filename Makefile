@@ -12,7 +12,7 @@ export PATH := $(dir $(PY)):$(PATH)
 
 CXX_FILES = $(shell git ls-files '*.h' '*.cpp' '*.cuh' '*.cu')
 
-.PHONY: help setup lock build demo test ctest pytest sanitize bench fmt lint style tidy spills docs wheel install-test test-compat clean
+.PHONY: help setup lock build build-gpu demo test test-gpu ctest pytest sanitize bench bench-gpu fmt lint style tidy spills docs wheel install-test test-compat clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -50,6 +50,17 @@ sanitize: setup ## kernel tests under the address and undefined-behaviour saniti
 
 bench: build ## the benchmark of the linear path
 	@$(PY) -m benchmarks.linear
+
+# For the card that is present alone: every further architecture takes nvcc as long again.
+build-gpu: setup
+	@arch=$$($(PY) tools/gpu_arch.py) && \
+	  $(MAKE) -s build CMAKE_FLAGS="-DTORCHEXT_CUDA=ON -DTORCHEXT_LIBTORCH=OFF -DCMAKE_CUDA_ARCHITECTURES=$$arch-real $(CMAKE_FLAGS)"
+
+test-gpu: build-gpu ## on a machine with a GPU: its tests, compute-sanitizer, the demo
+	@tools/test-gpu.sh $(PY) $(BUILD)/test-gpu
+
+bench-gpu: build-gpu ## on a machine with a GPU: its benchmark, JSON in build/
+	@$(PY) -m benchmarks.cuda --json $(BUILD)/bench-gpu.json
 
 fmt: setup ## format C++ and Python
 	@clang-format -i $(CXX_FILES)

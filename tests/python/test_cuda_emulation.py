@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import emulation
 import pytest
 import torch
+from parity import same_bits, tensors
 from samples import SAMPLES, Sample
-from torch import Tensor
 
 emulation.load()
 
@@ -22,20 +21,8 @@ ROWS = [
     s
     for s in SAMPLES
     if has_emulated_kernel(s.name if s.overload == "default" else f"{s.name}.{s.overload}")
+    and (s.name != "optimal_levels" or s.variant == "stochastic-exact")
 ]
-
-
-def tensors(found: Any) -> list[Tensor]:
-    if isinstance(found, Tensor):
-        return [found]
-    return [t for part in found for t in tensors(part)] if isinstance(found, tuple | list) else []
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    a, b = a.contiguous(), b.contiguous()
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
-        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", [(5, 13), (0,), (1,), (2, 3, 700)], ids=str)

@@ -67,8 +67,8 @@ class Result:
 class Problem:
     """Training and test rows with the exact optimum to compare with."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        self.name, self.device = name, device
         self.X, self.y, self.X_test, self.y_test = data.split(*data.load(name), seed=SEED)
         A = self.X - self.X.mean(0)
         self.scale = np.abs(A).max(0)
@@ -127,6 +127,7 @@ def sgd(
             max_iter=EPOCHS,
             tol=None,
             random_state=SEED,
+            device=problem.device,
             checkpoint=checkpoint,
             callbacks=[after_epoch],
         )
@@ -251,7 +252,7 @@ def picture(problem: Problem, results: list[Result], path: Path) -> None:
     )
 
 
-def speed(seed: int = SEED) -> str:
+def speed(device: str = "cpu", seed: int = SEED) -> str:
     """Seconds per epoch on a table that does not fit the cache; the real sets above do."""
     rows, cols = 65_536, 1_024
     rng = np.random.default_rng(seed)
@@ -274,6 +275,7 @@ def speed(seed: int = SEED) -> str:
             max_iter=9,
             tol=None,
             random_state=seed,
+            device=device,
         )
         report = model.fit(X, y).report_
         seconds = report["seconds_per_epoch"]
@@ -295,6 +297,7 @@ def main() -> None:
     parser.add_argument(
         "--no-speed", action="store_true", help="leave out the timing on the larger table"
     )
+    parser.add_argument("--device", default="cpu", help="where SGD runs (default cpu)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -313,7 +316,7 @@ def main() -> None:
         "seed": SEED,
     }
     for name in data.NAMES:
-        problem = Problem(name)
+        problem = Problem(name, arguments.device)
         results: list[Result] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guards that act are printed below the table
@@ -329,7 +332,7 @@ def main() -> None:
         picture(problem, results, arguments.out / f"{name}.png")
         everything[name] = [asdict(r) for r in results]
     if not arguments.no_speed:
-        print(speed() + "\n")
+        print(speed(arguments.device) + "\n")
     (arguments.out / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
     print(
         "Read it so: optimal levels are worth one to two bits; with them nearest is hard to beat at "

@@ -1,0 +1,23 @@
+"""What the tests of a second implementation share: all tensors of a result, and equality of bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def tensors(found: Any) -> list[Tensor]:
+    """The tensors in nested lists and tuples, in order."""
+    if isinstance(found, Tensor):
+        return [found]
+    return [t for part in found for t in tensors(part)] if isinstance(found, tuple | list) else []
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Equal dtype, shape and bits; the second may be on another device."""
+    a, b = a.contiguous(), b.contiguous().to(a.device)
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
+        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)
+    )  # fmt: skip
