@@ -133,7 +133,7 @@ def optimal_levels(
         RuntimeError: as :func:`torchext.ops.optimal_levels`.
 
     Determinism: class A; the same bits for any order of the values, on every instruction set and any
-    number of threads.
+    number of threads. docs/cuda.md says what CUDA tensors may be asked for.
 
     Example:
         >>> import torch

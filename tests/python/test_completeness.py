@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 
 # Public ops without a CUDA kernel, and why.
 CPU_ONLY = {
-    "optimal_levels": "tables are computed once, from data or statistics on the CPU",
 }
 
 # Ops whose speed nobody waits for.

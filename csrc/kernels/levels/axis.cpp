@@ -5,21 +5,11 @@
 
 namespace torchext::levels {
 
-double round_centre(double mean, double lo, double hi) {
-  if (!(hi > lo)) return lo;
-  int exponent;
-  std::frexp(hi - lo, &exponent);
-  const double grid = std::ldexp(1.0, exponent - 10), rounded = std::nearbyint(mean / grid) * grid;
-  return std::isfinite(rounded) ? std::min(std::max(rounded, lo), hi) : mean;
-}
-
 void Axis::bound_error(double terms) {
   largest_sum = 0;
   for (const Cut& c : cut) largest_sum = std::max(largest_sum, std::fabs(c.s.h));
   radius = std::max(std::fabs(lo.front() - centre), std::fabs(hi.back() - centre));
-  const double squares = total() * radius * radius + 2 * radius * largest_sum + cut.back().q.h;
-  // A sum of double-doubles is off by 3 2^-106 of itself per term, a term w t^2 by 2^-102.
-  cut_error = (0x1p-100 + terms * 0x1p-104) * squares;
+  cut_error = error_of_cuts(cut.back(), radius, largest_sum, terms);
 }
 
 Axis mirror(const Axis& axis) {
@@ -88,12 +78,6 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
 
 namespace {
 
-DD stochastic_cost(const Axis& axis, uint32_t k, uint32_t j) {
-  const DD a = axis.about(axis.lo[k]), b = axis.about(axis.lo[j]);
-  const Cut &p = axis.cut[k], &q = axis.cut[j];  // the mass at k adds (b - a) (a - a) = 0
-  return (a + b) * (q.s - p.s) - a * b * (q.w - p.w) - (q.q - p.q);
-}
-
 DD cluster_cost(const Axis& axis, uint32_t k, uint32_t j) {
   const Cut &p = axis.cut[k], &q = axis.cut[j];
   const DD s = q.s - p.s, w = q.w - p.w;
@@ -106,33 +90,15 @@ double path_cost(const Axis& axis, Objective objective, const std::vector<uint32
                  bool* accurate) {
   DD cost;
   for (size_t i = 0; i + 1 < path.size(); ++i) {
-    const DD c = objective == Objective::stochastic ? stochastic_cost(axis, path[i], path[i + 1])
-                                                    : cluster_cost(axis, path[i], path[i + 1]);
+    const uint32_t k = path[i], j = path[i + 1];
+    const DD c = objective == Objective::stochastic
+                     ? interval_cost(axis.about(axis.lo[k]), axis.about(axis.lo[j]), axis.cut[k],
+                                     axis.cut[j])
+                     : cluster_cost(axis, k, j);
     if (DD{} < c) cost = cost + c;
   }
-  *accurate = axis.cut_error * static_cast<double>(path.size()) <= 0x1p-40 * cost.h;
+  *accurate = is_accurate(cost.h, axis.cut_error, static_cast<double>(path.size()));
   return cost.h;
-}
-
-double direct_cost(const double* x, const double* weight, size_t n, Objective objective,
-                   const double* levels, size_t count) {
-  const bool ends = objective == Objective::stochastic;
-  double sum = 0, rest = 0;
-  size_t i = 0;
-  // Piece j holds the values between levels j - 1 and j; where all are nearer to one of two,
-  // halves.
-  for (size_t j = 0; j <= count; ++j) {
-    const double below = levels[j > 0 ? j - 1 : 0], above = levels[j < count ? j : count - 1];
-    const bool outside = j == 0 || j == count;
-    for (; i < n && (j == count || x[i] < above); ++i) {
-      const double w = weight != nullptr ? weight[i] : 1.0, a = x[i] - below, b = above - x[i];
-      const double d = j > 0 && (j == count || a <= b) ? a : b;
-      const double term = w * (ends && !outside ? a * b : d * d), next = sum + term;
-      rest += sum >= term ? (sum - next) + term : (term - next) + sum;
-      sum = next;
-    }
-  }
-  return sum + rest;
 }
 
 }  // namespace torchext::levels

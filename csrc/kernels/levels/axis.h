@@ -9,16 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "dd.h"
+#include "interval.h"
 
 namespace torchext::levels {
-
-enum class Objective : int { stochastic = 0, nearest = 1 };
-
-/// Sums of w, w t and w t^2 over all values below a position; t = value - centre.
-struct Cut {
-  DD w, s, q;
-};
 
 struct Axis {
   std::vector<double> lo, hi;  // smallest and largest value of each item; equal: a single value
@@ -41,9 +34,6 @@ struct Axis {
 /// The axis of the negated values.
 Axis mirror(const Axis& axis);
 
-/// The mean rounded to ten significant bits of the range: data with few bits keep exact sums.
-double round_centre(double mean, double lo, double hi);
-
 /// Distinct values of x [n], ascending, with their weights (null: 1 each; zero weights are
 /// dropped). Reuses the memory of `axis`.
 void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis);
@@ -52,10 +42,5 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
 /// to 2^-40 relative.
 double path_cost(const Axis& axis, Objective objective, const std::vector<uint32_t>& path,
                  bool* accurate);
-
-/// Cost of ascending `levels` [count] over ascending x [n], summed term by term with compensation:
-/// good to about 10^-15 for any data. Values beyond the levels count their squared distance.
-double direct_cost(const double* x, const double* weight, size_t n, Objective objective,
-                   const double* levels, size_t count);
 
 }  // namespace torchext::levels

@@ -29,7 +29,7 @@ void fill_ends(const Axis& axis, const std::vector<uint32_t>& items, bool precis
   }
   const Cut& all = axis.cut[items.back()];
   const double t_max = std::max(std::fabs(out->a.h[0]), std::fabs(out->a.h[items.size() - 1]));
-  out->scale = 2 * (all.q.h + t_max * s_max) + 2 * t_max * (s_max + t_max * all.w.h);
+  out->scale = entry_scale(all, t_max, s_max);
 }
 
 void fill_clusters(const Axis& axis, const std::vector<uint32_t>& cuts, Candidates* out) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "error.h"
+#include "interval.h"
 
 namespace torchext::levels {
 

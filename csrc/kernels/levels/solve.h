@@ -28,13 +28,11 @@ struct Solution {
   bool certified = false;      // cost - lower_bound <= 1e-9 cost
   Work work;
 
-  /// Given the cost, takes a proved bound. One figure for all that is certified, so that the way to
-  /// the proof leaves no trace.
+  /// Given the cost, takes a proved bound.
   void settle(double proved) {
-    const double close = cost * (1 - 0x1p-30);
-    lower_bound = std::min(std::max(proved, 0.0), cost);
-    certified = lower_bound >= close;
-    if (certified) lower_bound = close;
+    const Bound bound = settled(cost, proved);
+    lower_bound = bound.lower;
+    certified = bound.certified;
   }
 };
 

@@ -1,0 +1,228 @@
+// The dynamic programme of optimal levels by one block of threads: layer after layer of row minima.
+//
+// Entries, layers and ties are those of csrc/kernels/levels/path.h: the cost of an interval from
+// item c to item r is (base_c + t_c x_r) + y_c t_r - g_r, the first argmin wins. A layer's rows are
+// solved coarse to fine: the argmins of every other row bound those between, a group of lanes a
+// row.
+#pragma once
+
+#include "../launch.h"
+#include "kernels/levels/interval.h"
+
+namespace torchext::cuda {
+
+using levels::DD;
+
+/// The minimum of a row without columns, as on the CPU.
+constexpr double kUnreachable = 0x1p1000;
+
+/// An array of numbers: doubles, or double-doubles with their words apart.
+template <class N>
+struct Plane;
+
+template <>
+struct Plane<double> {
+  static constexpr int kWords = 1;
+  double* h;
+  TX_DEVICE static Plane at(double* memory, int) { return {memory}; }
+  TX_DEVICE double operator[](int i) const { return h[i]; }
+  TX_DEVICE void set(int i, double x) const { h[i] = x; }
+};
+
+template <>
+struct Plane<DD> {
+  static constexpr int kWords = 2;
+  double *h, *l;
+  TX_DEVICE static Plane at(double* memory, int size) { return {memory, memory + size}; }
+  TX_DEVICE DD operator[](int i) const { return {h[i], l[i]}; }
+  TX_DEVICE void set(int i, DD x) const {
+    h[i] = x.h;
+    l[i] = x.l;
+  }
+};
+
+TX_DEVICE void from_double(double x, double* out) { *out = x; }
+TX_DEVICE void from_double(double x, DD* out) { *out = DD{x, 0}; }
+TX_DEVICE double high(double x) { return x; }
+TX_DEVICE double high(DD x) { return x.h; }
+TX_DEVICE double shuffle_xor(const Thread& t, double x, int mask) { return t.shuffle_xor(x, mask); }
+TX_DEVICE DD shuffle_xor(const Thread& t, DD x, int mask) {
+  return {t.shuffle_xor(x.h, mask), t.shuffle_xor(x.l, mask)};
+}
+
+/// A minimum and the first column that attains it.
+template <class N>
+struct Best {
+  N value;
+  int32_t column;
+
+  TX_DEVICE static Best none(int32_t column) {
+    Best b;
+    from_double(kUnreachable, &b.value);
+    b.column = column;
+    return b;
+  }
+  TX_DEVICE void offer(N v, int32_t at) {  // columns come in ascending order
+    if (v < value) {
+      value = v;
+      column = at;
+    }
+  }
+  /// The better of two lanes', in both.
+  TX_DEVICE void join(const Thread& t, int mask) {
+    const N v = shuffle_xor(t, value, mask);
+    const int32_t at = t.shuffle_xor(column, mask);
+    if (v < value || (!(value < v) && at < column)) {
+      value = v;
+      column = at;
+    }
+  }
+};
+
+template <class N>
+struct Programme {
+  /// Planes in `memory`.
+  static constexpr int kPlanes = 5;
+
+  Plane<N> t, y, g;     // of items: t, Y = t W - S, G = Q - t S
+  Plane<N> base, next;  // G + cost of the best way to an item; row minima
+  uint16_t* arg;        // argmins of the layer in work
+  int items, capacity;
+  double scale, cut_error;  // of an entry, of its sums
+  double slack;             // no path costs less than the value found - slack
+
+  TX_DEVICE static Programme at(double* memory, uint16_t* arg, int capacity) {
+    constexpr int kWords = Plane<N>::kWords;
+    const auto plane = [&](int k) {
+      return Plane<N>::at(memory + static_cast<size_t>(k) * kWords * capacity, capacity);
+    };
+    return {plane(0), plane(1), plane(2), plane(3), plane(4), arg, 0, capacity, 0, 0, 0};
+  }
+
+  TX_DEVICE N entry(int c, N x, N y_of_row) const { return (base[c] + t[c] * x) + y[c] * y_of_row; }
+
+  /// What an item's sums give for plain or double-double entries.
+  TX_DEVICE void fill(int i, DD at, const levels::Cut& c) const {
+    N time, w, s, q;
+    narrow(at, &time);
+    narrow(c.w, &w);
+    narrow(c.s, &s);
+    narrow(c.q, &q);
+    t.set(i, time);
+    y.set(i, time * w - s);
+    g.set(i, q - time * s);
+  }
+
+  /// The cheapest path of `count` levels, 2 <= count < items, to path [count]; returns its cost.
+  /// Argmins of the layers between are kept in args [count - 3][capacity].
+  TX_DEVICE double solve(const Thread& thread, double* scratch, int count, uint16_t* args,
+                         int32_t* path) {
+    slack = 0;
+    for (int i = thread.thread(); i < items; i += thread.threads()) base.set(i, g[i]);
+    thread.sync();
+    double largest = 0;
+    if (count > 2) {
+      const N first_t = t[0], first_y = y[0], first_base = base[0];
+      for (int r = thread.thread(); r < items; r += thread.threads()) {
+        N v;
+        from_double(kUnreachable, &v);
+        if (r > 0) v = (first_base + first_t * -y[r]) + first_y * t[r];
+        next.set(r, v);
+      }
+      thread.sync();
+      largest = finish_layer(thread, 1, largest);
+    }
+    for (int layer = 2; layer < count - 1; ++layer) {
+      const int passes = row_minima(thread);
+      uint16_t* kept = args + static_cast<size_t>(layer - 2) * capacity;
+      for (int r = thread.thread(); r < items; r += thread.threads()) kept[r] = arg[r];
+      largest = finish_layer(thread, passes, largest);
+    }
+    const Best<N> last = last_row(thread, scratch, count > 2 ? items - 1 : 1);
+    add_slack(1, largest);
+    if (thread.thread() == 0) {
+      path[count - 1] = items - 1;
+      path[count - 2] = last.column;
+      for (int layer = count - 2; layer > 1; --layer)
+        path[layer - 1] = args[static_cast<size_t>(layer - 2) * capacity + path[layer]];
+      path[0] = 0;
+    }
+    thread.sync();
+    return high(last.value + -g[items - 1]);
+  }
+
+ private:
+  TX_DEVICE static void narrow(DD x, double* out) { *out = x.h; }
+  TX_DEVICE static void narrow(DD x, DD* out) { *out = x; }
+
+  /// A wrong argmin of one pass costs up to two errors of an entry in each pass after it.
+  TX_DEVICE void add_slack(int passes, double largest) {
+    constexpr double kError = Plane<N>::kWords > 1 ? 0x1p-98 : 8 * 0x1p-53;
+    slack += (2 * passes + 1) * (kError * (scale + largest) + cut_error);
+  }
+
+  /// Row minima become the costs of the ways to the rows, and those the columns of the next layer.
+  /// Returns the largest of them, which is the last.
+  TX_DEVICE double finish_layer(const Thread& thread, int passes, double largest) {
+    add_slack(passes, largest);
+    const double last = high(next[items - 1] + -g[items - 1]);
+    for (int r = thread.thread(); r < items; r += thread.threads())
+      base.set(r, g[r] + (next[r] + -g[r]));
+    thread.sync();
+    const double size = last < 0 ? -last : last;
+    return last < kUnreachable ? size : 0.0;
+  }
+
+  /// All row minima of a layer; returns the number of passes.
+  TX_DEVICE int row_minima(const Thread& thread) const {
+    int stride = 1, passes = 0;
+    while (2 * stride <= items) stride *= 2;
+    for (; stride > 0; stride /= 2, ++passes) {
+      const int rows = (items - stride) / (2 * stride) + 1;
+      int width = 32;  // lanes of a group
+      while (width > 1 && width * rows > thread.threads()) width /= 2;
+      const int lane = thread.thread() % width, groups = thread.threads() / width;
+      for (int k0 = 0; k0 < rows; k0 += groups) {
+        const int k = k0 + thread.thread() / width, r = stride - 1 + 2 * stride * k;
+        const bool live = k < rows;
+        const int c0 = live && r >= stride ? arg[r - stride] : 0;
+        Best<N> best = Best<N>::none(c0);
+        if (live) {
+          int c1 = r + stride < items ? arg[r + stride] + 1 : items;
+          c1 = c1 <= c0 ? c0 + 1 : c1;  // rounding may have put argmins out of order
+          c1 = c1 > r ? r : c1;
+          const N x = -y[r], y_of_row = t[r];
+          for (int c = c0 + lane; c < c1; c += width) best.offer(entry(c, x, y_of_row), c);
+        }
+        for (int mask = width / 2; mask > 0; mask /= 2) best.join(thread, mask);
+        if (live && lane == 0) {
+          arg[r] = static_cast<uint16_t>(best.column);
+          next.set(r, best.value);
+        }
+      }
+      thread.sync();
+    }
+    return passes;
+  }
+
+  /// The minimum of the last row over the first `columns`, in all threads.
+  TX_DEVICE Best<N> last_row(const Thread& thread, double* scratch, int columns) const {
+    Best<N> best = Best<N>::none(0);
+    const N x = -y[items - 1], y_of_row = t[items - 1];
+    for (int c = thread.thread(); c < columns; c += thread.threads())
+      best.offer(entry(c, x, y_of_row), c);
+    for (int mask = 16; mask > 0; mask /= 2) best.join(thread, mask);
+    auto* parts = reinterpret_cast<Best<N>*>(scratch);
+    if (thread.lane() == 0) parts[thread.warp()] = best;
+    thread.sync();
+    best = parts[0];
+    for (int w = 1; w < thread.threads() / 32; ++w) {
+      const Best<N> other = parts[w];
+      if (other.value < best.value || (!(best.value < other.value) && other.column < best.column))
+        best = other;
+    }
+    return best;
+  }
+};
+
+}  // namespace torchext::cuda

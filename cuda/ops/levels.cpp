@@ -1,0 +1,74 @@
+// optimal_levels on CUDA: exact stochastic levels of tables that a block of threads holds.
+#include "device.h"
+#include "kernels/levels/table.h"
+#include "ops/levels_request.h"
+
+namespace torchext::ops {
+namespace {
+
+constexpr int64_t kMostWork = int64_t{1} << 27;  // bytes of workspace, unless one block needs more
+constexpr int64_t kMostBlocks = 4096;
+
+bool holds(ScalarType wide, ScalarType narrow) {
+  if (wide == narrow || wide == ScalarType::Double) return true;
+  return wide == ScalarType::Float && narrow != ScalarType::Double;
+}
+
+/// What only the CPU does so far.
+void check_supported(const Request& ask, bool candidates, const Tables& tables, const Tensor& x,
+                     const std::string& method) {
+  TX_CHECK(ask.stochastic(), kLevelsOp, "objective must be stochastic on CUDA, got nearest");
+  TX_CHECK(ask.method == Method::exact || ask.method == Method::dnc, kLevelsOp,
+           "method must be exact or dnc on CUDA, got ", method);
+  TX_CHECK(!candidates, kLevelsOp, "candidates must be None on CUDA, got a tensor");
+  TX_CHECK(ask.count >= 2, kLevelsOp, "levels must be in [2, 65536] on CUDA, got ", ask.count);
+  TX_CHECK(holds(ask.dtype, x.scalar_type()), kLevelsOp, "level_dtype must hold the values of x (",
+           dtype_name(x.scalar_type()), ") on CUDA, got ", dtype_name(ask.dtype));
+  TX_CHECK(tables.count == 0 || tables.largest() <= cuda::kMostTableValues, kLevelsOp,
+           "x must hold at most ", cuda::kMostTableValues, " values per table on CUDA, got ",
+           tables.largest());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
+    const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& candidates,
+    int64_t count, std::optional<int64_t> dim, std::optional<int64_t> bucket_size,
+    std::string objective, std::string method, double rtol, std::string level_dtype) {
+  const Request ask{parse_objective(objective), parse_method(method), count, rtol,
+                    parse_level_dtype(level_dtype, x.scalar_type())};
+  const Tables tables(kLevelsOp, sizes_of(x), dim, bucket_size);
+  check_sizes(ask, tables, x);
+  check_supported(ask, candidates.has_value(), tables, x, method);
+  const Device device(x);
+  if (weight) device.check(kLevelsOp, "weight", *weight);
+  const bool f64 = x.scalar_type() == ScalarType::Double;
+  const Tensor values = f64 ? torch::stable::contiguous(x) : as_float(kLevelsOp, "x", x);
+  const std::optional<Tensor> dense = dense_weight(kLevelsOp, weight, x);
+  const LevelResults results(x, tables.shape(dim || bucket_size), count);
+
+  cuda::LevelTables p{};
+  p.x32 = f64 ? nullptr : values.const_data_ptr<float>();
+  p.x64 = f64 ? values.const_data_ptr<double>() : nullptr;
+  p.weight = dense ? dense->const_data_ptr<double>() : nullptr;
+  p.outer = tables.outer;
+  p.count = tables.count;
+  p.inner = tables.inner;
+  p.n = tables.n;
+  p.levels = static_cast<int32_t>(count);
+  p.rtol = rtol;
+  p.found = results.found.mutable_data_ptr<double>();
+  p.distinct = results.distinct.mutable_data_ptr<int64_t>();
+  p.cost = results.cost.mutable_data_ptr<double>();
+  p.lower = results.lower.mutable_data_ptr<double>();
+  p.certified = results.certified.mutable_data_ptr<bool>();
+  const int64_t each = cuda::level_tables_work(p);
+  p.blocks = std::min({p.count, kMostBlocks, std::max<int64_t>(1, kMostWork / each)});
+  const Tensor work = torch::stable::new_empty(x, {p.blocks * each}, ScalarType::Byte);
+  p.work = work.mutable_data_ptr<uint8_t>();
+  check_launch(kLevelsOp, cuda::launch_level_tables(p, device.stream()));
+  return results.stored_as(ask.dtype);
+}
+
+}  // namespace
+}  // namespace torchext::ops
+
+TX_CUDA_OPS(m) { m.impl("optimal_levels", TORCH_BOX(&torchext::ops::optimal_levels_cuda)); }

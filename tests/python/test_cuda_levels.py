@@ -1,0 +1,106 @@
+"""optimal_levels on a GPU: the tables of the CPU, at sizes that fill the card, in graphs and on streams."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import same_bits
+from torch import Tensor
+
+import torchext
+from torchext import _build
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
+    pytest.mark.skipif(not _build.CUDA, reason="torchext was built without CUDA"),
+]
+
+
+def draws(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def check(x: Tensor, s: int, weight: Tensor | None = None, **more: int) -> None:
+    want = torchext.optimal_levels(x, s, weight=weight, **more)  # type: ignore[arg-type]
+    on_gpu = None if weight is None else weight.cuda()
+    got = torchext.optimal_levels(x.cuda(), s, weight=on_gpu, **more)  # type: ignore[arg-type]
+    for a, b in zip(want[:5], got[:5], strict=True):
+        assert isinstance(a, Tensor) and isinstance(b, Tensor)
+        assert b.is_cuda and same_bits(a, b)
+
+
+@pytest.mark.parametrize("bucket", [7, 64, 512, 1024, 4096, 16384])
+@pytest.mark.parametrize("s", [2, 3, 16, 33])
+def test_buckets(bucket: int, s: int) -> None:
+    """Tables in one warp's reach, in shared memory, and beyond it."""
+    check(draws(5 * 16384 + 3), s, bucket_size=bucket)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_columns_and_rows(dtype: torch.dtype, dim: int) -> None:
+    check(draws(700, 300).to(dtype), 16, dim=dim)
+
+
+def test_many_tables_share_the_workspace() -> None:
+    check(draws(20_000, 33), 4, dim=0)
+
+
+def test_weights() -> None:
+    x = draws(64, 500).mul(4).round().div(4)
+    w = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
+    check(x, 8, weight=w * (w > 0.2), dim=0)
+
+
+def test_precise_arithmetic() -> None:
+    x = 1e6 + torch.arange(4000).double() % 6 + 1e-9 * draws(4000).double()
+    check(x, 7, bucket_size=500)
+
+
+def test_not_finite() -> None:
+    x = draws(3, 100).cuda()
+    x[1, 5] = float("nan")
+    found = torchext.optimal_levels(x, 4, dim=0)
+    assert found.count.tolist() == [4, 0, 4] and found.certified.tolist() == [True, False, True]
+    assert found.levels[1].isnan().all() and found.cost[1].isnan()
+
+
+def test_graph_follows_the_values() -> None:
+    x = draws(100, 512).cuda()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torchext.optimal_levels(x, 16, dim=0)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = torchext.optimal_levels(x, 16, dim=0)
+    for scale in (1.0, 3.0):
+        x.copy_(scale * draws(100, 512))
+        graph.replay()
+        want = torchext.optimal_levels(x.cpu(), 16, dim=0)
+        assert same_bits(want.levels, found.levels) and same_bits(want.cost, found.cost)
+
+
+def test_other_stream() -> None:
+    x = torch.zeros(100, 512, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(20_000_000)
+        x.copy_(draws(100, 512))
+        found = torchext.optimal_levels(x, 16, dim=0)
+    stream.synchronize()
+    assert same_bits(torchext.optimal_levels(draws(100, 512), 16, dim=0).levels, found.levels)
+
+
+def test_refused() -> None:
+    x = torch.zeros(1 << 15, device="cuda")
+    for more, text in (
+        ({}, "at most 16384 values per table on CUDA"),
+        ({"method": "hist", "bucket_size": 64}, "method must be exact or dnc on CUDA"),
+        ({"objective": "nearest", "bucket_size": 64}, "objective must be stochastic on CUDA"),
+        ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            torchext.optimal_levels(x, 4, **more)  # type: ignore[arg-type]
