@@ -69,6 +69,10 @@ def level_runs(x: torch.Tensor, y: torch.Tensor, sample: torch.Tensor) -> Runs:
         runs[f"from_arrays, {sampling}, {levels}"] = build(
             x, y, {"sampling": sampling, "levels": levels}
         )
+    for sampling in ("nearest", "stochastic"):
+        runs[f"from_arrays, {sampling}, optimal, of all rows"] = build(
+            x, y, {"sampling": sampling, "levels": "optimal", "level_rows": "all"}
+        )
     return runs
 
 

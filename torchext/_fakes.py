@@ -133,6 +133,29 @@ def _(
     return x.new_empty((*shape, levels), dtype=torch.float32), mean.new_empty((*shape, 2))
 
 
+@library.register_fake("torchext::_histogram_new")
+def _(
+    pilot: Tensor, mean: Tensor, scale: Tensor, bounds: Tensor, levels: int
+) -> tuple[Tensor, Tensor]:
+    cols = pilot.shape[1]
+    state = pilot.new_empty((-(-cols // 64), 3360), dtype=torch.uint8)
+    bins = 2048 if levels <= 16 else 4096
+    return state, pilot.new_empty((2, cols, bins), dtype=torch.int64)
+
+
+@library.register_fake("torchext::_histogram_add")
+def _(x: Tensor, state: Tensor, counts: Tensor) -> None:
+    return None
+
+
+@library.register_fake("torchext::_histogram_levels")
+def _(
+    state: Tensor, counts: Tensor, bounds: Tensor, levels: int, kind: str, iterations: int
+) -> tuple[Tensor, Tensor]:
+    shape = (2 if kind == "both" else 1, len(bounds))
+    return bounds.new_empty((*shape, levels)), bounds.new_empty((*shape, 2), dtype=torch.float64)
+
+
 @library.register_fake("torchext::_pack_codes")
 def _(codes: Tensor, bits: int, layout: str) -> Tensor:
     from torchext.data._encode import layout_bytes

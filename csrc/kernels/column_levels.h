@@ -19,7 +19,8 @@ constexpr int64_t kHistogramColumns = 16;  // columns of one histogram kernel ca
 constexpr int64_t kLevelColumns = 64;  // columns worked on together: they share pages of the source
 constexpr int64_t kHistogramBins =
     4096;  // room per column; few levels use fewer, which stay in the cache
-constexpr int64_t kHistogramRows = int64_t{1} << 23;  // largest sample: counts must not overflow
+// Rows whose offsets, below 2^23 each, add up to less than 2^40: so many are counted at a time.
+constexpr int64_t kHistogramRows = int64_t{1} << 17;
 
 /// The rows of a sample: all `rows` rows of x, or those that `index` lists.
 struct Sample {
@@ -53,22 +54,55 @@ HistogramFn histogram_ref, histogram_avx2;
 
 HistogramFn* histogram_kernel() noexcept;
 
-/// Working memory of column_levels, reused from strip to strip.
+/// Bins per column for so many levels.
+static inline int64_t histogram_bins(int64_t levels) {
+  return levels <= 16 ? kHistogramBins / 2 : kHistogramBins;
+}
+
+/// A strip of columns [col, col + cols), cols <= kLevelColumns, of a table.
+struct ColumnStrip {
+  int64_t col, cols;
+};
+constexpr int64_t kStripMaps = kLevelColumns / kHistogramColumns;
+
+/// Working memory, reused from strip to strip.
 struct LevelScratch {
-  std::vector<uint64_t> bins;
+  std::vector<uint64_t> packed;
+  std::vector<int64_t> count, sum;
   std::vector<float> pilot;
   Bins column;
   CellScratch cells;
 };
 
-/// Levels of columns [col, col + cols), cols <= 64, of a table with `all` columns, for every kind
-/// from one histogram. `bounds` [all, 2] are minimum and maximum of the scaled values of ALL rows.
-/// out[kinds][all][levels]: ascending, padded with the last one where a column has fewer distinct
-/// values; cost[kinds][all]: of rounding the sample. About 1.5 ns a value and 20 us (lloyd) to 60
-/// us (the others, 16 levels) a column.
-void column_levels(const Sample& sample, int64_t col, int64_t cols, const double* mean,
-                   const double* scale, const float* bounds, int64_t levels,
-                   const std::vector<ColumnLevels>& kinds, int iterations, int64_t all,
-                   LevelScratch* scratch, float* out, LevelCost* cost);
+/// Places the bins of a strip by 512 rows spread over `pilot`. mean, scale: of all columns;
+/// `bounds` [all, 2] are minimum and maximum of the scaled values of ALL rows.
+void place_bins(const Sample& pilot, ColumnStrip strip, const double* mean, const double* scale,
+                const float* bounds, int64_t bins, LevelScratch* scratch, HistogramMap* maps);
+
+/// Adds the rows of a sample to count and sum [cols][bins]: integers, so that parts of a table add
+/// up to the whole in any order. About 1.5 ns a value and 3 ns a bin.
+void count_rows(const Sample& sample, ColumnStrip strip, const HistogramMap* maps,
+                LevelScratch* scratch, int64_t* count, int64_t* sum);
+
+/// What is sought, and where it goes: out[kinds][all][levels], ascending, padded with the last one
+/// where a column has fewer distinct values; cost[kinds][all], of rounding what was counted.
+struct LevelSearch {
+  int64_t levels;
+  const std::vector<ColumnLevels>& kinds;
+  int iterations;
+  const float* bounds;
+  int64_t all;
+  float* out;
+  LevelCost* cost;
+};
+
+/// Levels of a strip for every kind from one histogram. 20 us (lloyd) to 60 us (the others, 16
+/// levels) a column.
+void histogram_levels(ColumnStrip strip, const HistogramMap* maps, const int64_t* count,
+                      const int64_t* sum, const LevelSearch& search, LevelScratch* scratch);
+
+/// All three of a sample: bins, counts, levels.
+void column_levels(const Sample& sample, ColumnStrip strip, const double* mean, const double* scale,
+                   const LevelSearch& search, LevelScratch* scratch);
 
 }  // namespace torchext::cpu

@@ -7,7 +7,6 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/column_levels.h"
 #include "kernels/column_stats.h"
 #include "kernels/encode_plan.h"
 #include "kernels/layout.h"
@@ -62,56 +61,6 @@ int64_t column_stats(const Tensor& x, Tensor state) {
   }
   for (int64_t j = 0; j < n; ++j) out[j] += static_cast<double>(m.rows);
   return -1;
-}
-
-/// Row numbers below `limit`.
-const int64_t* read_rows(const char* op, const Tensor& rows, int64_t limit) {
-  const int64_t count = rows.numel();
-  const auto* index = read_array<int64_t>(op, "rows", rows, ScalarType::Long, {count});
-  for (int64_t i = 0; i < count; ++i) check_range(op, "rows", index[i], 0, limit - 1);
-  return index;
-}
-
-std::tuple<Tensor, Tensor> column_levels(const Tensor& x, const std::optional<Tensor>& rows,
-                                         const Tensor& mean, const Tensor& scale,
-                                         const Tensor& bounds, int64_t levels, std::string kind,
-                                         int64_t iterations) {
-  constexpr const char* op = "_column_levels";
-  const Matrix m = read_matrix(op, x);
-  const double* mu = read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols});
-  const double* s = read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols});
-  const float* ends = read_array<float>(op, "bounds", bounds, ScalarType::Float, {m.cols, 2});
-  check_range(op, "levels", levels, 2, 256);
-  check_range(op, "iterations", iterations, 0, 1 << 20);
-  using Kind = cpu::ColumnLevels;
-  std::vector<Kind> kinds;
-  if (kind == "lloyd") kinds = {Kind::lloyd};
-  if (kind == "nearest" || kind == "both") kinds = {Kind::nearest};
-  if (kind == "stochastic" || kind == "both") kinds.push_back(Kind::stochastic);
-  TX_CHECK(!kinds.empty(), op, ": kind must be lloyd, nearest, stochastic or both, got ", kind);
-  cpu::Sample sample{m.data, m.f64, m.row_stride, nullptr, m.rows};
-  if (rows.has_value()) {
-    sample.rows = rows->numel();
-    sample.index = read_rows(op, *rows, m.rows);
-  }
-  check_range(op, "number of sample rows", sample.rows, 1, cpu::kHistogramRows);
-  const auto tables = static_cast<int64_t>(kinds.size());
-  Tensor out = torch::stable::new_empty(bounds, {tables, m.cols, levels});
-  Tensor costs = torch::stable::new_empty(mean, {tables, m.cols, 2});
-  static_assert(sizeof(cpu::LevelCost) == 2 * sizeof(double));
-  auto* cost = reinterpret_cast<cpu::LevelCost*>(costs.mutable_data_ptr<double>());
-  float* table = out.mutable_data_ptr<float>();
-  const int64_t strips = (m.cols + cpu::kLevelColumns - 1) / cpu::kLevelColumns;
-  parallel_for(strips, 1, [&](int64_t b, int64_t e) {
-    cpu::LevelScratch scratch;
-    for (int64_t k = b; k < e; ++k) {
-      const int64_t col = k * cpu::kLevelColumns;
-      cpu::column_levels(sample, col, std::min(cpu::kLevelColumns, m.cols - col), mu, s, ends,
-                         levels, kinds, static_cast<int>(iterations), m.cols, &scratch, table,
-                         cost);
-    }
-  });
-  return {out, costs};
 }
 
 void scale_rows(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
@@ -321,7 +270,6 @@ void permute_tiles(const Tensor& packed, const Tensor& order, int64_t cols, int6
 STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
   m.impl("_column_stats", TORCH_BOX(&torchext::ops::column_stats));
   m.impl("_encode", TORCH_BOX(&torchext::ops::encode));
-  m.impl("_column_levels", TORCH_BOX(&torchext::ops::column_levels));
   m.impl("_pack_codes", TORCH_BOX(&torchext::ops::pack_codes));
   m.impl("_permute_tiles", TORCH_BOX(&torchext::ops::permute_tiles));
   m.impl("_scale_rows", TORCH_BOX(&torchext::ops::scale_rows));

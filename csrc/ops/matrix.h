@@ -42,6 +42,14 @@ T* write_array(const char* op, const char* name, const Tensor& t, ScalarType typ
   return const_cast<T*>(read_array<T>(op, name, t, type, shape));
 }
 
+/// Row numbers below `limit`.
+inline const int64_t* read_rows(const char* op, const Tensor& rows, int64_t limit) {
+  const int64_t count = rows.numel();
+  const auto* index = read_array<int64_t>(op, "rows", rows, ScalarType::Long, {count});
+  for (int64_t i = 0; i < count; ++i) check_range(op, "rows", index[i], 0, limit - 1);
+  return index;
+}
+
 /// Rows of `t`, one an output, each of `cols` adjacent elements.
 inline int check_outputs(const char* op, const char* name, const Tensor& t, int64_t cols) {
   TX_CHECK(t.dim() == 2 && t.size(0) >= 1 && t.size(1) == cols, op, name,

@@ -50,6 +50,13 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
       "float l2, float dx, float dz, int steps, int refresh, str noise, Tensor(a!) z, "
       "Tensor(b!)? z_intercept, Tensor(c!) clips, Tensor(d!)? gammas, Tensor key, int stream=0) "
       "-> ()");  // inner epoch of HALP on integers
+  m.def("_histogram_add(Tensor x, Tensor state, Tensor(a!) counts) -> ()");  // rows of a block
+  m.def(
+      "_histogram_levels(Tensor state, Tensor counts, Tensor bounds, int levels, str kind, int "
+      "iterations) -> (Tensor, Tensor)");  // as _column_levels, of what was added
+  m.def(
+      "_histogram_new(Tensor pilot, Tensor mean, Tensor scale, Tensor bounds, int levels) -> "
+      "(Tensor, Tensor)");  // bins of every column and their counts, 0
   m.def(
       "_loss_terms(Tensor z, Tensor y, Tensor? weight, Tensor? moved, Tensor? score, Tensor? "
       "length, str loss, Tensor(a!)? slopes) -> Tensor");  // slopes and sums of a line search

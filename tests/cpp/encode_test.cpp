@@ -213,12 +213,33 @@ TEST_F(Encode, LloydOfTwoClusters) {
     LevelScratch scratch;
     float level[2];
     LevelCost cost{};
-    column_levels(Sample{x.data(), false, 1, nullptr, 1000}, 0, 1, &zero, &one, bounds, 2,
-                  {ColumnLevels::lloyd}, 60, 1, &scratch, level, &cost);
+    const std::vector<ColumnLevels> kinds{ColumnLevels::lloyd};
+    const LevelSearch search{2, kinds, 60, bounds, 1, level, &cost};
+    column_levels(Sample{x.data(), false, 1, nullptr, 1000}, {0, 1}, &zero, &one, search, &scratch);
     EXPECT_NEAR(level[0], -0.496f, 1e-6f);
     EXPECT_NEAR(level[1], 0.755f, 1e-6f);
     EXPECT_NEAR(cost.mean, 8e-6, cost.bound);
     EXPECT_LT(cost.bound, 1e-6);
+  }
+}
+
+/// A bin's sum of offsets stays below its count, however many rows are the same value.
+TEST_F(Encode, HistogramOfManyEqualRows) {
+  const float x = 0, bounds[] = {-1.7f, 1.9f};  // wide bins, whose offsets are large
+  const double zero = 0, one = 1;
+  const Sample sample{&x, false, 0, nullptr, int64_t{1} << 23};
+  for (const Isa isa : isas()) {
+    ASSERT_TRUE(force_isa(isa));
+    LevelScratch scratch;
+    HistogramMap maps[kStripMaps];
+    const int64_t bins = histogram_bins(16);
+    place_bins(sample, {0, 1}, &zero, &one, bounds, bins, &scratch, maps);
+    std::vector<int64_t> count(bins, 0), sum(bins, 0);
+    count_rows(sample, {0, 1}, maps, &scratch, count.data(), sum.data());
+    const auto most = std::max_element(count.begin(), count.end());
+    EXPECT_EQ(*most, sample.rows);
+    EXPECT_GE(sum[most - count.begin()], int64_t{1} << 40);  // the case is as bad as it is meant
+    EXPECT_EQ(sum[most - count.begin()] % sample.rows, 0);
   }
 }
 

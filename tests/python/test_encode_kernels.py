@@ -13,7 +13,12 @@ import torchext
 from torchext import _testing
 from torchext.data import _encode as enc
 from torchext.data import _levels as lev
-from torchext.data._column_levels import column_levels, optimal_column_levels, shared_levels
+from torchext.data._column_levels import (
+    ColumnHistograms,
+    column_levels,
+    optimal_column_levels,
+    shared_levels,
+)
 from torchext.random import key_from_seed
 
 ISAS = [
@@ -611,6 +616,61 @@ def test_optimal_levels_of_columns(name: str, bits: int, kind: str) -> None:
             assert mine <= lloyd_error(v, plain[j]) * 1.005
         else:
             assert levels[0] <= v.min() and levels[-1] >= v.max()
+
+
+@pytest.mark.parametrize("bits", [3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_histograms_of_blocks_add_up(bits: int, dtype: torch.dtype) -> None:
+    """Any split of the rows, any order, any instruction set, and merging: the bits of all rows at once."""
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(3001, 70, generator=g, dtype=dtype).exp()
+    x[:, 3], x[:, 4] = 2.5, (x[:, 4] > 1) * x[:, 4]  # constant; many zeros
+    state = enc.new_stats(70)
+    enc.update_stats(x, state)
+    mean, scale, bounds = enc.finish_stats(state)
+    pilot = x[torch.arange(512) * 3001 // 512]
+
+    def count(blocks: list[torch.Tensor]) -> ColumnHistograms:
+        histograms = ColumnHistograms(pilot, mean, scale, bounds, 2**bits)
+        for block in blocks:
+            histograms.add(block)
+        return histograms
+
+    want = optimal_column_levels(x, mean, scale, bounds, 2**bits)
+    halves = count([x[:1000]]), count([x[1000:]])
+    halves[0].merge(halves[1])
+    with _testing.isa("ref"):
+        slow = count([x])
+    found = halves[0], slow, count(list(x.flip(0).split(257))), count([x[0:0], x])
+    for histograms in found:
+        assert int(histograms.counts[0].sum()) == x.numel()
+        assert torch.equal(histograms.counts, found[0].counts)
+        for a, b in zip(want, histograms.levels("both"), strict=True):
+            assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+    assert torch.equal(slow.levels("nearest")[0].levels, want[0].levels)
+    other = ColumnHistograms(pilot + 1, mean, scale, bounds, 2**bits)
+    with pytest.raises(ValueError, match="use one pilot"):
+        other.merge(slow)
+    with pytest.raises(RuntimeError, match="counts must"):
+        torch.ops.torchext._histogram_add(x, slow.state, slow.counts[:, :, :99].contiguous())
+    with pytest.raises(RuntimeError, match="state must"):
+        torch.ops.torchext._histogram_add(x[:, :50], slow.state[:0], slow.counts)
+    with pytest.raises(RuntimeError, match="pilot must hold at least one row"):
+        ColumnHistograms(x[:0], mean, scale, bounds, 4)
+
+
+def test_histogram_ops_have_shape_rules() -> None:
+    x = torch.randn(40, 65, generator=torch.Generator().manual_seed(6))
+    state = enc.new_stats(65)
+    enc.update_stats(x, state)
+    mean, scale, bounds = enc.finish_stats(state)
+    made = torch.ops.torchext._histogram_new(x, mean, scale, bounds, 20)
+    check = torch.library.opcheck
+    ops = torch.ops.torchext
+    check(ops._histogram_new.default, (x, mean, scale, bounds, 20))
+    check(ops._histogram_add.default, (x, *made))
+    ops._histogram_add(x, *made)
+    check(ops._histogram_levels.default, (*made, bounds, 20, "both", 9))
 
 
 def test_levels_of_a_thousand_columns_are_found_in_two_seconds() -> None:

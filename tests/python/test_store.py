@@ -351,6 +351,35 @@ def test_what_levels_from_a_sample_cost(levels: str, sampling: str) -> None:
     )
 
 
+@pytest.mark.parametrize("sampling", ["nearest", "stochastic", "auto"])
+def test_levels_of_all_rows(sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From blocks, of a source that is not one tensor too, in any number of passes: the bits of a sample of
+    all. Rare values count: the true error is within the bound of the cost and near that of the optimum."""
+    x = np.exp(1.5 * np.random.default_rng(4).normal(size=(40_000, 130))).astype(np.float32)
+    y = x[:, 0] if sampling == "auto" else None
+    options: dict[str, Any] = dict(bits=3, sampling=sampling, levels="optimal", random_state=0)
+    want = QuantizedDataset.from_arrays(x, y, level_rows=40_000, **options)
+    few = QuantizedDataset.from_arrays(x, y, level_rows=1000, **options)
+    monkeypatch.setattr(plan, "HISTOGRAM_BYTES", 64 * 2048 * 16)
+    monkeypatch.setattr(plan, "COUNTED_BYTES", 1 << 20)
+    seen: list[str] = []
+    for source in (x, x.astype(">f4")):
+        seen.clear()
+        got = QuantizedDataset.from_arrays(
+            source, y, level_rows="all", progress=lambda s, d, t: seen.append(s), **options
+        )
+        assert "levels of all rows" in seen
+        assert torch.equal(got.codes, want.codes) and torch.equal(got.levels, want.levels)
+        assert got.pilot == want.pilot and got.pilot["level_rows"] == 40_000
+    assert got.pilot["level_error"] < few.pilot["level_error"]
+    if sampling == "nearest":
+        assert got.pilot["level_error"] == pytest.approx(
+            got.pilot["level_cost"], rel=0.01, abs=got.pilot["level_bound"]
+        )  # 1 %: levels as stored are integers of 8 bits
+    with pytest.raises(ValueError, match="level_rows must be 'all' or a number of rows"):
+        QuantizedDataset.from_arrays(x, level_rows="some")
+
+
 def test_pilot_sizes() -> None:
     sizes = {(20640, 8): 20640, (10**6, 256): 262144, (10**6, 1024): 16384, (10**6, 4096): 32768}
     assert {k: pilot.pilot_size(*k) for k in sizes} == sizes

@@ -57,7 +57,7 @@ def build(source: Source, options: Options) -> QuantizedDataset:
         key = options.key()
         targets = read_targets(source, options.loss, options.task)
         columns = measure(source, targets, options.scale, progress)
-        books = None if options.bits == 32 else Books(source, columns, options, key)
+        books = None if options.bits == 32 else Books(source, columns, options, key, progress)
         progress.start("levels and pilot")
         plan = decide(source, targets, columns, books, options, key)
         order = permutation(key, source.rows) if options.shuffle else None

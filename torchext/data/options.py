@@ -38,7 +38,7 @@ class BuildOptions(TypedDict, total=False):
     scale: str
     progress: bool | Report | None
     folder: str | Path | None
-    level_rows: int | None
+    level_rows: int | str | None
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ class Options:
         progress: None, bool or ``report(stage, done, total)``.
         folder: where temporary files go; default: beside ``path``, or the system's folder.
         level_rows: random rows from which levels are computed, at most 2^23; None: 32,768 up to
-            5 bits, else 65,536. With as many as there are rows all of them count; ``pilot`` and
-            ``info()`` tell what the sample cost (``level_error``).
+            5 bits, else 65,536. With as many as there are rows all of them count; ``"all"``: all, however
+            many, in one more pass over the source. ``pilot`` and ``info()`` tell what the sample cost
+            (``level_error``). ``levels="shared"`` takes a million values at most.
     """
 
     bits: int = 4
@@ -90,7 +91,7 @@ class Options:
     scale: str = "max"
     progress: bool | Report | None = None
     folder: str | Path | None = None
-    level_rows: int | None = None
+    level_rows: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.bits not in (*range(1, 9), 16, 32):
@@ -127,8 +128,11 @@ class Options:
             raise ValueError(
                 f"anchor must be 'pilot', 'none' or a number of passes, got {self.anchor!r}"
             )
-        if self.level_rows is not None and not 1 <= self.level_rows <= MAX_LEVEL_ROWS:
-            raise ValueError(f"level_rows must be in [1, {MAX_LEVEL_ROWS}], got {self.level_rows}")
+        rows = self.level_rows
+        if isinstance(rows, str) and rows != "all":
+            raise ValueError(f"level_rows must be 'all' or a number of rows, got {rows!r}")
+        if isinstance(rows, int) and not 1 <= rows <= MAX_LEVEL_ROWS:
+            raise ValueError(f"level_rows must be in [1, {MAX_LEVEL_ROWS}], got {rows}")
         if self.copies < 1:
             raise ValueError(f"copies must be at least 1, got {self.copies}")
         if not self.alpha >= 0:
@@ -146,9 +150,11 @@ class Options:
 
     @property
     def levels_from(self) -> int:
-        """Rows from which levels are computed."""
-        if self.level_rows is not None:
+        """Rows from which levels are computed, if there are so many."""
+        if isinstance(self.level_rows, int):
             return self.level_rows
+        if self.level_rows == "all":
+            return 1 << 62
         return 1 << 15 if self.bits <= 5 else 1 << 16
 
     def spill_folder(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from torchext.data import auto, pilot
 from torchext.data._column_levels import (
+    ColumnHistograms,
     ColumnLevels,
     column_levels,
     optimal_column_levels,
@@ -106,11 +108,52 @@ def shared_level_rows(cols: int) -> int:
     return max(64, SHARED_VALUES // cols)
 
 
+HISTOGRAM_BYTES = 32 << 20  # of the columns that are counted in one pass over all rows
+COUNTED_BYTES = 16 << 20  # of a block of rows, if it is a copy
+
+
+def count_all(
+    source: Source, columns: Columns, kind: str, count: int, progress: Progress
+) -> list[ColumnLevels]:
+    """Levels from the histograms of all rows: one more pass, several where the columns are very many."""
+    rows, cols = source.rows, source.cols
+    bins = 2048 if count <= 16 else 4096
+    strip = max(64, HISTOGRAM_BYTES // (16 * bins) // 64 * 64)
+    size = block_rows(source)
+    if source.whole() is None:
+        size = max(size, COUNTED_BYTES // (source.dtype.itemsize * cols) // 64 * 64)
+    pilot = source.take(np.arange(min(512, rows)) * rows // min(512, rows))
+    parts: list[list[ColumnLevels]] = []
+    progress.start("levels of all rows", rows * -(-cols // strip))
+    for col in range(0, cols, strip):
+        part = slice(col, min(cols, col + strip))
+        histograms = ColumnHistograms(
+            pilot[:, part], columns.mean[part], columns.scale[part], columns.bounds[part], count
+        )
+        for first in range(0, rows, size):
+            last = min(rows, first + size)
+            histograms.add(source.block(first, last)[:, part])
+            progress.add(last - first)
+        parts.append(histograms.levels(kind))
+    return [
+        ColumnLevels(*(torch.cat(tensors) for tensors in zip(*of_kind, strict=True)))
+        for of_kind in zip(*parts, strict=True)
+    ]
+
+
 class Books:
     """Codebooks by sampling, each made once."""
 
-    def __init__(self, source: Source, columns: Columns, options: Options, key: Tensor) -> None:
+    def __init__(
+        self,
+        source: Source,
+        columns: Columns,
+        options: Options,
+        key: Tensor,
+        progress: Progress | None = None,
+    ) -> None:
         self.source, self.columns, self.options, self.key = source, columns, options, key
+        self.progress = progress or Progress(False)
         self._found: dict[tuple[str, int], ColumnLevels] = {}
         self._sample: tuple[Tensor, Tensor | None] | None = None
 
@@ -147,17 +190,21 @@ class Books:
 
     def _levels(self, kind: str, count: int, shared: bool) -> Tensor:
         if (kind, count) not in self._found:
-            x, rows = self._rows()
             c, compared = self.columns, self.options.sampling == "auto" and kind != "lloyd"
-            where = (x, c.mean, c.scale, c.bounds, count)
-            if compared and not shared:  # the other kind will be asked for next
-                both = optimal_column_levels(*where, rows=rows)
-                self._found.update(
-                    zip((("nearest", count), ("stochastic", count)), both, strict=True)
-                )
+            both = compared and not shared  # the other kind will be asked for next
+            kinds = ("nearest", "stochastic") if both else (kind,)
+            found: Sequence[ColumnLevels]
+            if self.options.level_rows == "all" and not shared:
+                found = count_all(self.source, c, "both" if both else kind, count, self.progress)
             else:
-                find = shared_levels if shared else column_levels
-                self._found[kind, count] = find(*where, kind=kind, rows=rows)
+                x, rows = self._rows()
+                where = (x, c.mean, c.scale, c.bounds, count)
+                if both:
+                    found = optimal_column_levels(*where, rows=rows)
+                else:
+                    find = shared_levels if shared else column_levels
+                    found = [find(*where, kind=kind, rows=rows)]
+            self._found.update(zip(((k, count) for k in kinds), found, strict=True))
         return self._found[kind, count].levels
 
     def _rows(self) -> tuple[Tensor, Tensor | None]:

@@ -27,9 +27,9 @@ float scaled(const Sample& s, int64_t i, int64_t col, double mean, double invers
   return static_cast<float>((x - mean) * inverse);
 }
 
-/// Places the bins of column number j of the strip.
-void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
-                std::vector<float>* pilot, HistogramMap* map) {
+/// Places the bins of column number j of a map.
+void place_column(const Sample& s, int64_t col, int64_t j, float lo, float hi,
+                  std::vector<float>* pilot, HistogramMap* map) {
   const int64_t count = std::min(kPilotRows, s.rows);
   pilot->resize(count);
   for (int64_t i = 0; i < count; ++i)
@@ -65,16 +65,16 @@ void place_bins(const Sample& s, int64_t col, int64_t j, float lo, float hi,
 }
 
 /// The populated bins of one column.
-void collect(const HistogramMap& map, int64_t j, const uint64_t* bins, Bins* s) {
+void collect(const HistogramMap& map, int64_t j, const int64_t* counts, const int64_t* sums,
+             Bins* s) {
   for (auto* values : {&s->value, &s->width, &s->count, &s->sum, &s->square})
     values->resize(map.bins + 1);
   double count = 0, sum = 0, square = 0;
   s->count[0] = s->sum[0] = s->square[0] = 0;
   int64_t used = 0;
   for (uint32_t b = 0; b < map.bins; ++b) {
-    if (bins[b] == 0) continue;
-    const auto here = static_cast<double>(bins[b] >> 40);
-    const auto rest = static_cast<double>(bins[b] & ((uint64_t{1} << 40) - 1));
+    if (counts[b] == 0) continue;
+    const auto here = static_cast<double>(counts[b]), rest = static_cast<double>(sums[b]);
     const bool below = b < map.origin[j];
     const uint32_t word = (map.base[j] + (below ? map.origin[j] - 1 - b : b - map.origin[j]))
                           << map.shift[j];
@@ -92,43 +92,67 @@ void collect(const HistogramMap& map, int64_t j, const uint64_t* bins, Bins* s) 
 
 }  // namespace
 
-void column_levels(const Sample& sample, int64_t col, int64_t cols, const double* mean,
-                   const double* scale, const float* bounds, int64_t levels,
-                   const std::vector<ColumnLevels>& kinds, int iterations, int64_t all,
-                   LevelScratch* s, float* out, LevelCost* cost) {
-  HistogramMap maps[kLevelColumns / kHistogramColumns] = {};
+void place_bins(const Sample& pilot, ColumnStrip strip, const double* mean, const double* scale,
+                const float* bounds, int64_t bins, LevelScratch* s, HistogramMap* maps) {
   for (int64_t k = 0; k < kLevelColumns; ++k) {
     HistogramMap& map = maps[k / kHistogramColumns];
-    const int64_t j = k % kHistogramColumns;
-    map.bins = static_cast<uint32_t>(levels <= 16 ? kHistogramBins / 2 : kHistogramBins);
-    map.mean[j] = k < cols ? mean[col + k] : 0.0;
-    map.inverse[j] = k < cols ? 1.0 / scale[col + k] : 1.0;
-    if (k < cols)
-      place_bins(sample, col + k, j, bounds[2 * (col + k)], bounds[2 * (col + k) + 1], &s->pilot,
-                 &map);
+    const int64_t j = k % kHistogramColumns, col = strip.col + k;
+    const bool there = k < strip.cols;
+    if (j == 0) map = HistogramMap{};
+    map.bins = static_cast<uint32_t>(bins);
+    map.mean[j] = there ? mean[col] : 0.0;
+    map.inverse[j] = there ? 1.0 / scale[col] : 1.0;
+    if (there) place_column(pilot, col, j, bounds[2 * col], bounds[2 * col + 1], &s->pilot, &map);
   }
-  const int64_t bins_of = maps[0].bins;  // of a column
-  s->bins.assign(kLevelColumns * bins_of, 0);
+}
+
+void count_rows(const Sample& sample, ColumnStrip strip, const HistogramMap* maps, LevelScratch* s,
+                int64_t* count, int64_t* sum) {
   constexpr int64_t kRows = 512;  // the parts of a strip find the same pages
-  for (int64_t row = 0; row < sample.rows; row += kRows) {
-    const int64_t end = std::min(row + kRows, sample.rows);
-    for (int64_t k = 0; k < cols; k += kHistogramColumns) {
-      histogram_kernel()(sample, row, end, col + k, std::min(cols - k, kHistogramColumns),
-                         maps[k / kHistogramColumns], s->bins.data() + k * bins_of);
+  const int64_t bins = maps[0].bins;
+  for (int64_t first = 0; first < sample.rows; first += kHistogramRows) {
+    const int64_t last = std::min(first + kHistogramRows, sample.rows);
+    s->packed.assign(kLevelColumns * bins, 0);
+    for (int64_t row = first; row < last; row += kRows) {
+      for (int64_t k = 0; k < strip.cols; k += kHistogramColumns) {
+        histogram_kernel()(sample, row, std::min(row + kRows, last), strip.col + k,
+                           std::min(strip.cols - k, kHistogramColumns), maps[k / kHistogramColumns],
+                           s->packed.data() + k * bins);
+      }
+    }
+    for (int64_t i = 0; i < strip.cols * bins; ++i) {
+      count[i] += static_cast<int64_t>(s->packed[i] >> 40);
+      sum[i] += static_cast<int64_t>(s->packed[i] & ((uint64_t{1} << 40) - 1));
     }
   }
-  for (int64_t j = 0; j < cols; ++j) {
-    collect(maps[j / kHistogramColumns], j % kHistogramColumns, s->bins.data() + j * bins_of,
+}
+
+void histogram_levels(ColumnStrip strip, const HistogramMap* maps, const int64_t* count,
+                      const int64_t* sum, const LevelSearch& search, LevelScratch* s) {
+  const int64_t bins = maps[0].bins, levels = search.levels;
+  for (int64_t j = 0; j < strip.cols; ++j) {
+    collect(maps[j / kHistogramColumns], j % kHistogramColumns, count + j * bins, sum + j * bins,
             &s->column);
-    for (size_t k = 0; k < kinds.size(); ++k) {
-      const int64_t at = static_cast<int64_t>(k) * all + col + j;
-      float* level = out + at * levels;
-      const int64_t used = find_levels(s->column, bounds + 2 * (col + j), levels, kinds[k],
-                                       iterations, &s->cells, level);
-      cost[at] = cost_of(s->column, level, used, kinds[k]);
+    for (size_t k = 0; k < search.kinds.size(); ++k) {
+      const int64_t col = strip.col + j, at = static_cast<int64_t>(k) * search.all + col;
+      float* level = search.out + at * levels;
+      const int64_t used = find_levels(s->column, search.bounds + 2 * col, levels, search.kinds[k],
+                                       search.iterations, &s->cells, level);
+      search.cost[at] = cost_of(s->column, level, used, search.kinds[k]);
       for (int64_t c = used; c < levels; ++c) level[c] = level[used - 1];
     }
   }
+}
+
+void column_levels(const Sample& sample, ColumnStrip strip, const double* mean, const double* scale,
+                   const LevelSearch& search, LevelScratch* s) {
+  HistogramMap maps[kStripMaps];
+  const int64_t bins = histogram_bins(search.levels);
+  place_bins(sample, strip, mean, scale, search.bounds, bins, s, maps);
+  s->count.assign(strip.cols * bins, 0);
+  s->sum.assign(strip.cols * bins, 0);
+  count_rows(sample, strip, maps, s, s->count.data(), s->sum.data());
+  histogram_levels(strip, maps, s->count.data(), s->sum.data(), search, s);
 }
 
 }  // namespace torchext::cpu
