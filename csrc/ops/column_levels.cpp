@@ -51,13 +51,14 @@ std::tuple<Tensor, Tensor> search_levels(const char* op, const Tensor& bounds, i
   Tensor out = torch::stable::new_empty(bounds, {tables, cols, levels});
   Tensor costs = torch::stable::new_empty(bounds, {tables, cols, 2}, ScalarType::Double);
   static_assert(sizeof(cpu::LevelCost) == 2 * sizeof(double));
-  const cpu::LevelSearch search{levels,
-                                kinds,
-                                static_cast<int>(iterations),
-                                ends,
-                                cols,
-                                out.mutable_data_ptr<float>(),
-                                reinterpret_cast<cpu::LevelCost*>(costs.mutable_data_ptr<double>())};
+  const cpu::LevelSearch search{
+      levels,
+      kinds,
+      static_cast<int>(iterations),
+      ends,
+      cols,
+      out.mutable_data_ptr<float>(),
+      reinterpret_cast<cpu::LevelCost*>(costs.mutable_data_ptr<double>())};
   for_strips(cols, [&](const cpu::ColumnStrip& strip, cpu::LevelScratch* scratch) {
     fill(search, strip, scratch);
   });

@@ -67,6 +67,7 @@ Solution solve_table(const Request& ask, const T* x, const double* weight, int64
       ask.candidates
           ? levels::solve_among(x, weight, size, ask.objective, ask.count, *ask.candidates)
           : levels::solve(x, weight, size, ask.objective, ask.method, ask.count, scratch, ask.rtol);
+  if (!found.finite) return found;
   const double gap = found.cost - found.lower_bound;
   found.certified = found.certified || (ask.rtol > 0 && gap <= ask.rtol * found.cost);
   bool changed;
@@ -99,8 +100,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels(
   if (candidates) ask.candidates = read_candidates(*candidates);
   const Tables tables(kLevelsOp, sizes_of(x), dim, bucket_size);
   check_sizes(ask, tables, x);
-  const FiniteValues values(kLevelsOp, "x", x);
+  const Values values(kLevelsOp, "x", x);
   const Weights weights(kLevelsOp, weight, x);
+  // What counts all values notices those that are not finite without a pass of their own.
+  const bool counted = !values.f64() && !weight && !candidates && tables.count == 1 &&
+                       (count > 1 || !ask.stochastic()) &&
+                       levels::counts_values(ask.method, static_cast<size_t>(tables.n));
+  if (!counted) values.check();
   const LevelResults results(x, tables.shape(dim || bucket_size), count);
   auto* const out = results.found.mutable_data_ptr<double>();
   values.visit([&](const auto* from) {
@@ -111,6 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels(
         const Solution s = solve_table(ask, tables.group(from, k, &own),
                                        tables.group(weights.data(), k, &own_weight),
                                        tables.values(k), k, &scratch);
+        if (!s.finite) values.check();
         const auto last = static_cast<int64_t>(s.levels.size()) - 1;
         for (int64_t i = 0; i < count; ++i)
           out[k * count + i] = s.levels[static_cast<size_t>(std::min(i, last))] + 0.0;

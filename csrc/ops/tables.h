@@ -97,13 +97,18 @@ void check_finite(const char* op, const char* name, const T* x, int64_t n) {
   }
 }
 
-/// A contiguous float64 or float32 tensor of finite values; half precision is widened.
-class FiniteValues {
+/// A contiguous float64 or float32 tensor; half precision is widened.
+class Values {
  public:
-  FiniteValues(const char* op, const char* name, const Tensor& x)
-      : dense_(x.scalar_type() == ScalarType::Double ? torch::stable::contiguous(x)
-                                                     : as_float(op, name, x)) {
-    visit([&](const auto* values) { check_finite(op, name, values, dense_.numel()); });
+  Values(const char* op, const char* name, const Tensor& x)
+      : op_(op),
+        name_(name),
+        dense_(x.scalar_type() == ScalarType::Double ? torch::stable::contiguous(x)
+                                                     : as_float(op, name, x)) {}
+
+  /// Refuses the first value that is not finite.
+  void check() const {
+    visit([&](const auto* values) { check_finite(op_, name_, values, dense_.numel()); });
   }
 
   bool f64() const { return dense_.scalar_type() == ScalarType::Double; }
@@ -118,7 +123,14 @@ class FiniteValues {
   }
 
  private:
+  const char *op_, *name_;
   Tensor dense_;
+};
+
+/// Values all of which are finite.
+class FiniteValues : public Values {
+ public:
+  FiniteValues(const char* op, const char* name, const Tensor& x) : Values(op, name, x) { check(); }
 };
 
 /// Weights of the shape of x as contiguous float64, on their device; their values are not looked

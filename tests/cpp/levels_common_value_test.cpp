@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <string>
@@ -47,6 +49,7 @@ TEST(CommonValue, OthersAreCopiedInOrder) {
     for (const double share : {0.0, 0.5, 1.0}) {
       Floats x = mostly(0.0f, share, n, n);
       if (n > 3) x[3] = -0.0f;  // equal to 0
+      if (n > 20) x[20] = HUGE_VALF;
       Floats want;
       std::copy_if(x.begin(), x.end(), std::back_inserter(want), [](float v) { return v != 0; });
       for (CopyOthersFn* f : {copy_others_ref, copy_others_avx2, copy_others_avx512}) {
@@ -107,6 +110,35 @@ TEST(CommonValue, BinsDoNotDependOnWhetherItIsSeen) {
       std::vector<size_t> start;
       bins->members(all, &members, &start);
       EXPECT_TRUE(std::equal(members.begin(), members.end(), seen.begin(), seen.end()));
+    }
+  }
+}
+
+/// One value that is not finite among many equal or different ones, or nothing else.
+TEST(CommonValue, NotFiniteIsNoticed) {
+  Scratch scratch;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const double share : {0.0, 0.8, 1.0}) {
+    for (const float bad : {nan, -nan, HUGE_VALF, -HUGE_VALF}) {
+      Floats x = mostly(0, share, 20000, 7);
+      on_every_isa([&](const char* isa) {
+        for (const size_t at : {0, 625, 13333, 19999}) {  // seen in the sample, and not
+          const float before = x[at];
+          x[at] = bad;
+          for (const Method m : {Method::exact, Method::hist})
+            EXPECT_FALSE(
+                solve(x.data(), nullptr, x.size(), Objective::nearest, m, 4, &scratch).finite)
+                << isa << " " << share << " " << at;
+          x[at] = before;
+        }
+        EXPECT_TRUE(
+            solve(x.data(), nullptr, x.size(), Objective::nearest, Method::hist, 4, &scratch)
+                .finite);
+      });
+      const Floats all(20000, bad);
+      EXPECT_FALSE(
+          solve(all.data(), nullptr, all.size(), Objective::nearest, Method::exact, 4, &scratch)
+              .finite);
     }
   }
 }

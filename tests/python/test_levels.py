@@ -213,6 +213,10 @@ def test_errors_name_what_is_wrong() -> None:
             bad[n - 2] = value
             for v in (bad, bad.float()):
                 refused(f"x must be finite, got -?(nan|inf) at element {n - 2}", v, 3)
+                text = f"x must be finite, got -?(nan|inf) at element {n - 2}"
+                refused(text, v, 1)
+                refused(text, v, 3, method="hist")
+                refused(text, v.half(), 3, objective="nearest")
     refused("x must hold at least one value", torch.zeros(0), 3)
     refused("x must hold at least one value", torch.zeros(0, 4), 3, dim=1)
     refused(r"levels must be in \[2, 65536\] where values differ .* got 1", x, 1)

@@ -32,10 +32,13 @@ class Bins {
 /// their number grows with the cube root of count x width^2, as that of the levels does.
 class FloatBins : public Bins {
  public:
-  /// Finite x [n], n < 2^32. One bin for 16 values beside those of the fullest 16-bit pattern, but
-  /// from about `least` to `most`. `pad`: the smallest and largest value become items of their own
-  /// even where they share a bin with others. Two passes over x, about 3 ns a value.
+  /// x [n], n < 2^32; unless all are finite() there are no bins. One bin for 16 values beside those
+  /// of the fullest 16-bit pattern, but from about `least` to `most`. `pad`: the smallest and
+  /// largest value become items of their own even where they share a bin with others. Two passes
+  /// over x, about 3 ns a value.
   FloatBins(const float* x, size_t n, size_t least, size_t most, bool pad);
+
+  bool finite() const { return finite_; }
 
   void members(const std::vector<uint32_t>& items, std::vector<double>* values,
                std::vector<size_t>* start) const override;
@@ -69,6 +72,7 @@ class FloatBins : public Bins {
 
   Thinned values_;
   size_t n_;
+  bool finite_ = true;
   uint32_t bins_ = 0;
   std::vector<Upper> used_;
   std::vector<uint32_t> map_;   // per upper half of a key: number of its first bin << 5 | shift

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "../cpu/dispatch.h"
+#include "float_keys.h"
 
 namespace torchext::levels {
 namespace {
@@ -26,13 +27,13 @@ CopyOthersFn* copy_others() noexcept {
 Thinned take_out_common(const float* x, size_t n) {
   Thinned out{x, n, 0, 0, nullptr};
   if (n < kSample) return out;
-  std::array<float, kSample> sample;
-  for (size_t i = 0; i < kSample; ++i) sample[i] = x[n / kSample * i];
+  std::array<uint32_t, kSample> sample;  // keys: a NaN, which is refused later, has an order too
+  for (size_t i = 0; i < kSample; ++i) sample[i] = key_of(x[n / kSample * i]);
   std::sort(sample.begin(), sample.end());
-  const auto* const shared = std::find_if(sample.begin(), sample.end() - kShare + 1,
-                                          [](const float& v) { return *(&v + kShare - 1) == v; });
-  if (shared == sample.end() - kShare + 1) return out;
-  out.common = *shared;
+  size_t at = 0;
+  while (at + kShare <= kSample && sample[at] != sample[at + kShare - 1]) ++at;
+  if (at + kShare > kSample) return out;
+  out.common = static_cast<float>(value_of(sample[at]));
   out.own.reset(new float[n + 16]);  // not initialised: most of it is never touched
   out.n = copy_others()(x, n, out.common, out.own.get());
   out.x = out.own.get();

@@ -19,8 +19,8 @@ struct Thinned {
 /// Looks at 32 values; one that a third of them share is taken out. x must outlive the result.
 Thinned take_out_common(const float* x, size_t n);
 
-/// Copies the values unequal to `common` to `out`, in order, and returns their number; out is
-/// writable to 16 values beyond. All variants copy the same.
+/// Copies the values unequal to `common` (NaN is) to `out`, in order, and returns their number; out
+/// is writable to 16 values beyond. All variants copy the same.
 using CopyOthersFn = size_t(const float* x, size_t n, float common, float* out) noexcept;
 
 CopyOthersFn copy_others_ref, copy_others_avx2, copy_others_avx512;

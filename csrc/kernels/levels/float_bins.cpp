@@ -32,6 +32,9 @@ FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool p
     highest = std::max(highest, key);
     counts[key >> 16] += static_cast<uint32_t>(values_.copies);
   }
+  // Infinities and NaN have the keys beyond those of finite values, on either side.
+  finite_ = lowest > key_of(-HUGE_VALF) && highest < key_of(HUGE_VALF);
+  if (!finite_) return;
   const size_t spread = n - *std::max_element(counts.begin(), counts.end());
   choose_widths(counts, std::clamp(spread / 16, least, most));
   make_axis(sum_bins(), value_of(lowest), value_of(highest), pad);

@@ -254,17 +254,25 @@ std::pair<size_t, size_t> bin_limits(Method method, bool ends, int64_t levels, d
 
 }  // namespace
 
+bool counts_values(Method method, size_t n) {
+  return (method == Method::exact || method == Method::hist) && n > kSorted;
+}
+
 template <class T>
 Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
                int64_t levels, Scratch* s, double rtol) {
   Solver solver(objective, levels, method == Method::hist ? rtol : 0, s);
-  const bool binned =
-      (method == Method::exact || method == Method::hist) && weight == nullptr && n > kSorted;
+  const bool binned = weight == nullptr && counts_values(method, n);
   if constexpr (std::is_same_v<T, float>) {
     if (binned) {
       const bool ends = objective == Objective::stochastic;
       const auto [least, most] = bin_limits(method, ends, levels, rtol);
       const FloatBins bins(x, n, least, most, ends);
+      if (!bins.finite()) {
+        Solution none;
+        none.finite = false;
+        return none;
+      }
       return by_method(&solver, method, objective, levels, bins.axis, &bins);
     }
   }

@@ -26,6 +26,7 @@ struct Solution {
   double cost = 0;             // of these levels
   double lower_bound = 0;      // no levels cost less
   bool certified = false;      // cost - lower_bound <= 1e-9 cost
+  bool finite = true;          // false: a value was not, and nothing else is set
   Work work;
 
   /// Given the cost, takes a proved bound.
@@ -47,6 +48,10 @@ struct Scratch {
 
 /// Most values one call can take: positions are 31 bits wide.
 constexpr size_t kMostValues = (size_t{1} << 31) - 64;
+
+/// Whether solve() counts so many float32 values without weights rather than sort them. Then it
+/// notices values that are not finite.
+bool counts_values(Method method, size_t n);
 
 /// Levels of finite x [n], n >= 1, in any order, with weights >= 0 (null: 1 each) whose sum is
 /// finite; values of weight 0 are absent, and where all are, so are the levels. levels >= 2

@@ -11,7 +11,7 @@ size_t copy_others_avx2(const float* x, size_t n, float common, float* out) noex
   size_t kept = 0, i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m256 v = _mm256_loadu_ps(x + i);
-    const auto keep = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, all, _CMP_NEQ_OQ)));
+    const auto keep = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, all, _CMP_NEQ_UQ)));
     // The lanes to keep as bytes: a byte of ones for each bit, by which the numbers 0 .. 7 go.
     const uint64_t bytes = _pdep_u64(keep, 0x0101010101010101) * 0xFF,
                    lanes = _pext_u64(0x0706050403020100, bytes);

@@ -11,7 +11,7 @@ size_t copy_others_avx512(const float* x, size_t n, float common, float* out) no
   for (size_t i = 0; i < n; i += 16) {
     const auto in = static_cast<__mmask16>(n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFFu);
     const __m512 v = _mm512_maskz_loadu_ps(in, x + i);
-    const __mmask16 keep = _mm512_mask_cmp_ps_mask(in, v, all, _CMP_NEQ_OQ);
+    const __mmask16 keep = _mm512_mask_cmp_ps_mask(in, v, all, _CMP_NEQ_UQ);
     _mm512_storeu_ps(out + kept, _mm512_maskz_compress_ps(keep, v));
     kept += static_cast<size_t>(__builtin_popcount(keep));
   }
