@@ -1,4 +1,5 @@
 #include "channel_ranges.h"
+#include "float_io.h"
 #include "grouped.h"
 #include "kernels/ranges.h"
 

@@ -1,8 +1,7 @@
 // Launch function of the scales that cover the values of every channel; needs no torch.
 #pragma once
 
-#include "channel_map.h"
-#include "float_io.h"
+#include "formats.h"
 
 namespace torchext::cuda {
 

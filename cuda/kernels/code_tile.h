@@ -1,9 +1,9 @@
 // The packed codes of a tile: 1024 codes between a bit stream and the lanes of a warp.
 #pragma once
 
-#include "channel_map.h"
 #include "float_io.h"
 #include "kernels/pack.h"
+#include "tiles.h"
 
 namespace torchext::cuda {
 

@@ -1,5 +1,6 @@
 #include "code_tile.h"
 #include "draw_codes.h"
+#include "format_rules.h"
 
 namespace torchext::cuda {
 namespace {

@@ -1,8 +1,7 @@
 // Launch functions of several draws per value in one code; needs no torch.
 #pragma once
 
-#include "float_io.h"
-#include "format_rules.h"
+#include "formats.h"
 #include "kernels/draws.h"
 
 namespace torchext::cuda {

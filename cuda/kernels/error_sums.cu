@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "error_sums.h"
+#include "float_io.h"
 #include "grouped.h"
 #include "kernels/levels/dd.h"
 #include "kernels/levels/exact_sum.h"

@@ -4,6 +4,7 @@
 // are one Philox block. Types are values, not template parameters: the branch is the same for all.
 #pragma once
 
+#include "formats.h"
 #include "kernels/half.h"
 #include "launch.h"
 
@@ -17,9 +18,6 @@ namespace torchext::cuda {
 #endif
 
 constexpr int kRow = 128;
-
-/// Floats that the ops take; half precision and double are converted on the way.
-enum class FloatType : int { f32, f64, bf16, f16 };
 
 /// Four elements that move in one access of 4, 8 or 16 bytes, or in two of 16.
 template <class T>

@@ -6,22 +6,10 @@
 // channel.
 #pragma once
 
-#include "channel_map.h"
-#include "kernels/quantize.h"
 #include "kernels/variance.h"
+#include "tiles.h"
 
 namespace torchext::cuda {
-
-/// A format in device memory, as an op gets it.
-struct DeviceFormat {
-  Scheme scheme = Scheme::symmetric;
-  int bits = 8;
-  const float* scale = nullptr;   // [channels] or [channels, 2] of (lo, step); null: 1
-  const float* levels = nullptr;  // ascending, the last distinct entry may be repeated
-  int32_t level_count = 0;
-  int64_t table_stride = 0;  // 0: one table for all channels
-  ChannelMap channels;
-};
 
 /// What an element needs of its channel.
 struct Spacing {

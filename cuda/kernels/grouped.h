@@ -9,7 +9,7 @@
 //   flush_one(thread, channel) by one thread
 #pragma once
 
-#include "channel_map.h"
+#include "formats.h"
 
 namespace torchext::cuda {
 

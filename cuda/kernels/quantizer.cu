@@ -1,4 +1,5 @@
 #include "code_tile.h"
+#include "format_rules.h"
 #include "quantizer.h"
 
 namespace torchext::cuda {

@@ -1,8 +1,7 @@
 // Launch functions of rounding to codes, back to values, and the round trip; needs no torch.
 #pragma once
 
-#include "float_io.h"
-#include "format_rules.h"
+#include "formats.h"
 
 namespace torchext::cuda {
 

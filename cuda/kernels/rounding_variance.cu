@@ -1,3 +1,5 @@
+#include "float_io.h"
+#include "format_rules.h"
 #include "rounding_variance.h"
 
 namespace torchext::cuda {

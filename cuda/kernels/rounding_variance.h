@@ -1,8 +1,7 @@
 // Launch function of the variance that stochastic rounding adds; needs no torch.
 #pragma once
 
-#include "float_io.h"
-#include "format_rules.h"
+#include "formats.h"
 #include "kernels/tree_sum.h"
 
 namespace torchext::cuda {

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "kernels/float_io.h"
-#include "kernels/format_rules.h"
+#include "kernels/formats.h"
 #include "ops/quantize_format.h"
 
 namespace torchext::ops {

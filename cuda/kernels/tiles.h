@@ -1,39 +1,9 @@
-// Which channel an element belongs to: (i / inner) % channels, without a division per element.
+// The turn of a warp, 1024 consecutive elements, and which channel each of them belongs to.
 #pragma once
 
-#include "launch.h"
+#include "formats.h"
 
 namespace torchext::cuda {
-
-constexpr int kTile =
-    1024;  // elements of a warp's turn: a chunk of tree_sum, 8 rows of four a lane
-
-/// a / d for 0 <= a <= 1024, as a product: exact because 1024 / 2^21 < 1 / d.
-struct SmallDivisor {
-  uint32_t factor;
-
-  explicit SmallDivisor(int64_t d)
-      : factor((1u << 21) / static_cast<uint32_t>(d < 1           ? 1
-                                                  : d < 2 * kTile ? d
-                                                                  : 2 * kTile) +
-               1) {}
-  TX_DEVICE static int divide(uint32_t factor, int a) {
-    return static_cast<int>(static_cast<uint32_t>(a) * factor >> 21);
-  }
-};
-
-/// The channels of a tensor, part of a kernel's parameters.
-struct ChannelMap {
-  int64_t channels = 1, inner = 1;
-  uint32_t per_run = 0, per_turn = 0;  // divide by inner and by channels
-
-  ChannelMap() = default;
-  ChannelMap(int64_t channel_count, int64_t run)
-      : channels(channel_count),
-        inner(run),
-        per_run(SmallDivisor(run).factor),
-        per_turn(SmallDivisor(channel_count).factor) {}
-};
 
 /// The channels of one tile, from one 64-bit division.
 class TileChannels {
