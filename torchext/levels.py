@@ -12,6 +12,7 @@ from torchext import ops
 __all__ = ["OptimalLevels", "RoundingError", "optimal_levels", "rounding_error"]
 
 _EXACT = 2**24  # values of a table up to which ``auto`` is exact
+_EXACT_CUDA = 2**14
 _DTYPES = {
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
@@ -112,7 +113,8 @@ def optimal_levels(
         levels: number of levels s, 2..65536 (1 for ``"nearest"`` and for values that are all the same).
         bits: in place of ``levels``: ``2**bits`` of them, one per code.
         method: ``"auto"`` is ``"exact"`` up to 2**24 values a table and beyond that ``"hist"`` with ``rtol``
-            raised to 1e-3; see :func:`torchext.ops.optimal_levels` for all of them.
+            raised to 1e-3; on CUDA ``"exact"`` up to 2**14 and ``"hist"`` beyond. See
+            :func:`torchext.ops.optimal_levels` for all of them.
         objective: ``"stochastic"`` or ``"nearest"``.
         weight: not negative, of the shape of ``x``; a value of weight 0 counts as absent.
         dim: one table per index of this dimension.
@@ -154,8 +156,10 @@ def optimal_levels(
             f"level_dtype must be float16, bfloat16, float32 or float64, got {level_dtype}"
         )
     if method == "auto":
-        method = "exact"
-        if candidates is None and _largest_table(x, dim, bucket_size) > _EXACT:
+        method, size = "exact", _largest_table(x, dim, bucket_size)
+        if x.is_cuda and size > _EXACT_CUDA:
+            method = "hist"
+        elif candidates is None and size > _EXACT:
             method, rtol = "hist", max(rtol, 1e-3)
     found = ops.optimal_levels(
         x.detach(),

@@ -1,5 +1,7 @@
-// optimal_levels on CUDA: exact stochastic levels of tables that a block of threads holds.
+// optimal_levels on CUDA: exact levels of tables that a block of threads holds, bins for larger
+// ones.
 #include "device.h"
+#include "kernels/levels/hist.h"
 #include "kernels/levels/table.h"
 #include "ops/levels_request.h"
 
@@ -15,18 +17,75 @@ bool holds(ScalarType wide, ScalarType narrow) {
 }
 
 /// What only the CPU does so far.
-void check_supported(const Request& ask, bool candidates, const Tables& tables, const Tensor& x,
+void check_supported(const Request& ask, bool candidates, const Tensor& x,
                      const std::string& method) {
   TX_CHECK(ask.stochastic(), kLevelsOp, "objective must be stochastic on CUDA, got nearest");
-  TX_CHECK(ask.method == Method::exact || ask.method == Method::dnc, kLevelsOp,
-           "method must be exact or dnc on CUDA, got ", method);
+  TX_CHECK(ask.method == Method::exact || ask.method == Method::dnc || ask.method == Method::hist,
+           kLevelsOp, "method must be exact, dnc or hist on CUDA, got ", method);
   TX_CHECK(!candidates, kLevelsOp, "candidates must be None on CUDA, got a tensor");
   TX_CHECK(ask.count >= 2, kLevelsOp, "levels must be in [2, 65536] on CUDA, got ", ask.count);
   TX_CHECK(holds(ask.dtype, x.scalar_type()), kLevelsOp, "level_dtype must hold the values of x (",
            dtype_name(x.scalar_type()), ") on CUDA, got ", dtype_name(ask.dtype));
-  TX_CHECK(tables.count == 0 || tables.largest() <= cuda::kMostTableValues, kLevelsOp,
-           "x must hold at most ", cuda::kMostTableValues, " values per table on CUDA, got ",
-           tables.largest());
+}
+
+/// Tables that a block of threads holds; also under method hist, which is exact for few values.
+void solve_tables(const Request& ask, const Tables& tables, const Tensor& values,
+                  const std::optional<Tensor>& weight, const LevelResults& results,
+                  const Device& device) {
+  const bool f64 = values.scalar_type() == ScalarType::Double;
+  cuda::LevelTables p{};
+  p.x32 = f64 ? nullptr : values.const_data_ptr<float>();
+  p.x64 = f64 ? values.const_data_ptr<double>() : nullptr;
+  p.weight = weight ? weight->const_data_ptr<double>() : nullptr;
+  p.outer = tables.outer;
+  p.count = tables.count;
+  p.inner = tables.inner;
+  p.n = tables.n;
+  p.levels = static_cast<int32_t>(ask.count);
+  p.rtol = ask.rtol;
+  p.found = results.found.mutable_data_ptr<double>();
+  p.distinct = results.distinct.mutable_data_ptr<int64_t>();
+  p.cost = results.cost.mutable_data_ptr<double>();
+  p.lower = results.lower.mutable_data_ptr<double>();
+  p.certified = results.certified.mutable_data_ptr<bool>();
+  const int64_t each = cuda::level_tables_work(p);
+  p.blocks = std::min({p.count, kMostBlocks, std::max<int64_t>(1, kMostWork / each)});
+  const Tensor work = torch::stable::new_empty(values, {p.blocks * each}, ScalarType::Byte);
+  p.work = work.mutable_data_ptr<uint8_t>();
+  check_launch(kLevelsOp, cuda::launch_level_tables(p, device.stream()));
+}
+
+/// One table of more values, by bins.
+void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, bool weight,
+                const LevelResults& results, const Device& device) {
+  const auto because = [](const char* what) {
+    return std::string(what) + " on CUDA under method hist above " +
+           std::to_string(cuda::kMostTableValues) + " values, got ";
+  };
+  TX_CHECK(tables.count == 1, kLevelsOp, because("x must be one table"), tables.count, " tables");
+  TX_CHECK(values.scalar_type() == ScalarType::Float, kLevelsOp,
+           because("x must be float32, bfloat16 or float16"), "float64");
+  TX_CHECK(!weight, kLevelsOp, because("weight must be None"), "a tensor");
+  // Bins of float16 values below 0 need not start at one; those of bfloat16 are single values.
+  TX_CHECK(ask.dtype != ScalarType::Half, kLevelsOp,
+           because("level_dtype must be float32 or float64"), "float16");
+  TX_CHECK(ask.rtol == 0, kLevelsOp, because("rtol must be 0"), ask.rtol);
+  TX_CHECK(ask.count <= cuda::kMostHistLevels, kLevelsOp, because("levels must be in [2, 1024]"),
+           ask.count);
+  const auto levels = static_cast<int32_t>(ask.count);
+  const Tensor work =
+      torch::stable::new_empty(values, {cuda::hist_work(nullptr, levels).bytes}, ScalarType::Byte);
+  const cuda::HistLevels p{values.const_data_ptr<float>(),
+                           tables.n,
+                           levels,
+                           results.found.mutable_data_ptr<double>(),
+                           results.distinct.mutable_data_ptr<int64_t>(),
+                           results.cost.mutable_data_ptr<double>(),
+                           results.lower.mutable_data_ptr<double>(),
+                           results.certified.mutable_data_ptr<bool>(),
+                           cuda::hist_work(work.mutable_data_ptr<uint8_t>(), levels)};
+  check_launch(kLevelsOp, cuda::launch_float_bins(p, device.stream()));
+  check_launch(kLevelsOp, cuda::launch_hist_levels(p, device.stream()));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
@@ -37,34 +96,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
                     parse_level_dtype(level_dtype, x.scalar_type())};
   const Tables tables(kLevelsOp, sizes_of(x), dim, bucket_size);
   check_sizes(ask, tables, x);
-  check_supported(ask, candidates.has_value(), tables, x, method);
+  check_supported(ask, candidates.has_value(), x, method);
+  const bool fits = tables.count == 0 || tables.largest() <= cuda::kMostTableValues;
+  TX_CHECK(fits || ask.method == Method::hist, kLevelsOp, "x must hold at most ",
+           cuda::kMostTableValues, " values per table on CUDA under method ", method, ", got ",
+           tables.largest(), " (method hist takes more)");
   const Device device(x);
   if (weight) device.check(kLevelsOp, "weight", *weight);
   const bool f64 = x.scalar_type() == ScalarType::Double;
   const Tensor values = f64 ? torch::stable::contiguous(x) : as_float(kLevelsOp, "x", x);
   const std::optional<Tensor> dense = dense_weight(kLevelsOp, weight, x);
   const LevelResults results(x, tables.shape(dim || bucket_size), count);
-
-  cuda::LevelTables p{};
-  p.x32 = f64 ? nullptr : values.const_data_ptr<float>();
-  p.x64 = f64 ? values.const_data_ptr<double>() : nullptr;
-  p.weight = dense ? dense->const_data_ptr<double>() : nullptr;
-  p.outer = tables.outer;
-  p.count = tables.count;
-  p.inner = tables.inner;
-  p.n = tables.n;
-  p.levels = static_cast<int32_t>(count);
-  p.rtol = rtol;
-  p.found = results.found.mutable_data_ptr<double>();
-  p.distinct = results.distinct.mutable_data_ptr<int64_t>();
-  p.cost = results.cost.mutable_data_ptr<double>();
-  p.lower = results.lower.mutable_data_ptr<double>();
-  p.certified = results.certified.mutable_data_ptr<bool>();
-  const int64_t each = cuda::level_tables_work(p);
-  p.blocks = std::min({p.count, kMostBlocks, std::max<int64_t>(1, kMostWork / each)});
-  const Tensor work = torch::stable::new_empty(x, {p.blocks * each}, ScalarType::Byte);
-  p.work = work.mutable_data_ptr<uint8_t>();
-  check_launch(kLevelsOp, cuda::launch_level_tables(p, device.stream()));
+  if (fits) {
+    solve_tables(ask, tables, values, dense, results, device);
+  } else {
+    solve_bins(ask, tables, values, dense.has_value(), results, device);
+  }
   return results.stored_as(ask.dtype);
 }
 

@@ -178,6 +178,61 @@ def test_wrong_weights_have_no_levels(bad: float) -> None:
         torch.ops.torchext.optimal_levels(*arguments)
 
 
+def large(name: str, n: int = 16_500) -> Tensor:
+    x = draws(n, seed=7)
+    y = draws(n, seed=8)
+    return {
+        "normal": x, "log-normal": x.exp(), "Cauchy": x / y, "90 % zeros": x * (y > 1.28),
+        "constant": torch.full((n,), -1.5), "bfloat16": x.bfloat16(), "float16": x.half(),
+        "clusters": (x * 3).round() + 1e-5 * y, "offset": 1000 + x, "unaligned": draws(n + 1)[1:],
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "normal", "log-normal", "Cauchy", "90 % zeros", "constant", "bfloat16", "float16", "clusters",
+        "offset", "unaligned",
+    ],
+)  # fmt: skip
+def test_bins(name: str) -> None:
+    """The CPU's bins, levels and cost; a lower bound of its own that is as good."""
+    x = large(name)
+    level_dtype = "float32" if name == "float16" else ""
+    s = 5 if name == "normal" else 4
+    got, want = both(x, s, method="hist", level_dtype=level_dtype)
+    for k in (0, 1, 2):
+        assert same_bits(got[k], want[k]), f"{NAMES[k]}: {got[k]} is not {want[k]}"
+    exact = torch.ops.torchext.optimal_levels(
+        x.double(), None, None, s, None, None, "stochastic", "exact", 0.0, ""
+    )
+    cost, lower = got[2].item(), got[3].item()
+    assert lower <= exact[2].item() * (1 + 1e-12) and got[4].item() == want[4].item()
+    assert cost - lower <= 1.5 * (cost - want[3].item()) + 1e-9 * cost
+    if name in ("constant", "bfloat16"):
+        assert got[4].item()
+
+
+@pytest.mark.parametrize("s", [2, 3])
+def test_bins_few_levels(s: int) -> None:
+    got, want = both(large("normal"), s, method="hist")
+    assert all(same_bits(got[k], want[k]) for k in (0, 1, 2, 4))
+    assert got[3].item() == pytest.approx(want[3].item(), rel=1e-3)
+
+
+def test_bins_of_values_that_are_not_finite() -> None:
+    x = large("normal")
+    x[12_345] = float("inf")
+    found = tensors(torch.ops.torchext_emulated.optimal_levels(
+        x, None, None, 4, None, None, "stochastic", "hist", 0.0, ""
+    ))  # fmt: skip
+    assert found[0].isnan().all() and found[1].item() == 0 and not found[4].item()
+
+
+def test_hist_of_few_values_is_exact() -> None:
+    check(draws(500), 6, method="hist", bucket_size=100)
+
+
 def test_empty() -> None:
     check(torch.zeros(0, 5), 4, dim=0)
     with pytest.raises(RuntimeError, match="x must hold at least one value per table"):
@@ -188,11 +243,11 @@ def test_empty() -> None:
     ("more", "text"),
     [
         ({"objective": "nearest"}, "objective must be stochastic on CUDA, got nearest"),
-        ({"method": "hist"}, "method must be exact or dnc on CUDA, got hist"),
+        ({"method": "adaquant"}, "method must be exact, dnc or hist on CUDA, got adaquant"),
         ({"candidates": torch.arange(9.0)}, "candidates must be None on CUDA"),
         ({"level_dtype": "float16"}, r"must hold the values of x \(float32\) on CUDA, got float16"),
         ({"weight": torch.ones(3)}, r"weight must have shape \(64\), got \(3\)"),
-        ({"method": "best"}, "method must be exact, hist"),
+        ({"method": "best"}, "method must be exact, hist, adaquant, dnc, smawk or dp, got best"),
     ],
 )
 def test_refused(more: dict[str, Any], text: str) -> None:
@@ -201,7 +256,27 @@ def test_refused(more: dict[str, Any], text: str) -> None:
 
 
 def test_refused_sizes() -> None:
-    with pytest.raises(RuntimeError, match="at most 16384 values per table on CUDA, got 16385"):
-        both(torch.zeros(16385), 4)
+    x = torch.zeros(2 * 16385)
+    text = "at most 16384 values per table on CUDA under method exact, got 16385"
+    with pytest.raises(RuntimeError, match=text):
+        both(x, 4, bucket_size=16385)
+    for more, text in (
+        (
+            {"bucket_size": 16385},
+            "x must be one table on CUDA under method hist above 16384 values, got 2",
+        ),
+        ({"weight": torch.ones(2 * 16385)}, "weight must be None on CUDA under method hist"),
+        ({"rtol": 0.1}, "rtol must be 0 on CUDA under method hist"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            both(x, 4, method="hist", **more)
+    with pytest.raises(RuntimeError, match="level_dtype must be float32 or float64 on CUDA"):
+        both(x.half(), 4, method="hist")
+    with pytest.raises(RuntimeError, match="x must be float32, bfloat16 or float16 on CUDA"):
+        both(x.double(), 4, method="hist")
+    with pytest.raises(
+        RuntimeError, match=r"levels must be in \[2, 1024\] on CUDA under method hist"
+    ):
+        both(x, 1025, method="hist")
     with pytest.raises(RuntimeError, match=r"levels must be in \[2, 65536\] on CUDA, got 1"):
         both(torch.zeros(5), 1)

@@ -94,11 +94,51 @@ def test_other_stream() -> None:
     assert same_bits(torchext.optimal_levels(draws(100, 512), 16, dim=0).levels, found.levels)
 
 
+@pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
+@pytest.mark.parametrize("s", [2, 4, 16, 64])
+def test_bins(n: int, s: int) -> None:
+    x = draws(n)
+    want = torchext.optimal_levels(x, s, method="hist")
+    got = torchext.optimal_levels(x.cuda(), s)
+    assert got.method == "hist"
+    assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+    assert (got.lower_bound.cpu() <= got.cost.cpu()).all()
+    assert got.lower_bound.item() == pytest.approx(want.lower_bound.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["sorted", "constant", "zeros", "Cauchy", "bfloat16"])
+def test_bins_of_other_data(kind: str) -> None:
+    x, y = draws(1_000_000), draws(1_000_001)[1:]
+    x = {
+        "sorted": x.sort().values, "constant": torch.full_like(x, 0.7), "zeros": x * (y > 1.28),
+        "Cauchy": x / y, "bfloat16": x.bfloat16(),
+    }[kind]  # fmt: skip
+    want = torchext.optimal_levels(x, 8, method="hist")
+    got = torchext.optimal_levels(x.cuda(), 8, method="hist")
+    assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+
+
+def test_graph_of_bins() -> None:
+    x = draws(100_000).cuda()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torchext.optimal_levels(x, 16)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = torchext.optimal_levels(x, 16)
+    for scale in (1.0, 3.0):
+        x.copy_(scale * draws(100_000))
+        graph.replay()
+        want = torchext.optimal_levels(x.cpu(), 16, method="hist")
+        assert same_bits(want.levels, found.levels) and same_bits(want.cost, found.cost)
+
+
 def test_refused() -> None:
     x = torch.zeros(1 << 15, device="cuda")
     for more, text in (
-        ({}, "at most 16384 values per table on CUDA"),
-        ({"method": "hist", "bucket_size": 64}, "method must be exact or dnc on CUDA"),
+        ({"method": "exact"}, "at most 16384 values per table on CUDA"),
+        ({"method": "smawk", "bucket_size": 64}, "method must be exact, dnc or hist on CUDA"),
         ({"objective": "nearest", "bucket_size": 64}, "objective must be stochastic on CUDA"),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
     ):

@@ -307,3 +307,13 @@ def test_brute_force_agrees_on_the_objective() -> None:
     best = brute_force(x, [Fraction(1)] * 7, 3, "stochastic")
     values = torch.tensor([float(v) for v in x], dtype=torch.float64)
     assert float(best) == among(values, values.tolist(), 3, "stochastic")
+
+
+@pytest.mark.parametrize("rtol", [0.0, 0.01])
+def test_two_levels_of_bins(rtol: float) -> None:
+    """The ends, with nothing to search between them."""
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
+    found = torchext.optimal_levels(x, 2, method="hist", rtol=rtol)
+    exact = torchext.optimal_levels(x, 2)
+    assert torch.equal(found.levels, exact.levels) and found.certified.item()
+    assert found.cost.item() == pytest.approx(exact.cost.item(), rel=1e-12)

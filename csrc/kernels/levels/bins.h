@@ -47,9 +47,6 @@ class FloatBins : public Bins {
   /// The keys of one upper half in use: a power of two of bins.
   struct Upper {
     uint32_t upper, first_bin, shift;
-    double start, unit;  // of key upper << 16, and from one key to the next
-
-    double value(uint32_t bin) const { return start + unit * static_cast<double>(bin << shift); }
   };
   /// Number, sum and sum of squares of the offsets of keys in their bin.
   struct Moments {

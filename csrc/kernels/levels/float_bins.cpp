@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <cmath>
+#include <climits>
 
 #include "bins.h"
 #include "float_keys.h"
@@ -9,9 +9,7 @@ namespace {
 
 constexpr size_t kChunk = size_t{1} << 23;    // most values that the packed sums can take
 constexpr uint64_t kOne = uint64_t{1} << 40;  // a count, above the sum of offsets
-constexpr uint32_t kNoItem = UINT32_MAX, kNoBin = UINT32_MAX;
-
-int log2_floor(uint64_t n) { return 63 - __builtin_clzll(n); }
+constexpr uint32_t kNoItem = UINT32_MAX;
 
 }  // namespace
 
@@ -41,26 +39,21 @@ FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool p
 }
 
 void FloatBins::choose_widths(const std::vector<uint32_t>& counts, size_t most) {
-  std::vector<int> weight, limit;
-  for (uint32_t h = 0; h < 65536; ++h) {
+  std::vector<CutRule> rules;
+  int level = INT_MAX;
+  for (uint32_t h = 0; h < kCoarseBins; ++h) {
     if (counts[h] == 0) continue;
-    const double start = value_of(h << 16), unit = value_of(h << 16 | 1) - start;
-    // log2 of count x width^2, in thirds rounded down: integers, the same on every machine.
-    int exponent;
-    std::frexp(unit, &exponent);
-    const int log_count = log2_floor(counts[h]), thirds = log_count + 2 * exponent;
-    used_.push_back({h, 0, 0, start, unit});
-    weight.push_back(thirds >= 0 ? thirds / 3 : -((-thirds + 2) / 3));
-    limit.push_back(std::min(16, log_count + 2));
+    used_.push_back({h, 0, 0});
+    rules.push_back(cut_rule(h, counts[h]));
+    level = std::min(level, -rules.back().weight);
   }
-  const auto bits = [&](size_t i, int level) { return std::clamp(weight[i] + level, 0, limit[i]); };
-  int level = -*std::max_element(weight.begin(), weight.end());
   for (;; ++level) {  // one more level doubles nearly all of them
     size_t total = 0;
     bool grows = false;
-    for (size_t i = 0; i < used_.size(); ++i) {
-      total += size_t{1} << bits(i, level + 1);
-      grows = grows || bits(i, level + 1) < limit[i];
+    for (const CutRule& rule : rules) {
+      const int bits = rule.bits(level + 1);
+      total += size_t{1} << bits;
+      grows = grows || bits < rule.limit;
     }
     if (total > most) break;
     if (!grows) {
@@ -69,7 +62,7 @@ void FloatBins::choose_widths(const std::vector<uint32_t>& counts, size_t most) 
     }
   }
   for (size_t i = 0; i < used_.size(); ++i) {
-    const int b = bits(i, level);
+    const int b = rules[i].bits(level);
     used_[i].first_bin = bins_;
     used_[i].shift = static_cast<uint32_t>(16 - b);
     map_[used_[i].upper] = bins_ << 5 | used_[i].shift;
@@ -107,14 +100,16 @@ std::vector<FloatBins::Moments> FloatBins::sum_bins() const {
 
 void FloatBins::make_axis(const std::vector<Moments>& moments, double least, double most,
                           bool pad) {
+  const auto bin_at = [&](const Upper& u, uint32_t k) {
+    const Moments& m = moments[u.first_bin + k];
+    return float_bin(u.upper << 16 | k << u.shift, u.shift, m.n, m.first, m.second, least, most);
+  };
   double sum = 0;
   size_t found = 0;
   for (const Upper& u : used_) {
     for (uint32_t k = 0; k < 65536u >> u.shift; ++k) {
-      const Moments& m = moments[u.first_bin + k];
-      if (m.n == 0) continue;
-      sum +=
-          static_cast<double>(m.n) * (u.value(k) - least) + u.unit * static_cast<double>(m.first);
+      if (moments[u.first_bin + k].n == 0) continue;
+      sum += bin_at(u, k).above(least);
       ++found;
     }
   }
@@ -131,25 +126,13 @@ void FloatBins::make_axis(const std::vector<Moments>& moments, double least, dou
   };
   for (const Upper& u : used_) {
     for (uint32_t k = 0; k < 65536u >> u.shift; ++k) {
-      const Moments& m = moments[u.first_bin + k];
-      if (m.n == 0) continue;
-      const double start = u.value(k), n = static_cast<double>(m.n);
-      double lo = std::max(start, least),
-             hi = std::min(start + u.unit * static_cast<double>((1u << u.shift) - 1), most);
-      // All offsets are equal if and only if n sum m^2 = (sum m)^2.
-      using Wide = unsigned __int128;
-      if (Wide{m.n} * m.second == Wide{m.first} * m.first)
-        lo = hi = start + u.unit * static_cast<double>(m.first / m.n);  // exact
-      if (pad && lo != hi && axis.lo.empty()) add(least, least);
+      if (moments[u.first_bin + k].n == 0) continue;
+      const FloatBin bin = bin_at(u, k);
+      if (pad && bin.lo != bin.hi && axis.lo.empty()) add(least, least);
       item_[u.first_bin + k] = static_cast<uint32_t>(axis.size());
-      add(lo, hi);
-      // Values start + unit m: sums of (t + unit m)^k with t = start - centre.
-      const DD t = axis.about(start), nt = DD{n, 0} * t;
-      const double rest = static_cast<double>(m.second >> 32) * 0x1p32;
-      const DD squares = two_sum(rest * u.unit * u.unit,
-                                 static_cast<double>(m.second & 0xFFFFFFFFu) * u.unit * u.unit);
-      const double s = u.unit * static_cast<double>(m.first);
-      at = {at.w + DD{n, 0}, at.s + (nt + DD{s, 0}), at.q + (t * (nt + DD{2 * s, 0}) + squares)};
+      add(bin.lo, bin.hi);
+      const Cut sums = bin.sums(axis.centre);
+      at = {at.w + sums.w, at.s + sums.s, at.q + sums.q};
     }
   }
   if (pad && axis.lo.back() != axis.hi.back()) add(most, most);

@@ -4,26 +4,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+
+#include "float_bin.h"
 
 namespace torchext::levels {
 
 constexpr size_t kKeyBlock = 1024;  // keys computed at a time
-
-/// Keys have the order of the values; -0.0 has the key of +0.0.
-inline uint32_t key_of(float x) {
-  const float positive_zero = x + 0.0f;
-  uint32_t u;
-  std::memcpy(&u, &positive_zero, sizeof u);
-  return u ^ (static_cast<uint32_t>(static_cast<int32_t>(u) >> 31) | 0x80000000u);
-}
-
-inline double value_of(uint32_t key) {
-  const uint32_t u = key & 0x80000000u ? key ^ 0x80000000u : ~key;
-  float x;
-  std::memcpy(&x, &u, sizeof x);
-  return static_cast<double>(x);
-}
 
 /// Calls visit(keys, count) for four parts of x in turn, a block at a time: in sorted data the same
 /// bin would otherwise be updated again before it has been written.

@@ -78,7 +78,9 @@ class Solver {
     CoarseToFine search(objective_, levels_);
     search.start(axis);
     search.refine(axis, INT64_MAX);
-    return all_single(axis) ? finish(axis, search) : middles(axis, search);
+    // Two levels leave nothing to search.
+    const bool settled = all_single(axis) || search.incumbent().empty();
+    return settled ? finish(axis, search) : middles(axis, search);
   }
 
   /// The programme over all items.

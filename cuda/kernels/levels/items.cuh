@@ -5,12 +5,13 @@
 
 #include "block.cuh"
 #include "kernels/levels/interval.h"
+#include "kernels/levels/scaling.h"
+#include "programme.cuh"
 #include "table.h"
 
 namespace torchext::cuda {
 
 using levels::Cut;
-using levels::DD;
 
 /// Memory of a block and what has been found out about its table.
 struct TableItems {
@@ -116,13 +117,21 @@ TX_DEVICE bool find_centre(const Thread& t, TableItems* m) {
   return true;
 }
 
-/// In place: each term becomes the sum of those before it, as levels::RunningSum gives it. The warp
-/// adds all terms together, in order; a lane keeps the sum before its own.
+/// One double-double addition after another.
+struct PlainSum {
+  DD sum;
+  TX_DEVICE void add(DD x) { sum = sum + x; }
+  TX_DEVICE DD get() const { return sum; }
+};
+
+/// In place: each term becomes the sum of those before it, added in order by Sum. The warp adds all
+/// terms together; a lane keeps the sum before its own. cut[items] receives the whole sum.
+template <class Sum>
 TX_DEVICE void running_sums(const Thread& t, Cut* cut, DD Cut::* which, int items) {
-  levels::RunningSum sum;
+  Sum sum;
   for (int base = 0; base <= items; base += 32) {
     const int i = base + t.lane();
-    levels::RunningSum before;
+    Sum before;
     DD term;
     if (i < items) term = cut[i].*which;
     for (int lane = 0; lane < 32; ++lane) {
@@ -159,8 +168,8 @@ TX_DEVICE void sum_items(const Thread& t, TableItems* m) {
     m->cut[i] = {w, wt, wt * at};
   }
   t.sync();
-  if (t.warp() == 0) running_sums(t, m->cut, &Cut::s, m->items);
-  if (t.warp() == 1) running_sums(t, m->cut, &Cut::q, m->items);
+  if (t.warp() == 0) running_sums<levels::RunningSum>(t, m->cut, &Cut::s, m->items);
+  if (t.warp() == 1) running_sums<levels::RunningSum>(t, m->cut, &Cut::q, m->items);
   if (kWeighted && t.thread() == 0) running_weights(m->cut, m->items);
   t.sync();
   double largest = 0;
@@ -175,6 +184,56 @@ TX_DEVICE void sum_items(const Thread& t, TableItems* m) {
   m->radius = below < above ? above : below;
   m->cut_error = levels::error_of_cuts(m->cut[m->items], m->radius, m->largest_sum,
                                        4 * static_cast<double>(m->present));
+}
+
+/// Cost of the levels at `path` from the sums below them, in all threads.
+TX_DEVICE double cost_of_path(const Thread& t, const TableItems& m, const int32_t* path, int levels,
+                              DD* terms) {
+  for (int i = t.thread(); i + 1 < levels; i += t.threads()) {
+    const int a = path[i], b = path[i + 1];
+    terms[i] = levels::interval_cost(m.about(a), m.about(b), m.cut[a], m.cut[b]);
+  }
+  t.sync();
+  DD cost;
+  for (int i = 0; i + 1 < levels; ++i)
+    if (DD{} < terms[i]) cost = cost + terms[i];
+  return cost.h;
+}
+
+/// The same value by value, where the sums cancel too much. `memory` [2 capacity].
+TX_DEVICE double cost_by_value(const Thread& t, const TableItems& m, const int32_t* path,
+                               int levels, double* memory) {
+  double *weight = memory, *chosen = memory + m.capacity;
+  for (int i = t.thread(); i < m.items; i += t.threads())
+    weight[i] = (m.cut[i + 1].w - m.cut[i].w).h;
+  for (int i = t.thread(); i < levels; i += t.threads()) chosen[i] = m.lo[path[i]];
+  t.sync();
+  if (t.thread() == 0)
+    m.scratch[0] =
+        levels::direct_cost(m.lo, weight, static_cast<size_t>(m.items),
+                            levels::Objective::stochastic, chosen, static_cast<size_t>(levels));
+  t.sync();
+  return m.scratch[0];
+}
+
+/// The best path of `count` levels through the items; returns a lower bound of its cost.
+template <class N>
+TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N>* programme,
+                             int count, uint16_t* args, int32_t* path) {
+  t.sync();
+  programme->items = m.items;
+  double largest = 0;
+  for (int i = t.thread(); i < m.items; i += t.threads()) {
+    programme->fill(i, m.about(i), m.cut[i]);
+    const double s = std::fabs(m.cut[i].s.h);
+    largest = largest < s ? s : largest;
+  }
+  largest = block_max(t, m.scratch, largest);
+  const double first = std::fabs(m.about(0).h), last = std::fabs(m.about(m.items - 1).h);
+  programme->scale = levels::entry_scale(m.cut[m.items - 1], first < last ? last : first, largest);
+  programme->cut_error = m.cut_error;
+  const double value = programme->solve(t, m.scratch, count, args, path);
+  return value - programme->slack;
 }
 
 /// Everything about group k; false for a table without an answer.

@@ -1,9 +1,7 @@
 // The dynamic programme of optimal levels by one block of threads: layer after layer of row minima.
 //
 // Entries, layers and ties are those of csrc/kernels/levels/path.h: the cost of an interval from
-// item c to item r is (base_c + t_c x_r) + y_c t_r - g_r, the first argmin wins. A layer's rows are
-// solved coarse to fine: the argmins of every other row bound those between, a group of lanes a
-// row.
+// item c to item r is (base_c + t_c x_r) + y_c t_r - g_r, the first argmin wins.
 #pragma once
 
 #include "../launch.h"
@@ -79,6 +77,65 @@ struct Best {
   }
 };
 
+/// Minima of rows 0 .. items - 1 to `next`, their first argmins to `arg`; row r has the columns
+/// below r + extra, and row_of(r) gives its entries. Coarse to fine: the argmins of every other row
+/// bound those between, a group of lanes a row. Returns the number of passes.
+template <class N, class RowOf>
+TX_DEVICE int row_minima(const Thread& thread, int items, int extra, uint16_t* arg,
+                         const Plane<N>& next, const RowOf& row_of) {
+  int stride = 1, passes = 0;
+  while (2 * stride <= items) stride *= 2;
+  for (; stride > 0; stride /= 2, ++passes) {
+    const int rows = (items - stride) / (2 * stride) + 1;
+    int width = 32;  // lanes of a group
+    while (width > 1 && width * rows > thread.threads()) width /= 2;
+    const int lane = thread.thread() % width, groups = thread.threads() / width;
+    for (int k0 = 0; k0 < rows; k0 += groups) {
+      const int k = k0 + thread.thread() / width, r = stride - 1 + 2 * stride * k;
+      const bool live = k < rows;
+      const int c0 = live && r >= stride ? arg[r - stride] : 0;
+      Best<N> best = Best<N>::none(c0);
+      if (live) {
+        int c1 = r + stride < items ? arg[r + stride] + 1 : items;
+        c1 = c1 <= c0 ? c0 + 1 : c1;  // rounding may have put argmins out of order
+        c1 = c1 > r + extra ? r + extra : c1;
+        const auto entry = row_of(r);
+        for (int c = c0 + lane; c < c1; c += width) best.offer(entry(c), c);
+      }
+      for (int mask = width / 2; mask > 0; mask /= 2) best.join(thread, mask);
+      if (live && lane == 0) {
+        arg[r] = static_cast<uint16_t>(best.column);
+        next.set(r, best.value);
+      }
+    }
+    thread.sync();
+  }
+  return passes;
+}
+
+/// The minimum of one row over the columns below `columns`, in all threads.
+template <class N, class Entry>
+TX_DEVICE Best<N> one_row(const Thread& thread, double* scratch, int columns, const Entry& entry) {
+  Best<N> best = Best<N>::none(0);
+  for (int c = thread.thread(); c < columns; c += thread.threads()) best.offer(entry(c), c);
+  for (int mask = 16; mask > 0; mask /= 2) best.join(thread, mask);
+  auto* parts = reinterpret_cast<Best<N>*>(scratch);
+  thread.sync();
+  if (thread.lane() == 0) parts[thread.warp()] = best;
+  thread.sync();
+  best = parts[0];
+  for (int w = 1; w < thread.threads() / 32; ++w) {
+    const Best<N> other = parts[w];
+    if (other.value < best.value || (!(best.value < other.value) && other.column < best.column))
+      best = other;
+  }
+  return best;
+}
+
+/// By how many errors of an entry a minimum may be wrong: a wrong argmin of one pass costs up to
+/// two errors in each pass after it.
+TX_DEVICE double minima_noise(int passes) { return 2 * passes + 1; }
+
 template <class N>
 struct Programme {
   /// Planes in `memory`.
@@ -99,7 +156,11 @@ struct Programme {
     return {plane(0), plane(1), plane(2), plane(3), plane(4), arg, 0, capacity, 0, 0, 0};
   }
 
-  TX_DEVICE N entry(int c, N x, N y_of_row) const { return (base[c] + t[c] * x) + y[c] * y_of_row; }
+  /// The entries of row r.
+  TX_DEVICE auto row(int r) const {
+    const N x = -y[r], y_of_row = t[r];
+    return [this, x, y_of_row](int c) { return (base[c] + t[c] * x) + y[c] * y_of_row; };
+  }
 
   /// What an item's sums give for plain or double-double entries.
   TX_DEVICE void fill(int i, DD at, const levels::Cut& c) const {
@@ -133,12 +194,12 @@ struct Programme {
       largest = finish_layer(thread, 1, largest);
     }
     for (int layer = 2; layer < count - 1; ++layer) {
-      const int passes = row_minima(thread);
+      const int passes = row_minima(thread, items, 0, arg, next, [this](int r) { return row(r); });
       uint16_t* kept = args + static_cast<size_t>(layer - 2) * capacity;
       for (int r = thread.thread(); r < items; r += thread.threads()) kept[r] = arg[r];
       largest = finish_layer(thread, passes, largest);
     }
-    const Best<N> last = last_row(thread, scratch, count > 2 ? items - 1 : 1);
+    const Best<N> last = one_row<N>(thread, scratch, count > 2 ? items - 1 : 1, row(items - 1));
     add_slack(1, largest);
     if (thread.thread() == 0) {
       path[count - 1] = items - 1;
@@ -155,10 +216,9 @@ struct Programme {
   TX_DEVICE static void narrow(DD x, double* out) { *out = x.h; }
   TX_DEVICE static void narrow(DD x, DD* out) { *out = x; }
 
-  /// A wrong argmin of one pass costs up to two errors of an entry in each pass after it.
   TX_DEVICE void add_slack(int passes, double largest) {
     constexpr double kError = Plane<N>::kWords > 1 ? 0x1p-98 : 8 * 0x1p-53;
-    slack += (2 * passes + 1) * (kError * (scale + largest) + cut_error);
+    slack += minima_noise(passes) * (kError * (scale + largest) + cut_error);
   }
 
   /// Row minima become the costs of the ways to the rows, and those the columns of the next layer.
@@ -171,57 +231,6 @@ struct Programme {
     thread.sync();
     const double size = last < 0 ? -last : last;
     return last < kUnreachable ? size : 0.0;
-  }
-
-  /// All row minima of a layer; returns the number of passes.
-  TX_DEVICE int row_minima(const Thread& thread) const {
-    int stride = 1, passes = 0;
-    while (2 * stride <= items) stride *= 2;
-    for (; stride > 0; stride /= 2, ++passes) {
-      const int rows = (items - stride) / (2 * stride) + 1;
-      int width = 32;  // lanes of a group
-      while (width > 1 && width * rows > thread.threads()) width /= 2;
-      const int lane = thread.thread() % width, groups = thread.threads() / width;
-      for (int k0 = 0; k0 < rows; k0 += groups) {
-        const int k = k0 + thread.thread() / width, r = stride - 1 + 2 * stride * k;
-        const bool live = k < rows;
-        const int c0 = live && r >= stride ? arg[r - stride] : 0;
-        Best<N> best = Best<N>::none(c0);
-        if (live) {
-          int c1 = r + stride < items ? arg[r + stride] + 1 : items;
-          c1 = c1 <= c0 ? c0 + 1 : c1;  // rounding may have put argmins out of order
-          c1 = c1 > r ? r : c1;
-          const N x = -y[r], y_of_row = t[r];
-          for (int c = c0 + lane; c < c1; c += width) best.offer(entry(c, x, y_of_row), c);
-        }
-        for (int mask = width / 2; mask > 0; mask /= 2) best.join(thread, mask);
-        if (live && lane == 0) {
-          arg[r] = static_cast<uint16_t>(best.column);
-          next.set(r, best.value);
-        }
-      }
-      thread.sync();
-    }
-    return passes;
-  }
-
-  /// The minimum of the last row over the first `columns`, in all threads.
-  TX_DEVICE Best<N> last_row(const Thread& thread, double* scratch, int columns) const {
-    Best<N> best = Best<N>::none(0);
-    const N x = -y[items - 1], y_of_row = t[items - 1];
-    for (int c = thread.thread(); c < columns; c += thread.threads())
-      best.offer(entry(c, x, y_of_row), c);
-    for (int mask = 16; mask > 0; mask /= 2) best.join(thread, mask);
-    auto* parts = reinterpret_cast<Best<N>*>(scratch);
-    if (thread.lane() == 0) parts[thread.warp()] = best;
-    thread.sync();
-    best = parts[0];
-    for (int w = 1; w < thread.threads() / 32; ++w) {
-      const Best<N> other = parts[w];
-      if (other.value < best.value || (!(best.value < other.value) && other.column < best.column))
-        best = other;
-    }
-    return best;
   }
 };
 

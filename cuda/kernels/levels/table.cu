@@ -1,5 +1,4 @@
 #include "items.cuh"
-#include "programme.cuh"
 #include "table.h"
 
 namespace torchext::cuda {
@@ -82,60 +81,16 @@ struct SolveTables {
         t.sync();
         write(p, t, k, items, path, items.items, 0, {0, true});
       } else {
-        const double value = solve(t, items, &programme, p.levels, args, path);
-        const double cost = cost_of(t, items, path, p.levels, terms, hot);
+        const double value = solve_items(t, items, &programme, p.levels, args, path);
+        double cost = cost_of_path(t, items, path, p.levels, terms);
+        if (!levels::is_accurate(cost, items.cut_error, p.levels))
+          cost = cost_by_value(t, items, path, p.levels, hot);
         write(p, t, k, items, path, p.levels, cost, levels::settled(cost, value));
       }
     }
   }
 
  private:
-  /// The best path; returns a lower bound of its cost.
-  TX_DEVICE static double solve(const Thread& t, const TableItems& m, Programme<N>* programme,
-                                int levels, uint16_t* args, int32_t* path) {
-    t.sync();
-    programme->items = m.items;
-    double largest = 0;
-    for (int i = t.thread(); i < m.items; i += t.threads()) {
-      programme->fill(i, m.about(i), m.cut[i]);
-      const double s = std::fabs(m.cut[i].s.h);
-      largest = largest < s ? s : largest;
-    }
-    largest = block_max(t, m.scratch, largest);
-    const double first = std::fabs(m.about(0).h), last = std::fabs(m.about(m.items - 1).h);
-    programme->scale =
-        levels::entry_scale(m.cut[m.items - 1], first < last ? last : first, largest);
-    programme->cut_error = m.cut_error;
-    const double value = programme->solve(t, m.scratch, levels, args, path);
-    return value - programme->slack;
-  }
-
-  /// Cost of the levels at `path`, in all threads.
-  TX_DEVICE static double cost_of(const Thread& t, const TableItems& m, const int32_t* path,
-                                  int levels, DD* terms, double* hot) {
-    for (int i = t.thread(); i + 1 < levels; i += t.threads()) {
-      const int a = path[i], b = path[i + 1];
-      terms[i] = levels::interval_cost(m.about(a), m.about(b), m.cut[a], m.cut[b]);
-    }
-    t.sync();
-    DD cost;
-    for (int i = 0; i + 1 < levels; ++i)
-      if (DD{} < terms[i]) cost = cost + terms[i];
-    if (levels::is_accurate(cost.h, m.cut_error, levels)) return cost.h;
-    // Rare: the sums cancel too much, so value by value.
-    double *weight = hot, *chosen = hot + m.capacity;
-    for (int i = t.thread(); i < m.items; i += t.threads())
-      weight[i] = (m.cut[i + 1].w - m.cut[i].w).h;
-    for (int i = t.thread(); i < levels; i += t.threads()) chosen[i] = m.lo[path[i]];
-    t.sync();
-    if (t.thread() == 0)
-      m.scratch[0] =
-          levels::direct_cost(m.lo, weight, static_cast<size_t>(m.items),
-                              levels::Objective::stochastic, chosen, static_cast<size_t>(levels));
-    t.sync();
-    return m.scratch[0];
-  }
-
   TX_DEVICE static void write(const Params& p, const Thread& t, int64_t k, const TableItems& m,
                               const int32_t* path, int count, double cost, levels::Bound bound) {
     for (int i = t.thread(); i < p.levels; i += t.threads())

@@ -1,0 +1,335 @@
+// Levels among the starts of bins: one block of threads, from the sums of the bins to the proof.
+#include "hist.h"
+#include "items.cuh"
+#include "kernels/levels/float_bin.h"
+
+namespace torchext::cuda {
+namespace {
+
+using levels::kCoarseBins;
+
+constexpr int kCapacity = kCoarseBins;  // items: bins in use, and the two ends; fewer than 2^16
+constexpr int kBoundPlanes = 16;
+static_assert(kBoundPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
+
+/// The items of the bins: lo, hi, and the sums below each.
+struct MakeItems {
+  using Params = HistLevels;
+  static constexpr int kThreads = 512;
+
+  TX_DEVICE static void run(const Params& p, const Thread& t) {
+    const HistWork& w = p.work;
+    if (w.state->not_finite != 0) return;
+    auto* scratch = t.shared<double>();
+    const double least =
+        levels::value_of(static_cast<uint32_t>((int64_t{1} << 32) - w.state->below));
+    const double most = levels::value_of(static_cast<uint32_t>(w.state->above - 1));
+    const int bins = w.state->bins, chunk = (bins + kThreads - 1) / kThreads;
+    const int begin = t.thread() * chunk, end = begin + chunk < bins ? begin + chunk : bins;
+    int found = 0;
+    for (int b = begin; b < end; ++b) found += w.held[b] != 0;
+    int items, at = block_scan(t, scratch, found, &items);
+    // The smallest and the largest value are items of their own.
+    int own_ends = 0;
+    for (int b = begin; b < end; ++b) {
+      if (w.held[b] == 0) continue;
+      const levels::FloatBin bin = bin_at(w, b, least, most);
+      const bool wide = bin.lo != bin.hi;
+      own_ends |= (at == 0 && wide ? 1 : 0) | (at == items - 1 && wide ? 2 : 0);
+      ++at;
+    }
+    own_ends = block_reduce(t, scratch, own_ends, [](int a, int b) { return a | b; });
+    const int before = own_ends & 1, after = own_ends >> 1;
+    at -= found;
+    int several = 0;
+    for (int b = begin; b < end; ++b) {
+      if (w.held[b] == 0) continue;
+      const levels::FloatBin bin = bin_at(w, b, least, most);
+      w.lo[before + at] = bin.lo;
+      w.hi[before + at] = bin.hi;
+      w.planes[at++] = bin.above(least);
+      several |= bin.lo != bin.hi;
+    }
+    const int all = before + items + after;
+    if (t.thread() == 0) {
+      if (before != 0) w.lo[0] = w.hi[0] = least;
+      if (after != 0) w.lo[all - 1] = w.hi[all - 1] = most;
+    }
+    several = block_reduce(t, scratch, several, [](int a, int b) { return a | b; });
+    const double centre = levels::round_centre(
+        least + ordered_sum(t, scratch, w.planes, items) / static_cast<double>(p.n), least, most);
+    sum_bins(t, w, centre, begin, end, before + at - found, least, most);
+    if (t.thread() == 0 && before != 0) w.cut[0] = Cut{};
+    t.sync();
+    Cut* cut = w.cut + before;
+    if (t.warp() == 0) running_sums<PlainSum>(t, cut, &Cut::s, items);
+    if (t.warp() == 1) running_sums<PlainSum>(t, cut, &Cut::q, items);
+    if (t.warp() == 2) running_sums<PlainSum>(t, cut, &Cut::w, items);
+    t.sync();
+    if (t.thread() == 0 && after != 0) cut[items + 1] = cut[items];
+    t.sync();
+    double largest = 0;
+    for (int i = t.thread(); i <= all; i += kThreads) {
+      const double s = std::fabs(w.cut[i].s.h);
+      largest = largest < s ? s : largest;
+    }
+    largest = block_max(t, scratch, largest);
+    if (t.thread() != 0) return;
+    HistWork::State& s = *w.state;
+    s.items = all;
+    s.single = several == 0;
+    s.centre = centre;
+    s.largest_sum = largest;
+    const double low = std::fabs(least - centre), high = std::fabs(most - centre);
+    s.radius = low < high ? high : low;
+    s.cut_error =
+        levels::error_of_cuts(w.cut[all], s.radius, largest, static_cast<double>(all) + 4);
+  }
+
+ private:
+  TX_DEVICE static levels::FloatBin bin_at(const HistWork& w, int b, double least, double most) {
+    return levels::float_bin(w.key[b], w.shift[b], w.held[b], w.first[b], w.second[b], least, most);
+  }
+
+  TX_DEVICE static void sum_bins(const Thread&, const HistWork& w, double centre, int begin,
+                                 int end, int at, double least, double most) {
+    for (int b = begin; b < end; ++b)
+      if (w.held[b] != 0) w.cut[at++] = bin_at(w, b, least, most).sums(centre);
+  }
+
+  /// Terms added one after another by the first warp; the sum in all threads.
+  TX_DEVICE static double ordered_sum(const Thread& t, double* scratch, const double* terms,
+                                      int n) {
+    if (t.warp() == 0) {
+      double sum = 0;
+      for (int base = 0; base < n; base += 32) {
+        const double own = base + t.lane() < n ? terms[base + t.lane()] : 0.0;
+        for (int lane = 0; lane < 32; ++lane) sum += t.shuffle(own, lane);
+      }
+      if (t.lane() == 0) scratch[0] = sum;
+    }
+    t.sync();
+    const double sum = scratch[0];
+    t.sync();
+    return sum;
+  }
+};
+
+/// The best levels among the items.
+struct SolveBins {
+  using Params = HistLevels;
+  static constexpr int kThreads = 640;
+
+  TX_DEVICE static void run(const Params& p, const Thread& t) {
+    const HistWork& w = p.work;
+    if (w.state->not_finite != 0) {
+      give_up(p, t);
+      return;
+    }
+    TableItems m{};
+    m.lo = w.lo;
+    m.cut = w.cut;
+    m.scratch = t.shared<double>();
+    m.capacity = kCapacity;
+    m.items = w.state->items;
+    m.centre = w.state->centre;
+    m.cut_error = w.state->cut_error;
+    const bool single = w.state->single != 0, all = m.items <= p.levels;
+    const int count = all ? m.items : p.levels;
+    double cost = 0, proved = 0;
+    if (all) {
+      for (int i = t.thread(); i < count; i += kThreads) w.path[i] = i;
+      t.sync();
+    } else {
+      Programme<DD> programme = Programme<DD>::at(w.planes, w.arg, kCapacity);
+      proved = solve_items(t, m, &programme, count, w.args, w.path);
+    }
+    if (!all || !single) cost = cost_of_path(t, m, w.path, count, w.terms);
+    if (!all && single && !levels::is_accurate(cost, m.cut_error, count))
+      cost = cost_by_value(t, m, w.path, count, w.planes);
+    for (int i = t.thread(); i < p.levels; i += kThreads)
+      p.found[i] = m.lo[w.path[i < count ? i : count - 1]] + 0.0;
+    if (t.thread() != 0) return;
+    // Where levels may lie inside bins, the proof is BoundBins'.
+    levels::Bound bound{0, single};
+    if (single && !all) bound = levels::settled(cost, proved);
+    *p.distinct = count;
+    *p.cost = w.state->cost = cost;
+    *p.lower = bound.lower;
+    *p.certified = bound.certified;
+  }
+
+ private:
+  TX_DEVICE static void give_up(const Params& p, const Thread& t) {
+    for (int i = t.thread(); i < p.levels; i += kThreads) p.found[i] = __builtin_nan("");
+    if (t.thread() != 0) return;
+    *p.distinct = 0;
+    *p.cost = *p.lower = __builtin_nan("");
+    *p.certified = false;
+  }
+};
+
+/// A lower bound of the cost of any levels, those inside bins too: the programme again, over blocks
+/// of one bin with slopes (csrc/kernels/levels/block_layer.h), in plain double.
+struct BoundBins {
+  using Params = HistLevels;
+  static constexpr int kThreads = 512;
+
+  TX_DEVICE static void run(const Params& p, const Thread& t) {
+    const HistWork& w = p.work;
+    const HistWork::State& s = *w.state;
+    if (s.not_finite != 0 || s.single != 0 || s.items <= p.levels) return;
+    const double lower = Bounds(p, t).lower(t, p.levels);
+    if (t.thread() != 0) return;
+    const levels::Bound bound = levels::settled(s.cost, lower);
+    *p.lower = bound.lower;
+    *p.certified = bound.certified;
+  }
+
+ private:
+  struct Bounds {
+    // A block ends an interval at its hi or lo with the sums below it, and starts one with those
+    // above.
+    double *t_hi, *t_lo, *y_hi, *y_lo, *g_hi, *g_lo;  // starts
+    double *x_lo, *x_hi, *h_lo, *h_hi;                // ends
+    double *base_hi, *base_lo, *flat, *rise, *next_rise;
+    Plane<double> next;
+    const HistWork& w;
+    double* scratch;
+    int items;
+
+    TX_DEVICE Bounds(const Params& p, const Thread& t)
+        : w(p.work), scratch(t.shared<double>()), items(p.work.state->items) {
+      double** const planes[] = {&t_hi, &t_lo, &y_hi,      &y_lo,  &g_hi,    &g_lo,
+                                 &x_lo, &x_hi, &h_lo,      &h_hi,  &base_hi, &base_lo,
+                                 &flat, &rise, &next_rise, &next.h};
+      static_assert(sizeof planes / sizeof *planes == kBoundPlanes);
+      TX_UNROLL
+      for (int k = 0; k < kBoundPlanes; ++k)
+        *planes[k] = w.planes + static_cast<size_t>(k) * kCapacity;
+      const double centre = w.state->centre;
+      for (int i = t.thread(); i < items; i += kThreads) {
+        const double lo = levels::two_sum(w.lo[i], -centre).h;
+        const double hi = levels::two_sum(w.hi[i], -centre).h;
+        const Cut below = w.cut[i], above = w.cut[i + 1];
+        t_hi[i] = hi;
+        t_lo[i] = lo;
+        y_hi[i] = hi * above.w.h - above.s.h;
+        y_lo[i] = lo * above.w.h - above.s.h;
+        g_hi[i] = above.q.h - hi * above.s.h;
+        g_lo[i] = above.q.h - lo * above.s.h;
+        x_lo[i] = -(lo * below.w.h - below.s.h);
+        x_hi[i] = -(hi * below.w.h - below.s.h);
+        h_lo[i] = -(below.q.h - lo * below.s.h);
+        h_hi[i] = -(below.q.h - hi * below.s.h);
+        rise[i] = next.h[i] = 0;  // the first level is the smallest value
+      }
+      t.sync();
+    }
+
+    /// Entries of row r: the smallest of the four corners; a level inside the same bin costs
+    /// nothing.
+    TX_DEVICE auto row(int r) const {
+      const double x0 = x_lo[r], x1 = x_hi[r], y0 = t_lo[r], y1 = t_hi[r], up = next_rise[r];
+      const double h0 = h_lo[r], h1 = h_hi[r] - up, own = up > 0 ? -up : 0.0;
+      return [this, r, x0, x1, y0, y1, h0, h1, own](int c) {
+        if (c == r) return flat[c] + own;
+        const double p0 = base_hi[c], q0 = t_hi[c], s0 = y_hi[c];
+        const double p1 = base_lo[c], q1 = t_lo[c], s1 = y_lo[c];
+        const double a = (p0 + q0 * x0) + s0 * y0, b = (p1 + q1 * x0) + s1 * y0;
+        const double d = (p0 + q0 * x1) + s0 * y1, e = (p1 + q1 * x1) + s1 * y1;
+        const double one = (a < b ? a : b) + h0, two = (d < e ? d : e) + h1;
+        return one < two ? one : two;
+      };
+    }
+
+    TX_DEVICE double lower(const Thread& t, int count) {
+      const HistWork::State& s = *w.state;
+      const Cut all = w.cut[items];
+      const double scale = 2 * (all.q.h + s.radius * (2 * s.largest_sum + s.radius * all.w.h));
+      double slack = 0, steepest = 0;
+      Best<double> last = Best<double>::none(0);
+      for (int layer = 1; layer < count; ++layer) {
+        const bool end = layer == count - 1;
+        double steep = 0, largest = 0;
+        for (int i = t.thread(); i < items; i += kThreads) {
+          base_hi[i] = (g_hi[i] + rise[i]) + next.h[i];
+          base_lo[i] = g_lo[i] + next.h[i];
+          flat[i] = (rise[i] < 0 ? rise[i] : 0.0) + next.h[i];
+          next_rise[i] = end ? 0.0 : slope_rise(layer, i);
+          steep = larger(steep, next_rise[i]);
+          largest = larger(largest, flat[i]);
+        }
+        steep = block_max(t, scratch, steep);
+        largest = block_max(t, scratch, largest);
+        t.sync();
+        int passes = 1;
+        if (end) {
+          last = one_row<double>(t, scratch, layer == 1 ? 1 : items, row(items - 1));
+        } else if (layer == 1) {
+          for (int r = t.thread(); r < items; r += kThreads) next.h[r] = row(r)(0);
+        } else {
+          passes = row_minima(t, items, 1, w.arg, next, [this](int r) { return row(r); });
+        }
+        t.sync();
+        slack += minima_noise(passes) *
+                 (8 * 0x1p-53 * (scale + steepest + steep + largest) + s.cut_error);
+        steepest = steep;
+        double* const held = rise;
+        rise = next_rise;
+        next_rise = held;
+      }
+      return last.value - slack - count * 0x1p-50 * s.cost;
+    }
+
+    TX_DEVICE static double larger(double so_far, double x) {
+      const double size = std::fabs(x);
+      return so_far < size ? size : so_far;
+    }
+
+    /// What a layer charges for a level at the upper end of bin r rather than the lower: the slope
+    /// of the cost at the best predecessor, over the bin's width.
+    TX_DEVICE double slope_rise(int layer, int r) const {
+      const double width = w.hi[r] - w.lo[r];
+      if (width == 0) return 0;
+      const int k = layer == 1 ? 0 : w.args[static_cast<size_t>(layer - 2) * kCapacity + r];
+      return (-x_lo[k] + (w.cut[r].s.h - t_lo[k] * w.cut[r].w.h)) * width;
+    }
+  };
+};
+
+}  // namespace
+
+HistWork hist_work(unsigned char* memory, int32_t levels) noexcept {
+  HistWork w{};
+  const auto take = [&](auto** array, int64_t count) {
+    using T = std::remove_reference_t<decltype(**array)>;
+    *array = reinterpret_cast<T*>(memory + w.bytes);
+    w.bytes += (count * static_cast<int64_t>(sizeof(T)) + 127) / 128 * 128;
+  };
+  take(&w.state, 1);
+  take(&w.count, kCoarseBins);
+  for (uint64_t** sums : {&w.held, &w.first, &w.second}) take(sums, kCoarseBins);
+  w.zeroed = w.bytes;
+  take(&w.map, kCoarseBins);
+  take(&w.key, kCoarseBins);
+  take(&w.shift, kCoarseBins);
+  take(&w.lo, kCapacity);
+  take(&w.hi, kCapacity);
+  take(&w.planes, int64_t{kBoundPlanes} * kCapacity);
+  take(&w.cut, kCapacity + 1);
+  take(&w.terms, levels);
+  take(&w.arg, kCapacity);
+  take(&w.args, int64_t{kCapacity} * (levels > 3 ? levels - 3 : 0));
+  take(&w.path, levels);
+  return w;
+}
+
+cudaError_t launch_hist_levels(const HistLevels& p, cudaStream_t stream) noexcept {
+  const Launch one{1, 1, kBlockScratch * sizeof(double)};
+  cudaError_t status = launch<MakeItems>(p, one, stream);
+  if (status == cudaSuccess) status = launch<SolveBins>(p, one, stream);
+  return status != cudaSuccess ? status : launch<BoundBins>(p, one, stream);
+}
+
+}  // namespace torchext::cuda
