@@ -81,7 +81,14 @@ def reason_missing(error: Exception) -> str | None:
     text = str(error).split("\n")[0]
     lacks = isinstance(error, NotImplementedError | AttributeError)
     refuses = isinstance(error, RuntimeError | ValueError | TypeError) and any(
-        word in text for word in ("on CUDA", "device must be", "'device'", "must be in CPU memory")
+        word in text
+        for word in (
+            "on CUDA",
+            "device must be",
+            "'device'",
+            "needs the CUDA kernels",
+            "in CPU memory",
+        )
     )
     return text[:160] if lacks or refuses else None
 

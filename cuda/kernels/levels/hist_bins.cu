@@ -99,14 +99,14 @@ struct CountKeys {
 struct ChooseBins {
   using Params = HistLevels;
   static constexpr int kThreads = 1024;
-  static constexpr int kOwn = kCoarseBins / kThreads;  // consecutive coarse bins of a thread
+  static constexpr int kRun = kCoarseBins / kThreads;  // consecutive coarse bins of a thread
   static constexpr int kBias = 512;                    // weights are stored above it
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     if (p.work.state->not_finite != 0) return;  // nothing will be read
     auto* scratch = t.shared<double>();
     uint32_t* map = p.work.map;
-    const uint32_t begin = static_cast<uint32_t>(t.thread()) * kOwn, end = begin + kOwn;
+    const uint32_t begin = static_cast<uint32_t>(t.thread()) * kRun, end = begin + kRun;
     int heaviest = -kBias;
     for (uint32_t h = begin; h < end; ++h) {
       map[h] = levels::kNoBin;
