@@ -75,7 +75,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
             interrupted.
         checkpoint_every: see ``checkpoint``.
         resume: go on from ``checkpoint`` if it exists; the result has the same bits as an uninterrupted run.
-        device: ``"cpu"``.
+        device: where the epochs run: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU; the result has the
+            same bits. Data that a GPU cannot hold is streamed to it.
         n_jobs: threads, at most one a processor; None is 1, -1 all. The result does not depend on it.
         random_state: seed of every random bit.
         verbose: print a line per epoch.

@@ -7,6 +7,7 @@ import math
 import os
 from typing import Any
 
+from torchext.linear import _device
 from torchext.linear._schedule import SCHEDULES
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -15,7 +16,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "learning_rate": SCHEDULES,
     "scale": ("max", "std", "none"),
     "solver": ("sgd", "exact", "halp", "svrg"),
-    "device": ("cpu",),
 }
 
 
@@ -34,6 +34,7 @@ def check_params(estimator: Any) -> None:
         value = getattr(estimator, name)
         if value not in allowed:
             raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+    _device.resolve(estimator.device)
     if estimator.loss not in estimator._losses:
         raise ValueError(f"loss must be one of {list(estimator._losses)}, got {estimator.loss!r}")
     if estimator.loss == "log_loss" and estimator.sampling in ("corrected", "double"):
