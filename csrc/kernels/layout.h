@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "philox.h"
+
 namespace torchext {
 
 enum class Layout : int { tile4 = 0, block = 1, row = 2 };
@@ -23,7 +25,7 @@ struct Planes {
 
 /// Planes of a width that a store may have: 1..8 (3 = 2+1, 5 = 4+1, 6 = 4+2, 7 = 4+2+1) or 16
 /// (8+8).
-static inline Planes planes_of(int bits) {
+TX_HD constexpr Planes planes_of(int bits) {
   Planes p{0, {0, 0, 0}, {0, 0, 0}};
   for (int done = 0; done < bits;) {
     const int rest = bits - done;
@@ -35,19 +37,19 @@ static inline Planes planes_of(int bits) {
   return p;
 }
 
-static inline bool valid_bits(int64_t bits) { return (bits >= 1 && bits <= 8) || bits == 16; }
+TX_HD bool valid_bits(int64_t bits) { return (bits >= 1 && bits <= 8) || bits == 16; }
 
 /// Rows that are packed together: a thread must own whole units.
-static inline int64_t layout_unit_rows(Layout layout) {
+TX_HD int64_t layout_unit_rows(Layout layout) {
   return layout == Layout::tile4 ? kTileRows : layout == Layout::block ? kBlockRows : 1;
 }
 
-static inline int64_t layout_row_plane_bytes(int64_t cols, int width) {
+TX_HD int64_t layout_row_plane_bytes(int64_t cols, int width) {
   return (cols * width + 511) / 512 * 64;
 }
 
 /// Bytes of one unit: a tile, a block or a row with all its columns.
-static inline int64_t layout_unit_bytes(Layout layout, int64_t cols, int bits) {
+TX_HD int64_t layout_unit_bytes(Layout layout, int64_t cols, int bits) {
   if (layout == Layout::tile4) return (cols + 3) / 4 * 32 * bits;
   if (layout == Layout::block) return cols * 16 * bits;
   int64_t bytes = 0;
@@ -64,7 +66,7 @@ struct CodeLayout {
   int64_t cols;
 };
 
-static inline int64_t layout_bytes(const CodeLayout& l) {
+TX_HD int64_t layout_bytes(const CodeLayout& l) {
   const int64_t unit = layout_unit_rows(l.kind);
   return (l.rows + unit - 1) / unit * layout_unit_bytes(l.kind, l.cols, l.bits);
 }
@@ -77,8 +79,7 @@ struct FieldPlace {
 
 /// Where row `row` of a unit and column `col` lie in a plane of `width` bits that starts at bit
 /// `before` of the code.
-static inline FieldPlace field_place(Layout layout, int64_t row, int64_t col, int width,
-                                     int before) {
+TX_HD FieldPlace field_place(Layout layout, int64_t row, int64_t col, int width, int before) {
   if (layout == Layout::tile4) {
     // Half-lines of 32 bytes for one bit, else lines of 64: byte 4r+c is row r of 16, column c
     // of 4.
@@ -96,7 +97,7 @@ static inline FieldPlace field_place(Layout layout, int64_t row, int64_t col, in
 }
 
 /// Start, inside the unit, of the bytes that field_place counts from.
-static inline int64_t field_base(Layout layout, int64_t col, int64_t cols, int bits, int plane) {
+TX_HD int64_t field_base(Layout layout, int64_t col, int64_t cols, int bits, int plane) {
   if (layout == Layout::tile4) return col / 4 * 32 * bits;
   if (layout == Layout::block) return col * 16 * bits;
   const Planes p = planes_of(bits);
@@ -106,7 +107,7 @@ static inline int64_t field_base(Layout layout, int64_t col, int64_t cols, int b
 }
 
 /// The code of (row, col).
-static inline int code_at(const CodeLayout& l, const uint8_t* codes, int64_t row, int64_t col) {
+TX_HD int code_at(const CodeLayout& l, const uint8_t* codes, int64_t row, int64_t col) {
   const int64_t unit_rows = layout_unit_rows(l.kind);
   codes += row / unit_rows * layout_unit_bytes(l.kind, l.cols, l.bits);
   const Planes planes = planes_of(l.bits);
@@ -122,7 +123,7 @@ static inline int code_at(const CodeLayout& l, const uint8_t* codes, int64_t row
 
 /// Sets the code of a row of a tile and one of the four columns of a tile4 group, whose bits were
 /// zero.
-static inline void put_tile_code(uint8_t* group, int bits, int64_t row, int64_t col, int code) {
+TX_HD void put_tile_code(uint8_t* group, int bits, int64_t row, int64_t col, int code) {
   const Planes planes = planes_of(bits);
   for (int k = 0; k < planes.count; ++k) {
     const FieldPlace at = field_place(Layout::tile4, row, col, planes.width[k], planes.shift[k]);

@@ -127,11 +127,9 @@ TX_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
 }
 /// Four unsigned bytes of a by four signed ones of b, added to c.
 TX_DEVICE int32_t dp4a_unsigned(uint32_t a, uint32_t b, int32_t c) {
-  // One instruction has no mixed form: bit 7 of a counts as -128, so its products come back
-  // doubled.
-  const uint32_t high = (a >> 7) & 0x01010101u;
-  return __dp4a(static_cast<int>(a), static_cast<int>(b), c) +
-         (__dp4a(static_cast<int>(high), static_cast<int>(b), 0) << 8);
+  int32_t sum;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
 }
 
 template <class Kernel>

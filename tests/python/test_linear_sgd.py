@@ -581,7 +581,7 @@ BAD = [
     (dict(max_iter=0), "max_iter must be"),
     (dict(eta0=0.0), "eta0 must be positive"),
     (dict(l1_ratio=2.0), "l1_ratio must be"),
-    (dict(device="tpu"), "device must be one of"),
+    (dict(device="tpu"), "device must be"),
     (dict(n_jobs=0), "n_jobs must not be 0"),
     (dict(solver="exact", penalty="l1"), "solver="),
     (dict(variance_reduced=True, anchor="none"), "variance_reduced=True needs an anchor"),

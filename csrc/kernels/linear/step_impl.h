@@ -7,7 +7,7 @@
 #include "../cpu/philox_avx2.h"
 #endif
 #include "sgd_kernels.h"
-#include "vec_math.h"
+#include "step_rules.h"
 
 namespace torchext::cpu {
 namespace {
@@ -42,11 +42,7 @@ int32_t step_round(const float* v, const uint16_t* u, float inv, float qmax, int
     VH h;
     std::memcpy(&h, u + i, sizeof h);
     const VF t = load(v + i) * inv, uniform = to_float(__builtin_convertvector(h, VI)) * 0x1p-16f;
-    VI k = to_int(t);
-    k += to_float(k) > t;  // true is -1: truncation becomes floor
-    k -= uniform < t - to_float(k);
-    k = k > top ? top : k;
-    k = k < -top ? -top : k;
+    const VI k = round_rule(t, uniform, top);
     sum += k;
     const VB narrow = __builtin_convertvector(k, VB);
     std::memcpy(q + i, &narrow, sizeof narrow);
@@ -77,39 +73,29 @@ void step_residual(const ResidualArgs& a, LossLanes& lanes) noexcept {
           low += load_int(a.dots + s * a.slice_stride + k);
           if (a.planes == 2) high += load_int(a.dots + s * a.slice_stride + a.plane_stride + k);
         }
-        VF d = to_float(low);
-        if (a.planes == 2) d = to_float(high) * 256.0f + d;
-        z = (d * a.sigma + a.beta) + a.intercept;
+        z = prediction_rule(low, high, a.planes == 2, a.sigma, a.beta, a.intercept);
       }
-      VF e, l;
-      if (a.loss == Loss::squared_error) {
-        e = a.variance_reduced || a.y == nullptr ? z : z - load(a.y + k);
-        l = e * e * 0.5f;
-      } else {
-        const VF y = load(a.y + k);
-        if (a.z0 != nullptr && a.variance_reduced) z += load(a.z0 + k);
-        const VF m = y * z, near = exp_approx(-absolute(m));
-        e = -y / (exp_approx(m) + 1.0f);
-        l = log1p_unit(near) - (m < 0.0f ? m : VF{});
-        if (a.z0 != nullptr && a.variance_reduced) e += y / (exp_approx(y * load(a.z0 + k)) + 1.0f);
-      }
+      const bool logistic = a.loss == Loss::log_loss, moved = logistic && a.variance_reduced;
+      const bool plain = !logistic && a.variance_reduced;
+      const VF y = plain || a.y == nullptr ? VF{} : load(a.y + k);
+      Residual r = residual_rule(logistic, moved, z, y, moved ? load(a.z0 + k) : VF{});
       if (a.weight != nullptr) {
         const VF w = load(a.weight + k);
-        e *= w;
-        l *= w;
+        r.e *= w;
+        r.loss *= w;
       }
       if (k + TX_LANES > a.rows) {
         VI lane;
         for (int i = 0; i < TX_LANES; ++i) lane[i] = i;
         const VI real = lane < static_cast<int32_t>(a.rows - k);
-        e = real ? e : VF{};
-        l = real ? l : VF{};
+        r.e = real ? r.e : VF{};
+        r.loss = real ? r.loss : VF{};
       }
-      store(a.e + k, e);
-      loss[part] += l;
-      square[part] += e * e;
-      total[part] += e;
-      peak[part] = larger(absolute(e), peak[part]);
+      store(a.e + k, r.e);
+      loss[part] += r.loss;
+      square[part] += r.e * r.e;
+      total[part] += r.e;
+      peak[part] = larger(absolute(r.e), peak[part]);
     }
   }
   for (int part = 0; part < kParts; ++part) {
@@ -123,9 +109,9 @@ void step_residual(const ResidualArgs& a, LossLanes& lanes) noexcept {
 /// g of the TX_LANES columns at j: from integer sums, or as given.
 TX_INL VF gradient_at(const UpdateArgs& a, int64_t j) {
   if (a.sums == nullptr) return load(a.gradient + j);
-  VF c = to_float(load_int(a.sums + j));
-  if (a.planes == 2) c = to_float(load_int(a.sums + a.cols + j)) * 256.0f + c;
-  return (load(a.lo + j) * a.sum + load(a.step + j) * c) * a.scale;
+  const VI high = a.planes == 2 ? load_int(a.sums + a.cols + j) : VI{};
+  return gradient_rule(load_int(a.sums + j), high, a.planes == 2, load(a.lo + j), load(a.step + j),
+                       a.sum, a.scale);
 }
 
 float step_gradient(const UpdateArgs& a, int64_t begin, int64_t end, float* out) noexcept {
@@ -140,11 +126,6 @@ float step_gradient(const UpdateArgs& a, int64_t begin, int64_t end, float* out)
   return m;
 }
 
-/// What an update does besides the plain step; the usual combinations are compiled apart.
-struct UpdateParts {
-  bool move, x0, constant, shrink, l1, l2, average;
-};
-
 TX_INL float update_columns(const UpdateArgs& args, UpdateParts parts, int64_t begin, int64_t end) {
   const UpdateArgs a = args;  // a copy: no store through its pointers can change it
   VF peak = {};
@@ -156,16 +137,9 @@ TX_INL float update_columns(const UpdateArgs& args, UpdateParts parts, int64_t b
         VF x = load(a.x + j);
         const VF centre = parts.x0 ? load(a.x0 + j) : VF{};
         if (parts.move) {
-          VF g = gradient_at(a, j);
-          if (parts.constant) g += load(a.constant + j);
-          if (parts.l2) g += x * a.l2;
-          if (parts.shrink) g -= load(a.shrink + j) * (x - centre);
-          x -= g * a.gamma;
-          if (parts.l1) {
-            const VF rest = absolute(x) - shrinkage;
-            const VF kept = rest > 0.0f ? rest : VF{};
-            x = x < 0.0f ? -kept : kept;
-          }
+          x = update_rule(parts, x, gradient_at(a, j), parts.constant ? load(a.constant + j) : VF{},
+                          parts.shrink ? load(a.shrink + j) : VF{}, centre, a.gamma, a.l2,
+                          shrinkage);
           store(a.x + j, x);
           if (parts.average) add_to(a.average + j, x);
         }

@@ -1,11 +1,14 @@
 // Small vectors of the native width (TX_LANES floats) and the few functions a residual needs.
 //
 // Written with the compiler's vector types: every operation is one IEEE operation per element, so a
-// translation unit gives the same bits whatever its width. Include only from per-ISA sources.
+// translation unit gives the same bits whatever its width. Include only from per-ISA sources, and from
+// CUDA kernels with TX_ONE_LANE: a thread's vector is then one float.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#include "../philox.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -14,13 +17,35 @@
 namespace torchext::cpu {
 namespace {
 
-#if defined(__AVX512F__)
+#if defined(TX_ONE_LANE)
+#define TX_LANES 1
+#elif defined(__AVX512F__)
 #define TX_LANES 16
 #elif defined(__AVX2__)
 #define TX_LANES 8
 #else
 #define TX_LANES 4
 #endif
+
+#if defined(TX_ONE_LANE)
+#define TX_INL TX_HD
+
+typedef float VF;
+typedef int32_t VI;
+
+TX_INL VF to_float(VI v) { return static_cast<float>(v); }
+TX_INL VI to_int(VF v) { return static_cast<int32_t>(v); }
+TX_INL VI bits_of(VF v) {
+  VI i;
+  std::memcpy(&i, &v, sizeof i);
+  return i;
+}
+TX_INL VF float_of(VI i) {
+  VF v;
+  std::memcpy(&v, &i, sizeof v);
+  return v;
+}
+#else
 #define TX_INL static inline __attribute__((always_inline))
 
 typedef float VF __attribute__((vector_size(TX_LANES * 4)));
@@ -30,24 +55,10 @@ typedef int8_t VB __attribute__((vector_size(TX_LANES)));
 
 constexpr int kParts = 64 / static_cast<int>(sizeof(VF));  // vectors of every 16-lane reduction
 
-TX_INL VF load(const float* p) {
-  VF v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-TX_INL VI load_int(const int32_t* p) {
-  VI v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-TX_INL void store(float* p, VF v) { std::memcpy(p, &v, sizeof v); }
-TX_INL VF splat(float s) { return VF{} + s; }
 TX_INL VF to_float(VI v) { return __builtin_convertvector(v, VF); }
 TX_INL VI to_int(VF v) { return __builtin_convertvector(v, VI); }  // truncates
 TX_INL VI bits_of(VF v) { return reinterpret_cast<VI>(v); }
 TX_INL VF float_of(VI v) { return reinterpret_cast<VF>(v); }
-TX_INL VF absolute(VF v) { return float_of(bits_of(v) & 0x7fffffff); }
-TX_INL VF larger(VF a, VF b) { return a > b ? a : b; }  // b if one is NaN
 
 TX_INL VF fused(VF a, VF b, VF c) {
 #if defined(__AVX512F__)
@@ -76,6 +87,22 @@ TX_INL void add_to(double* sum, VF v) {
   for (int l = 0; l < TX_LANES; ++l) sum[l] += static_cast<double>(v[l]);
 #endif
 }
+#endif
+
+TX_INL VF load(const float* p) {
+  VF v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+TX_INL VI load_int(const int32_t* p) {
+  VI v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+TX_INL void store(float* p, VF v) { std::memcpy(p, &v, sizeof v); }
+TX_INL VF splat(float s) { return VF{} + s; }
+TX_INL VF absolute(VF v) { return float_of(bits_of(v) & 0x7fffffff); }
+TX_INL VF larger(VF a, VF b) { return a > b ? a : b; }  // b if one is NaN
 
 /// Reduces 16 lanes by halves; `lanes` is overwritten.
 TX_INL float tree16(float* lanes) {

@@ -88,7 +88,7 @@ class FloatEpoch {
       }
       if (p_.residual_bits <= 8) {
         team_.barrier();
-        if (rank == 0) round_residuals(fold_in(act_key, step), local);
+        if (rank == 0) round_residuals(rows, fold_in(act_key, step), local);
         team_.barrier();
         for (int s = first; s < last; ++s) segment(s, i, row0, rows, rank, false, true, local);
       }
@@ -211,7 +211,7 @@ class FloatEpoch {
   }
 
   /// Rounds e to residual_bits on one scale per output; e then holds sigma_e * eq.
-  void round_residuals(Key key, Local& local) {
+  void round_residuals(int64_t rows, Key key, Local& local) {
     for (int64_t o = 0; o < p_.outputs; ++o) {
       float peak = 0.0f;
       for (int s = 0; s < kSegments; ++s) {
@@ -221,6 +221,7 @@ class FloatEpoch {
       int32_t sum = 0;
       for (int book = 0; book < p_.books; ++book) {
         float* e = e_.data() + (o * p_.books + book) * rows_;
+        std::fill(e + rows, e + rows_, 0.0f);  // after a short batch: what a longer one left
         kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, rows_,
                        local.draws.data());
         sum += kernels_.round(e, local.draws.data(), inv, top_of(p_.residual_bits), rows_,
