@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -176,102 +175,11 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   }
 }
 
-Layout read_layout(const char* op, const std::string& layout) {
-  if (layout == "tile4") return Layout::tile4;
-  if (layout == "block") return Layout::block;
-  TX_CHECK(layout == "row", op, "layout must be tile4, block or row, got ", layout);
-  return Layout::row;
-}
-
-/// Units that one task packs: about 64 thousand codes.
-int64_t layout_grain(Layout layout, int64_t cols) {
-  return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, layout_unit_rows(layout) * cols));
-}
-
-Tensor pack_codes(const Tensor& codes, int64_t bits, std::string layout_name) {
-  constexpr const char* op = "_pack_codes";
-  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
-  const ScalarType want = bits > 8 ? ScalarType::UInt16 : ScalarType::Byte;
-  TX_CHECK(codes.scalar_type() == want, op, "codes must be ", bits > 8 ? "uint16" : "uint8",
-           ", got ", dtype_name(codes.scalar_type()));
-  TX_CHECK(codes.dim() == 2, op, "codes must have shape (rows, columns), got ", shape_text(codes));
-  const Layout layout = read_layout(op, layout_name);
-  const Tensor in = torch::stable::contiguous(codes);
-  const int64_t rows = in.size(0), cols = in.size(1), unit = layout_unit_rows(layout);
-  const int b = static_cast<int>(bits);
-  Tensor out =
-      torch::stable::new_empty(in, {layout_bytes({layout, b, rows, cols})}, ScalarType::Byte);
-  auto* bytes = static_cast<uint8_t*>(out.mutable_data_ptr());
-  parallel_for(
-      (rows + unit - 1) / unit, layout_grain(layout, cols), [&](int64_t begin, int64_t end) {
-        if (layout == Layout::tile4) {
-          cpu::pack_tile4(in.const_data_ptr(), rows, cols, b, bytes, begin, end);
-        } else {
-          cpu::pack_codes_ref(layout, in.const_data_ptr(), rows, cols, b, bytes, begin, end);
-        }
-      });
-  return out;
-}
-
-Tensor unpack_codes(const Tensor& packed, int64_t rows, int64_t cols, int64_t bits,
-                    std::string layout_name) {
-  constexpr const char* op = "_unpack_codes";
-  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
-  check_range(op, "rows", rows, 0, int64_t{1} << 48);
-  check_range(op, "cols", cols, 0, int64_t{1} << 31);
-  const Layout layout = read_layout(op, layout_name);
-  const int b = static_cast<int>(bits);
-  const auto* bytes = read_array<uint8_t>(op, "packed", packed, ScalarType::Byte,
-                                          {layout_bytes({layout, b, rows, cols})});
-  Tensor out = torch::stable::new_empty(packed, {rows, cols},
-                                        bits > 8 ? ScalarType::UInt16 : ScalarType::Byte);
-  void* codes = out.mutable_data_ptr();
-  const int64_t unit = layout_unit_rows(layout);
-  parallel_for((rows + unit - 1) / unit, layout_grain(layout, cols),
-               [&](int64_t begin, int64_t end) {
-                 if (layout == Layout::tile4) {
-                   cpu::unpack_tile4(bytes, rows, cols, b, codes, begin, end);
-                 } else {
-                   cpu::unpack_codes_ref(layout, bytes, rows, cols, b, codes, begin, end);
-                 }
-               });
-  return out;
-}
-
-void permute_tiles(const Tensor& packed, const Tensor& order, int64_t cols, int64_t bits,
-                   Tensor out) {
-  constexpr const char* op = "_permute_tiles";
-  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
-  check_range(op, "cols", cols, 0, int64_t{1} << 31);
-  const int64_t rows = order.numel(),
-                size = layout_bytes({Layout::tile4, static_cast<int>(bits), rows, cols});
-  const int64_t* index = read_array<int64_t>(op, "order", order, ScalarType::Long, {rows});
-  for (int64_t i = 0; i < rows; ++i) {
-    TX_CHECK(index[i] >= 0 && index[i] < rows, op, "order must be in [0, ", rows - 1, "], got ",
-             index[i]);
-  }
-  const auto* in = read_array<uint8_t>(op, "packed", packed, ScalarType::Byte, {size});
-  auto* bytes = write_array<uint8_t>(op, "out", out, ScalarType::Byte, {size});
-  TX_CHECK(in != bytes || size == 0, op, "out must be another tensor than packed, got the same");
-  const int64_t groups = (cols + 3) / 4;
-  std::atomic<bool> done{true};
-  if (rows == 0) return;
-  parallel_for(groups, 16, [&](int64_t begin, int64_t end) {
-    if (!cpu::permute_tile4(in, index, rows, cols, static_cast<int>(bits), bytes, begin, end))
-      done = false;
-  });
-  TX_CHECK(done, op, "memory must suffice for ", rows * 4,
-           " bytes a thread, got an allocation failure");
-}
-
 }  // namespace
 }  // namespace torchext::ops
 
 STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
   m.impl("_column_stats", TORCH_BOX(&torchext::ops::column_stats));
   m.impl("_encode", TORCH_BOX(&torchext::ops::encode));
-  m.impl("_pack_codes", TORCH_BOX(&torchext::ops::pack_codes));
-  m.impl("_permute_tiles", TORCH_BOX(&torchext::ops::permute_tiles));
   m.impl("_scale_rows", TORCH_BOX(&torchext::ops::scale_rows));
-  m.impl("_unpack_codes", TORCH_BOX(&torchext::ops::unpack_codes));
 }

@@ -18,10 +18,7 @@ struct Codes {
 
   Codes(const char* op, const Tensor& codes, int64_t rows, int64_t cols, int64_t bits,
         const Tensor& grid, const Tensor& books) {
-    cpu::Epoch p{};
-    read_codes(op, p, codes, rows, cols, bits, "tile4", grid, books);
-    TX_CHECK(p.codes != nullptr, op, "bits must be in [1, 8], got ", bits);
-    TX_CHECK(p.books == 1, op, "table must hold one book of levels, got ", p.books);
+    const cpu::Epoch p = read_code_matrix(op, codes, rows, cols, bits, grid, books);
     matrix = {p.data, p.codes, p.grid, nullptr, 0, p.planes};
     if (p.table == nullptr) return;
     matrix.set_bytes = (((((cols + 3) / 4) * 4) << bits) + 63) / 64 * 64;

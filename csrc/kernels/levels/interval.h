@@ -16,14 +16,6 @@ struct Cut {
   DD w, s, q;
 };
 
-/// Exponent of the power of two that takes the largest magnitude near 1 where squares could leave
-/// the range, else 0.
-TX_HD int scaling_exponent(double largest) {
-  if (largest == 0 || (largest > 0x1p-300 && largest < 0x1p300)) return 0;
-  const int exponent = std::ilogb(largest);
-  return exponent < -1000 ? -1000 : exponent > 1000 ? 1000 : exponent;
-}
-
 /// The mean rounded to ten significant bits of the range: data with few bits keep exact sums.
 TX_HD double round_centre(double mean, double lo, double hi) {
   if (!(hi > lo)) return lo;

@@ -3,25 +3,10 @@
 #include "epoch_parts.h"
 #include "sgd_epoch.h"
 #include "tile_launch.cuh"
+#include "workspace.h"
 
 namespace torchext::cuda {
 namespace {
-
-/// Hands out parts of the working memory, aligned to 256 bytes; with a null base it only counts.
-class Parts {
- public:
-  explicit Parts(void* base) : base_(static_cast<unsigned char*>(base)) {}
-  template <class T>
-  void take(T*& to, int64_t count) {
-    if (base_ != nullptr) to = reinterpret_cast<T*>(base_ + used_);
-    used_ += (static_cast<size_t>(count) * sizeof(T) + 255) / 256 * 256;
-  }
-  size_t used() const { return used_; }
-
- private:
-  unsigned char* base_;
-  size_t used_ = 0;
-};
 
 bool integer_path(const EpochData& data, const EpochStep& p) {
   return data.codes != nullptr && p.model_bits <= 8 && p.residual_bits <= 8 &&
@@ -137,8 +122,8 @@ cudaError_t integer_step(const EpochData& data, const Workspace& w, cudaStream_t
   const int64_t chunks = p.outputs == 1 ? 1 : (p.outputs + 3) / 4;
   const int64_t splits = parts_of(a.tiles, p.np / 64 * chunks * p.planes * p.books,
                                   (a.tiles + kSplitTiles - 1) / kSplitTiles, (a.tiles + 3) / 4);
-  return launch_sums({a, p.outputs, nullptr, 0, 0, w.sums, 0, (a.tiles + splits - 1) / splits, p},
-                     stream);
+  return launch_sums(
+      {a, p.outputs, nullptr, 0, w.sums, a.tiles, 0, (a.tiles + splits - 1) / splits, p}, stream);
 }
 
 }  // namespace

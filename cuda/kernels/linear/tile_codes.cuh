@@ -176,13 +176,9 @@ TX_DEVICE Selector<kBits> selector_of(uint32_t codes) {
     if constexpr (kBits == 4) s.level[0] = (codes >> 1 & 0x4444u) | kSame;
   } else {
     s.leaf = nibbles(codes & (7 * kEachByte));
-    const uint32_t high = nibbles(codes >> 3 & (15 * kEachByte));  // bits 3..6 of each code
+    const uint32_t high = nibbles(codes >> 3 & (15 * kEachByte));  // bits 3.. of each code
     TX_UNROLL
-    for (int k = 0; k < (kBits == 8 ? 4 : kBits - 3); ++k) {
-      const uint32_t bit = high >> k & 0x1111u;
-      s.level[k] = bit << 2 | kSame;
-    }
-    if constexpr (kBits == 8) s.level[4] = nibbles(codes >> 7 & kEachByte) << 2 | kSame;
+    for (int k = 0; k < kBits - 3; ++k) s.level[k] = (high >> k & 0x1111u) << 2 | kSame;
   }
   return s;
 }
@@ -190,12 +186,14 @@ TX_DEVICE Selector<kBits> selector_of(uint32_t codes) {
 /// The levels of one column: in registers up to 5 bits, else where they are (first-level cache).
 template <int kBits>
 class LevelTable {
+  static constexpr int kPermuted = 6;  // wider tables take longer to permute than to look up
+
  public:
   /// From 2^kBits bytes, aligned to their number, at most 16.
   TX_DEVICE void load(const uint8_t* from) {
     from_ = from;
     if constexpr (kBits == 1) {
-      words_[0] = *reinterpret_cast<const uint16_t*>(from);
+      words_[0] = from[0] | uint32_t{from[1]} << 8;
     } else if constexpr (kBits <= 3) {
       TX_UNROLL
       for (int k = 0; k < kWords; ++k) words_[k] = reinterpret_cast<const uint32_t*>(from)[k];
@@ -204,9 +202,16 @@ class LevelTable {
     }
   }
 
-  /// Levels of four codes.
-  TX_DEVICE uint32_t pick(const Selector<kBits>& s) const {
-    return pick<Selector<kBits>::kLevels>(s, 0);
+  /// Levels of four codes: in the low nibbles (up to 4 bits), or a byte each.
+  TX_DEVICE uint32_t pick(uint32_t codes) const {
+    if constexpr (kBits <= kPermuted) {
+      return pick<Selector<kBits>::kLevels>(selector_of<kBits>(codes), 0);
+    } else {
+      uint32_t out = 0;
+      TX_UNROLL
+      for (int k = 0; k < 32; k += 8) out |= uint32_t{from_[codes >> k & 255u]} << k;
+      return out;
+    }
   }
 
  private:
@@ -228,7 +233,7 @@ class LevelTable {
   }
 
   uint32_t words_[kWords];
-  const uint8_t* from_;
+  const uint8_t* from_ = nullptr;
 };
 
 /// Integers of a lane's eight rows, a column at a time: the codes themselves, or levels of them.
@@ -243,8 +248,7 @@ class LaneColumns {
   /// Positions 4 half .. 4 half + 3 of column c, a byte each.
   TX_DEVICE uint32_t word(int c, int half, const LevelTable<kBits>& table) const {
     if constexpr (kTable) {
-      return table.pick(
-          selector_of<kBits>(kBits <= 4 ? turned_[c] >> (16 * half) : turned_[4 * half + c]));
+      return table.pick(kBits <= 4 ? turned_[c] >> (16 * half) : turned_[4 * half + c]);
     } else {
       return kBits <= 4 ? turned_[c] >> (4 * half) & (15 * kEachByte) : turned_[4 * half + c];
     }

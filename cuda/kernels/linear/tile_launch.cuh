@@ -16,11 +16,12 @@ inline int64_t parts_of(int64_t units, int64_t others, int64_t least, int64_t mo
   return (units + wide - 1) / wide;
 }
 
-/// Kernel<bits, table, outputs at a time> of the width at run time.
+/// Kernel<bits, table, vectors at a time> of the width at run time.
 template <template <int, bool, int> class Kernel, int kBits, class Go>
 cudaError_t choose_kernel(const TileMatrix& a, int vectors, const Go& go) noexcept {
+  constexpr int kMany = kBits > 6 ? 2 : 4;  // with tables that are looked up: registers are short
   if (a.table != nullptr) {
-    return vectors == 1 ? go(Kernel<kBits, true, 1>{}, 1) : go(Kernel<kBits, true, 4>{}, 4);
+    return vectors == 1 ? go(Kernel<kBits, true, 1>{}, 1) : go(Kernel<kBits, true, kMany>{}, kMany);
   }
   return vectors == 1 ? go(Kernel<kBits, false, 1>{}, 1) : go(Kernel<kBits, false, 4>{}, 4);
 }

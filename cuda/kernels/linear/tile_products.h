@@ -32,17 +32,17 @@ struct DotParams {
   EpochStep step;  // with q null: residuals follow as soon as a piece of rows is complete
 };
 
-/// sums[split][vector][plane][col] += sum over the rows of a split of T * q[vector][row].
+/// sums[slab][vector][plane][col] += sum over the rows of a slab of T * q[vector][row]; zeroed by
+/// the caller.
 struct SumParams {
   TileMatrix a;
   int vectors;
   const int8_t* q;  // [vectors, q_stride]; null: step.e is rounded
   int64_t q_stride;
-  int64_t q_first;  // of a split's rows in q: q_first + 64 split_tiles split
   int32_t* sums;
-  int64_t split_sums;   // from a split's sums to the next one's; 0: all add to the same
-  int64_t split_tiles;  // at most kSplitTiles
-  EpochStep step;       // with q null: the update follows when a block of 64 columns is complete
+  int64_t slab_tiles, slab_sums;  // tiles of a slab, and from its sums to the next one's
+  int64_t split_tiles;            // of a block: a part of a slab, at most kSplitTiles
+  EpochStep step;  // with q null: the update follows when a block of 64 columns is complete
 };
 
 cudaError_t launch_dots(DotParams p, cudaStream_t stream) noexcept;

@@ -21,7 +21,7 @@ struct TileSums {
   }
 
   struct Place {
-    int64_t block, split, first, end;  // 64 columns; tiles [first, end)
+    int64_t block, first, end;  // 64 columns; tiles [first, end)
     int vector, plane, book;
   };
   TX_DEVICE static Place place_of(const Params& p, const Thread& t) {
@@ -29,7 +29,6 @@ struct TileSums {
     const int64_t first = split * p.split_tiles, end = first + p.split_tiles;
     const int sets = p.a.planes * p.a.books, set = static_cast<int>(t.row()) % sets;
     return {t.block() % blocks,
-            split,
             first,
             end < p.a.tiles ? end : p.a.tiles,
             static_cast<int>(t.row()) / sets * kOut,
@@ -61,7 +60,8 @@ struct TileSums {
       }
       if (u < 4 && j < p.a.cols && at.vector + o < p.vectors) {
         const int64_t np = (p.a.cols + 63) / 64 * 64;
-        t.add(p.sums + at.split * p.split_sums + ((at.vector + o) * p.a.planes + at.plane) * np + j,
+        t.add(p.sums + at.first / p.slab_tiles * p.slab_sums +
+                  ((at.vector + o) * p.a.planes + at.plane) * np + j,
               mine);
       }
     }
@@ -80,7 +80,7 @@ struct TileSums {
     const int64_t capacity = 64 * p.split_tiles, rows = 64 * (at.end - at.first);
     const int source = p.a.books - 1 - at.book;  // each draw meets the residual of the other one
     if (p.q != nullptr) {
-      const int64_t from = p.q_first + at.split * capacity;
+      const int64_t from = 64 * at.first;
       for (int o = 0; o < kOut; ++o) {
         for (int64_t k = t.thread(); k < rows; k += kThreads) {
           const int8_t q =
@@ -135,7 +135,7 @@ struct TileSums {
       }
     }
     const uint8_t* from = tiles.codes + g * 32 * kBits;
-    constexpr int kAhead = 2;  // tiles in flight
+    constexpr int kAhead = kBits <= 2 ? 4 : 2;  // tiles in flight
     for (int64_t tile = at.first + t.warp() / 4; tile < end; tile += kAhead * kTeams) {
       LaneCodes<kBits> codes[kAhead];
       TX_UNROLL
