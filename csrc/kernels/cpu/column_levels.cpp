@@ -90,6 +90,43 @@ void collect(const HistogramMap& map, int64_t j, const int64_t* counts, const in
   s->value.resize(used);
 }
 
+/// Counts at most kHistogramRows rows [first, last) into s->packed, from 0.
+void count_packed(const Sample& sample, int64_t first, int64_t last, ColumnStrip strip,
+                  const HistogramMap* maps, LevelScratch* s) {
+  constexpr int64_t kRows = 512;  // the parts of a strip find the same pages
+  const int64_t bins = maps[0].bins;
+  s->packed.assign(kLevelColumns * bins, 0);
+  for (int64_t row = first; row < last; row += kRows) {
+    for (int64_t k = 0; k < strip.cols; k += kHistogramColumns) {
+      histogram_kernel()(sample, row, std::min(row + kRows, last), strip.col + k,
+                         std::min(strip.cols - k, kHistogramColumns), maps[k / kHistogramColumns],
+                         s->packed.data() + k * bins);
+    }
+  }
+}
+
+void unpack(const uint64_t* packed, int64_t n, int64_t* count, int64_t* sum) {
+  for (int64_t i = 0; i < n; ++i) {
+    count[i] += static_cast<int64_t>(packed[i] >> 40);
+    sum[i] += static_cast<int64_t>(packed[i] & ((uint64_t{1} << 40) - 1));
+  }
+}
+
+/// Levels of column number j of a strip.
+void search_column(ColumnStrip strip, int64_t j, const HistogramMap* maps, const int64_t* count,
+                   const int64_t* sum, const LevelSearch& search, LevelScratch* s) {
+  collect(maps[j / kHistogramColumns], j % kHistogramColumns, count, sum, &s->column);
+  for (size_t k = 0; k < search.kinds.size(); ++k) {
+    const int64_t col = strip.col + j, at = static_cast<int64_t>(k) * search.all + col,
+                  levels = search.levels;
+    float* level = search.out + at * levels;
+    const int64_t used = find_levels(s->column, search.bounds + 2 * col, levels, search.kinds[k],
+                                     search.iterations, &s->cells, level);
+    search.cost[at] = cost_of(s->column, level, used, search.kinds[k]);
+    for (int64_t c = used; c < levels; ++c) level[c] = level[used - 1];
+  }
+}
+
 }  // namespace
 
 void place_bins(const Sample& pilot, ColumnStrip strip, const double* mean, const double* scale,
@@ -108,40 +145,17 @@ void place_bins(const Sample& pilot, ColumnStrip strip, const double* mean, cons
 
 void count_rows(const Sample& sample, ColumnStrip strip, const HistogramMap* maps, LevelScratch* s,
                 int64_t* count, int64_t* sum) {
-  constexpr int64_t kRows = 512;  // the parts of a strip find the same pages
-  const int64_t bins = maps[0].bins;
   for (int64_t first = 0; first < sample.rows; first += kHistogramRows) {
-    const int64_t last = std::min(first + kHistogramRows, sample.rows);
-    s->packed.assign(kLevelColumns * bins, 0);
-    for (int64_t row = first; row < last; row += kRows) {
-      for (int64_t k = 0; k < strip.cols; k += kHistogramColumns) {
-        histogram_kernel()(sample, row, std::min(row + kRows, last), strip.col + k,
-                           std::min(strip.cols - k, kHistogramColumns), maps[k / kHistogramColumns],
-                           s->packed.data() + k * bins);
-      }
-    }
-    for (int64_t i = 0; i < strip.cols * bins; ++i) {
-      count[i] += static_cast<int64_t>(s->packed[i] >> 40);
-      sum[i] += static_cast<int64_t>(s->packed[i] & ((uint64_t{1} << 40) - 1));
-    }
+    count_packed(sample, first, std::min(first + kHistogramRows, sample.rows), strip, maps, s);
+    unpack(s->packed.data(), strip.cols * int64_t{maps[0].bins}, count, sum);
   }
 }
 
 void histogram_levels(ColumnStrip strip, const HistogramMap* maps, const int64_t* count,
                       const int64_t* sum, const LevelSearch& search, LevelScratch* s) {
-  const int64_t bins = maps[0].bins, levels = search.levels;
-  for (int64_t j = 0; j < strip.cols; ++j) {
-    collect(maps[j / kHistogramColumns], j % kHistogramColumns, count + j * bins, sum + j * bins,
-            &s->column);
-    for (size_t k = 0; k < search.kinds.size(); ++k) {
-      const int64_t col = strip.col + j, at = static_cast<int64_t>(k) * search.all + col;
-      float* level = search.out + at * levels;
-      const int64_t used = find_levels(s->column, search.bounds + 2 * col, levels, search.kinds[k],
-                                       search.iterations, &s->cells, level);
-      search.cost[at] = cost_of(s->column, level, used, search.kinds[k]);
-      for (int64_t c = used; c < levels; ++c) level[c] = level[used - 1];
-    }
-  }
+  const int64_t bins = maps[0].bins;
+  for (int64_t j = 0; j < strip.cols; ++j)
+    search_column(strip, j, maps, count + j * bins, sum + j * bins, search, s);
 }
 
 void column_levels(const Sample& sample, ColumnStrip strip, const double* mean, const double* scale,
@@ -149,10 +163,23 @@ void column_levels(const Sample& sample, ColumnStrip strip, const double* mean, 
   HistogramMap maps[kStripMaps];
   const int64_t bins = histogram_bins(search.levels);
   place_bins(sample, strip, mean, scale, search.bounds, bins, s, maps);
-  s->count.assign(strip.cols * bins, 0);
-  s->sum.assign(strip.cols * bins, 0);
-  count_rows(sample, strip, maps, s, s->count.data(), s->sum.data());
-  histogram_levels(strip, maps, s->count.data(), s->sum.data(), search, s);
+  const bool once = sample.rows <= kHistogramRows;
+  const int64_t room = (once ? 1 : strip.cols) * bins;
+  s->count.assign(room, 0);
+  s->sum.assign(room, 0);
+  int64_t *count = s->count.data(), *sum = s->sum.data();
+  if (!once) {
+    count_rows(sample, strip, maps, s, count, sum);
+    histogram_levels(strip, maps, count, sum, search, s);
+    return;
+  }
+  count_packed(sample, 0, sample.rows, strip, maps, s);
+  for (int64_t j = 0; j < strip.cols; ++j) {  // a column's counts stay in the cache
+    std::fill_n(count, bins, 0);
+    std::fill_n(sum, bins, 0);
+    unpack(s->packed.data() + j * bins, bins, count, sum);
+    search_column(strip, j, maps, count, sum, search, s);
+  }
 }
 
 }  // namespace torchext::cpu
