@@ -34,6 +34,26 @@ def relayout(codes: Tensor, out: Tensor, rows: int, cols: int, bits: int, layout
         out[begin : begin + len(packed)] = packed
 
 
+def tile4(
+    codes: Tensor, rows: int, cols: int, bits: int, layout: str, device: torch.device
+) -> Tensor:
+    """Codes [copies, bytes] on ``device`` in tile4, which the kernels of GPUs read; converted there."""
+    if layout == "tile4":
+        return codes.to(device).contiguous()
+    size = layout_bytes(rows, cols, bits)
+    out = torch.empty(len(codes), size, dtype=torch.uint8, device=device)
+    step = max(128, (1 << 26) // max(1, cols) // 128 * 128)
+    for copy, converted in zip(codes, out, strict=True):
+        for first in range(0, rows, step):
+            last = min(rows, first + step)
+            begin, end = (layout_bytes(at, cols, bits, layout) for at in (first, last))
+            plain = unpack_codes(copy[begin:end].to(device), last - first, cols, bits, layout)
+            packed = pack_codes(plain, bits)
+            at = layout_bytes(first, cols, bits)
+            converted[at : at + len(packed)] = packed
+    return out
+
+
 def read_codes(
     codes: Tensor, index: Tensor, rows: int, cols: int, bits: int, layout: str
 ) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchext.data._encode import layout_bytes, planes
 from torchext.data._levels import grid_values
-from torchext.data.arrange import read_codes
+from torchext.data.arrange import read_codes, tile4
 from torchext.data.noise import shrinkage
 from torchext.data.options import BuildOptions, Options
 from torchext.data.order import permutation
@@ -211,6 +211,44 @@ class QuantizedDataset:
 
         save_store(self, path)
 
+    # -- where it is -------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codes are."""
+        return self.codes.device
+
+    def to(self, device: str | torch.device) -> QuantizedDataset:
+        """The same data with codes and levels on a device; the rest stays in CPU memory.
+
+        A GPU gets tile4 codes, whatever the layout was. Estimators move the data by themselves; a store
+        that is already on their ``device`` saves that when several are fitted. :meth:`decode` and
+        :meth:`read_codes` return tensors there.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        """
+        there = torch.device(device)
+        if there.type == "cuda" and there.index is None:
+            there = torch.device("cuda", torch.cuda.current_device())
+        if there == self.device:
+            return self
+        layout = self.layout
+        if self.bits == 32 or there.type == "cpu":
+            codes = self.codes.to(there)
+        else:
+            codes = tile4(self.codes, self.rows, self.cols, self.bits, layout, there)
+            layout = "tile4"
+        return replace(
+            self,
+            codes=codes,
+            layout=layout,
+            grid=self.grid.to(there),
+            table=self.table.to(there),
+            levels=None if self.levels is None else self.levels.to(there),
+            path=None,
+        )
+
     # -- reading ------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -284,11 +322,14 @@ class QuantizedDataset:
         return decoded
 
     def _index(self, rows: Any) -> Tensor:
+        return self._host_index(rows).to(self.device)
+
+    def _host_index(self, rows: Any) -> Tensor:
         if rows is None:
             return torch.arange(self.rows)
         if isinstance(rows, slice):
             return torch.arange(self.rows)[rows]
-        index = torch.as_tensor(np.asarray(rows) if not isinstance(rows, Tensor) else rows)
+        index = torch.as_tensor(np.asarray(rows) if not isinstance(rows, Tensor) else rows.cpu())
         index = (
             torch.nonzero(index).reshape(-1)
             if index.dtype == torch.bool

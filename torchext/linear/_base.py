@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchext.data import QuantizedDataset
 from torchext.data.sources import as_tensor
-from torchext.linear import _exact, _problem
+from torchext.linear import _device, _exact, _problem
 from torchext.linear._callbacks import CallbackSupportMixin
 from torchext.linear._exact import Source
 from torchext.linear._order import permutation
@@ -49,6 +49,12 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         if y is not None or sample_weight is not None:
             raise ValueError(
                 "a QuantizedDataset holds its own labels and weights; call fit(dataset) alone"
+            )
+        device = _device.resolve(self.device)
+        if store.device.type != "cpu" and store.device != device:
+            raise ValueError(
+                f"the data set is on {store.device} and device={self.device!r}; "
+                f'use device="{store.device}", or dataset.to("cpu")'
             )
         if self.solver == "exact":
             raise ValueError('solver="exact" needs the full-precision rows; fit on arrays')

@@ -25,6 +25,7 @@ FREE = (
     "callbacks",
     "checkpoint",
     "checkpoint_every",
+    "device",
     "n_jobs",
     "random_state",
     "resume",
@@ -44,7 +45,7 @@ def fingerprint(estimator: Any, store: QuantizedDataset, key: Tensor) -> dict[st
         store.linear,
         store.codes.reshape(-1)[:4096],
     ):
-        digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
+        digest = zlib.crc32(part.contiguous().cpu().numpy().tobytes(), digest)
     shape = [store.rows, store.cols, store.bits, store.sampling, store.copies]
     return mark_of(estimator, key, [*shape, f"{digest:08x}"])
 

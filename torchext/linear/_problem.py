@@ -79,12 +79,13 @@ class Problem:
             yield torch.arange(first, min(self.rows, first + step))
 
     def decode(self, index: Tensor, copy: int = 0, draw: int = 0) -> Tensor:
-        """float32 (R, n): rows in model units."""
+        """float32 (R, n), in CPU memory: rows in model units."""
         codes = self.codes if self.bits == 32 else self.codes[copy]
+        grid, table, there = (t.to(codes.device) for t in (self.grid, self.table, index))
         decoded: Tensor = torch.ops.torchext._sgd_decode(
-            codes, self.rows, self.cols, self.bits, self.layout, self.grid, self.table, index, draw
+            codes, self.rows, self.cols, self.bits, self.layout, grid, table, there, draw
         )
-        return decoded
+        return decoded.cpu()
 
 
 def column_unit(store: QuantizedDataset, scale: str) -> Tensor:
@@ -176,18 +177,19 @@ def build(
         raise ValueError(
             'variance_reduced=True needs an anchor; use anchor="pilot" or variance_reduced="auto"'
         )
-    grid, codes, bits = store.grid, store.codes, store.bits
+    grid, table = store.grid.cpu(), store.table.cpu()
+    codes, bits = store.codes, store.bits  # on the device of the store
     if bits == 16:
         codes, bits = _float_rows(store), 32
     if scale != "max":
         if bits == 32:
             codes = codes.clone()
-            codes[:, : store.cols] *= unit.float()
+            codes[:, : store.cols] *= unit.float().to(codes.device)
         else:
             grid = (grid.double() * unit[:, None]).float()
     problem = Problem(
         codes=codes, rows=store.rows, cols=store.cols, outputs=y.shape[1], bits=bits,
-        layout=store.layout, grid=grid.contiguous(), table=store.table, unit=unit, y=y, weight=weight,
+        layout=store.layout, grid=grid.contiguous(), table=table, unit=unit, y=y, weight=weight,
         loss=loss, fit_intercept=fit_intercept,
         shrink=None if shrink is None else shrink.float(), x0=None if x0 is None else x0.float().contiguous(),
         constant=None if constant is None else constant.float().contiguous(),

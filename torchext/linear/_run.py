@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchext.data import QuantizedDataset
 from torchext.data.order import Sample
-from torchext.linear import _exact, _problem
+from torchext.linear import _device, _exact, _problem
 from torchext.linear._callbacks import FitContext, Progress
 from torchext.linear._checkpoint import fingerprint, load_state, save_checkpoint
 from torchext.linear._exact import Source
@@ -179,7 +179,8 @@ class RunMixin:
             if valid is None
             else (lambda s: self._exact_loss(valid, problem, s, options.average))
         )
-        trainer = Trainer(problem, options, key, state, valid_loss)
+        device = _device.resolve(self.device)
+        trainer = Trainer(problem, options, key, state, valid_loss, device)
         self._facts = self._known(store, problem, options, encoding, key)
         context = FitContext(self, options.max_iter * (1 + options.rounds))
 

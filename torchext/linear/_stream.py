@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torchext.data import _column_levels, _encode, _levels
 from torchext.data.sources import as_tensor
+from torchext.linear import _device
 from torchext.linear._problem import Problem
 from torchext.linear._schedule import automatic_step
 from torchext.linear._state import State
@@ -131,7 +132,8 @@ class Stream:
                 problem.decode(index), None, options.l2, batch, problem.curvature, intercept=True
             )
             self.state.gamma0 = float(estimator.eta0) if estimator.eta0 is not None else bound.step
-        trainer = Trainer(problem, options, self.key, self.state)
+        device = _device.resolve(estimator.device)
+        trainer = Trainer(problem, options, self.key, self.state, device=device)
         trainer.run_epoch()
         self.state = trainer.state
         return trainer

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchext.linear._device import CPU
+from torchext.linear._epochs import Model, Steps, epochs_on
 from torchext.linear._order import epoch_order, sampler_key
 from torchext.linear._problem import Problem
 from torchext.linear._schedule import Schedule
@@ -59,8 +61,10 @@ class Trainer:
         key: Tensor,
         state: State,
         valid_loss: Callable[[State], float] | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.problem, self.options, self.key, self.state = problem, options, key, state
+        self.epochs = epochs_on(device, problem, options, key)
         self.valid_loss, self.sampler = valid_loss, sampler_key(key)
         self.seconds: list[float] = []
         self.guards: list[str] = []
@@ -105,6 +109,7 @@ class Trainer:
         new.safe_x, new.safe_intercept = new.x, new.intercept
         new.average = torch.zeros_like(new.average)
         self.problem, self.state = problem, new
+        self.epochs = self.epochs.with_problem(problem)
 
     def _begin_epoch(self) -> None:
         """Mark the point the guard returns to; the average restarts until half of the round is done."""
@@ -122,16 +127,13 @@ class Trainer:
         count = min(self.call_steps, self.batches - new.done)
         in_round = (new.epoch - new.round_epoch) * self.batches + new.done
         order = epoch_order(self.sampler, new.epoch, self.batches)[new.done : new.done + count]
-        codes = p.codes if p.bits == 32 else p.codes[new.epoch % p.codes.shape[0]]
         # the op writes into these three
         new.x, new.intercept, new.average = (t.clone() for t in (new.x, new.intercept, new.average))
-        sums = torch.ops.torchext._sgd_epoch(
-            codes, p.rows, p.cols, p.bits, p.layout, p.grid, p.table, p.y, p.weight, p.z0,
-            new.x, new.intercept, p.x0, p.constant, p.shrink, new.average,
-            order.contiguous(), o.schedule.gammas(new.gamma0, in_round, count), o.batch, p.loss, o.l1, o.l2,
-            p.variance_reduced, p.fit_intercept, o.model_bits, o.residual_bits, o.gradient_bits,
-            self.key, new.steps, o.threads,
-        )  # fmt: skip
+        sums = self.epochs.run(
+            0 if p.bits == 32 else new.epoch % p.codes.shape[0],
+            Model(new.x, new.intercept, new.average),
+            Steps(order, o.schedule.gammas(new.gamma0, in_round, count), new.steps),
+        )
         if p.table.numel():  # double sampling sums the losses of both draws
             sums[:2] /= p.table.shape[1]
         new.sums = new.sums + sums
