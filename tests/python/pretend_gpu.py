@@ -1,7 +1,8 @@
 """A GPU in name: tensors that say ``cuda:0``, live in CPU memory and run the emulated CUDA ops.
 
 Mixing them with CPU tensors fails as it does on a real one, so Python code that moves data is tested on
-machines without a GPU. Use as ``with PretendGpu() as gpu:``; ``gpu.syncs`` counts values read back.
+machines without a GPU. Use as ``with PretendGpu() as gpu:``; ``gpu.syncs`` counts values read back,
+``gpu.ran`` lists the library's ops that ran there.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     ours = name.startswith("torchext::")
     mixed = [t for t in tensors if not isinstance(t, OnGpu) and (t.dim() > 0 or ours)]
     if result_there and mixed and name not in MOVES:
-        raise RuntimeError(f"{name}: Expected all tensors to be on the same device, got cuda:0 and cpu")
+        raise RuntimeError(
+            f"{name}: Expected all tensors to be on the same device, got cuda:0 and cpu"
+        )
     if "device" in kwargs and kwargs["device"] is not None:
         result_there = torch.device(kwargs["device"]).type == "cuda"
         kwargs = kwargs | {"device": torch.device("cpu")}
@@ -66,6 +69,7 @@ def call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if result_there and name in READS:
         PretendGpu.active.syncs += 1
     if result_there and ours:
+        PretendGpu.active.ran.append(name.removeprefix("torchext::"))
         space = torch.ops.torchext_emulated
         func = getattr(getattr(space, name.split("::")[1]), func._overloadname)
     wrappers = {id(t.inner): t for t in tensors if isinstance(t, OnGpu)}
@@ -100,12 +104,14 @@ class PretendGpu(TorchDispatchMode):
     def __init__(self, free_bytes: int = 1 << 40) -> None:
         super().__init__()
         self.syncs, self.free_bytes = 0, free_bytes
+        self.ran: list[str] = []
         emulation.load()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return call(func, args, kwargs or {})
 
     def __enter__(self) -> PretendGpu:
+        torch._C._ensureCUDADeviceGuardSet()  # one that does nothing where there is no GPU
         self.patch = pytest.MonkeyPatch()
         for name, value in {
             "_lazy_init": lambda: None, "device_count": lambda: 1, "current_device": lambda: 0,
