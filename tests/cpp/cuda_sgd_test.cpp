@@ -14,7 +14,7 @@ namespace {
 struct Case {
   int bits = 4, planes = 1, books = 1, outputs = 1;
   bool affine = false;
-  int64_t rows = 300, cols = 70, batch = 128, steps = 4;
+  int64_t rows = 150, cols = 35, batch = 64, steps = 3;
   cpu::Loss loss = cpu::Loss::squared_error;
   bool variance_reduced = false, anchored = false, fit_intercept = true, weighted = false;
   bool shrunk = false, averaged = true;
@@ -216,7 +216,7 @@ TEST(CudaSgd, EveryWidthAndKindOfTable) {
 }
 
 TEST(CudaSgd, ColumnsRowsAndBatches) {
-  for (const int64_t cols : {1, 3, 4, 16, 64, 65, 130, 257}) {
+  for (const int64_t cols : {1, 4, 64, 65, 257}) {
     Case c;
     c.cols = cols;
     c.rows = 200;
@@ -299,7 +299,7 @@ TEST(CudaSgd, FloatBatches) {
     c.rows = 1100;
     c.cols = 5;
     c.batch = batch;
-    c.steps = 3;
+    c.steps = 2;
     c.model_bits = c.residual_bits = 32;
     expect_same_bits(c, "float32");
   }

@@ -56,9 +56,7 @@ def call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     ours = name.startswith("torchext::")
     mixed = [t for t in tensors if not isinstance(t, OnGpu) and (t.dim() > 0 or ours)]
     if result_there and mixed and name not in MOVES:
-        raise RuntimeError(
-            f"{name}: Expected all tensors to be on the same device, got cuda:0 and cpu"
-        )
+        raise RuntimeError(f"{name}: expected all tensors to be on the GPU")
     if "device" in kwargs and kwargs["device"] is not None:
         result_there = torch.device(kwargs["device"]).type == "cuda"
         kwargs = kwargs | {"device": torch.device("cpu")}
@@ -69,9 +67,7 @@ def call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if result_there and name in READS:
         PretendGpu.active.syncs += 1
     if result_there and ours:
-        PretendGpu.active.ran.append(name.removeprefix("torchext::"))
-        space = torch.ops.torchext_emulated
-        func = getattr(getattr(space, name.split("::")[1]), func._overloadname)
+        func = kernel(func, name.removeprefix("torchext::"))
     wrappers = {id(t.inner): t for t in tensors if isinstance(t, OnGpu)}
 
     def unwrap(x: Any) -> Any:
@@ -84,6 +80,15 @@ def call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     result = func(*tree_map(unwrap, args), **tree_map(unwrap, kwargs))
     return tree_map(wrap, result)
+
+
+def kernel(func: Any, name: str) -> Any:
+    """The emulated CUDA kernel of an op of the library; without one it runs on the CPU."""
+    PretendGpu.active.ran.append(name)
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    if not has(f"torchext_emulated::{name}", "CPU"):
+        return func
+    return getattr(getattr(torch.ops.torchext_emulated, name), func._overloadname)
 
 
 class _Event:
@@ -106,6 +111,11 @@ class PretendGpu(TorchDispatchMode):
         self.syncs, self.free_bytes = 0, free_bytes
         self.ran: list[str] = []
         emulation.load()
+
+    @property
+    def ops(self) -> set[str]:
+        """The names in ``ran``."""
+        return set(self.ran)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return call(func, args, kwargs or {})

@@ -64,20 +64,25 @@ class Problem:
         """Decoded values, float32 [books, rows, cols]."""
         return self.grid[:, 0] + self.grid[:, 1] * self.integers.astype(F)
 
-    def call(self, steps: int = 3, **changes: object) -> dict[str, np.ndarray]:
+    def call(self, steps: int = 3, device: str = "cpu", **changes: object) -> dict[str, np.ndarray]:
         """Run ``_sgd_epoch`` and return x, intercept, average and sums."""
-        a = arguments(self, steps) | changes
-        state = {name: tensor(a[name]) for name in ("x", "intercept", "average")}
+        a = arguments(self, steps) | {"codes": self.codes} | changes
+
+        def there(value: object) -> torch.Tensor | None:
+            found = tensor(value)
+            return None if found is None else found.to(device)
+
+        state = {name: there(a[name]) for name in ("x", "intercept", "average")}
         sums = torch.ops.torchext._sgd_epoch(
-            torch.from_numpy(self.codes) if "codes" not in a else tensor(a["codes"]),
-            self.rows, self.cols, a["bits"], self.layout, tensor(self.grid), tensor(self.table),
-            tensor(a["y"]), tensor(a["weight"]), tensor(a["z0"]), state["x"], state["intercept"],
-            tensor(a["x0"]), tensor(a["constant"]), tensor(a["shrink"]), state["average"],
-            tensor(a["order"]), tensor(a["gamma"]), a["batch"], a["loss"], a["l1"], a["l2"],
-            a["variance_reduced"], a["fit_intercept"], a["model_bits"], a["residual_bits"],
-            a["gradient_bits"], a["key"], a["first_step"], a["threads"],
+            there(a["codes"]), self.rows, self.cols, a["bits"], self.layout, there(self.grid),
+            there(self.table), there(a["y"]), there(a["weight"]), there(a["z0"]), state["x"],
+            state["intercept"], there(a["x0"]), there(a["constant"]), there(a["shrink"]),
+            state["average"], there(a["order"]), there(a["gamma"]), a["batch"], a["loss"], a["l1"],
+            a["l2"], a["variance_reduced"], a["fit_intercept"], a["model_bits"],
+            a["residual_bits"], a["gradient_bits"], there(a["key"]), a["first_step"], a["threads"],
         )  # fmt: skip
-        return {k: v.numpy() for k, v in state.items() if v is not None} | {"sums": sums.numpy()}
+        results = {k: v for k, v in state.items() if v is not None} | {"sums": sums}
+        return {k: v.cpu().numpy() for k, v in results.items()}
 
 
 def arguments(p: Problem, steps: int) -> dict[str, object]:

@@ -198,3 +198,18 @@ def test_without_kernels_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torchext._load, "cuda_error", ImportError("libcudart is missing"))
     with pytest.raises(ValueError, match="libcudart is missing"):
         _device.resolve("cuda")
+
+
+def test_the_pretended_gpu_refuses_what_a_gpu_refuses() -> None:
+    with PretendGpu() as gpu:
+        x = torch.ones(3, device="cuda")
+        assert (
+            x.device == torch.device("cuda", 0) and float((x + 1).sum()) == 6.0 and gpu.syncs == 1
+        )
+        view = x[1:]
+        view += 2 * torch.ones(2).to("cuda")
+        assert torch.equal(x.cpu(), torch.tensor([1.0, 3.0, 3.0]))
+        with pytest.raises(RuntimeError, match="expected all tensors to be on the GPU"):
+            x + torch.ones(3)
+        with pytest.raises(RuntimeError):
+            x.numpy()

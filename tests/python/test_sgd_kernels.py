@@ -152,6 +152,19 @@ def test_float_path(batch: int, books: int) -> None:
     np.testing.assert_allclose(r["x"], float_epoch(p, steps, 0.02, batch), rtol=1e-4, atol=1e-6)
 
 
+def test_a_short_batch_after_a_long_one() -> None:
+    """What the long one left in the padding must not reach the intercept."""
+    p = Problem(rows=150, cols=12, bits=4)
+    options = {"batch": 100, "model_bits": 32, "residual_bits": 8, "fit_intercept": True}
+    both = on_all(p, order=np.array([0, 1]), gamma=np.full(2, 0.05), **options)
+    one = np.full(1, 0.05)
+    first = on_all(p, order=np.array([0]), gamma=one, **options)
+    start = {"x": first["x"], "intercept": first["intercept"], "first_step": 1}
+    second = on_all(p, order=np.array([1]), gamma=one, **options, **start)
+    np.testing.assert_array_equal(both["x"], second["x"])
+    np.testing.assert_array_equal(both["intercept"], second["intercept"])
+
+
 @pytest.mark.parametrize("cols", [1, 16, 50, 200])
 def test_dense_equals_decoded(cols: int) -> None:
     p = Problem(rows=300, cols=cols, bits=4)

@@ -164,7 +164,12 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="the result does not depend on it (default 1)",
     )
-    g.add_argument("--device", choices=("cpu",), default="cpu", help="where the kernels run")
+    g.add_argument(
+        "--device",
+        default="cpu",
+        metavar="DEVICE",
+        help="where the epochs run: cpu, cuda or cuda:N (default cpu); the result does not depend on it",
+    )
     r = p.add_argument_group("interruption")
     r.add_argument(
         "--checkpoint",

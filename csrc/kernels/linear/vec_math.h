@@ -1,8 +1,8 @@
 // Small vectors of the native width (TX_LANES floats) and the few functions a residual needs.
 //
 // Written with the compiler's vector types: every operation is one IEEE operation per element, so a
-// translation unit gives the same bits whatever its width. Include only from per-ISA sources, and from
-// CUDA kernels with TX_ONE_LANE: a thread's vector is then one float.
+// translation unit gives the same bits whatever its width. Include only from per-ISA sources, and
+// from CUDA kernels with TX_ONE_LANE: a thread's vector is then one float.
 #pragma once
 
 #include <cstdint>
