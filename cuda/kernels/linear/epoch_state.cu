@@ -6,11 +6,8 @@
 namespace torchext::cuda {
 namespace {
 
-/// Outputs are updated four at a time.
-struct Four {
-  int first;
-};
-TX_DEVICE Four outputs_of(const Thread& t) { return {4 * static_cast<int>(t.row())}; }
+/// The first of four outputs that a block updates.
+TX_DEVICE int first_output(const Thread& t) { return 4 * static_cast<int>(t.row()); }
 
 /// w, beta and the scale of the first model copy.
 struct Begin {
@@ -19,7 +16,7 @@ struct Begin {
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     auto* shared = t.shared<float>();
-    const int first = outputs_of(t).first;
+    const int first = first_output(t);
     update_columns(p, t, t.block(), first, 4, false, shared, [](int64_t, int64_t) { return 0.0f; });
     finish_outputs(p, t, first, 4, reinterpret_cast<int*>(shared + kUpdateThreads));
   }
@@ -32,7 +29,7 @@ struct Follow {
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     auto* shared = t.shared<float>();
-    const int first = outputs_of(t).first;
+    const int first = first_output(t);
     const Key key = step_key(p, Purpose::kGrad);
     const auto gradient = [&](int64_t o, int64_t j) {
       const float g = p.gradient[o * p.np + j];

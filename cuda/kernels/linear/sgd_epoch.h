@@ -12,8 +12,8 @@
 
 namespace torchext::cuda {
 
-/// Parameters and working memory of a step. Sizes: m outputs, np columns padded to 64, rows_ rows
-/// of a batch padded to 64.
+/// Parameters and working memory of a step. Sizes: m outputs, np columns padded to 64, batch_rows
+/// rows of a batch padded to 64.
 struct EpochStep {
   // The problem, as in cpu::Epoch; all pointers to device memory.
   int64_t rows, cols, np, batch, batch_rows;
@@ -35,7 +35,7 @@ struct EpochStep {
   float *w, *beta_lanes, *beta;       // [m, np], [m, np/64, 16], [m]
   float* model_scale;                 // [m]
   int32_t *w_peak, *e_peak, *g_peak;  // [m], bits of the largest magnitude
-  float *e, *loss;                    // [m, books, rows_]; loss: the float32 path
+  float *e, *loss;                    // [m, books, batch_rows]; loss: the float32 path
   float* lanes;               // [m, books, pieces, 32]: losses and squares of a piece of rows
   int32_t* eq_sum;            // [np/64, m] of the residuals' integers
   int32_t* eq_total;          // [m]
@@ -61,10 +61,10 @@ struct EpochData {
   int bits;
 };
 
-/// Bytes of working memory, and the step with its pointers set (after `fill`ing in the problem).
+/// Bytes of working memory of an epoch; of `step` only the problem has to be filled in.
 size_t epoch_workspace(const EpochData& data, const EpochStep& step) noexcept;
 
-/// Enqueues all steps of an epoch. workspace: epoch_workspace() bytes, aligned to 256.
+/// Enqueues all steps of an epoch. workspace: epoch_workspace() bytes, aligned to 16.
 cudaError_t launch_epoch(const EpochData& data, EpochStep step, void* workspace,
                          cudaStream_t stream) noexcept;
 
