@@ -69,7 +69,7 @@ struct HalpRanges {
   int shift;
 };
 
-static inline HalpRanges halp_ranges(HalpFormat format) {
+TX_HD HalpRanges halp_ranges(HalpFormat format) {
   switch (format) {
     case HalpFormat::z8: return {127, 127, 127, 32767, 8};
     case HalpFormat::z16: return {127, 32767, 32767, (1 << 23) - 1, 8};

@@ -1,13 +1,7 @@
 // Slopes and sums of a line search, written once for every vector width; included per ISA.
-//
-// With probabilities p at z, and E = exp(d) - 1 (of softmax relative to the largest d):
-//   logistic: P(z + d) - P(z) = P(high) P(-low) (1 - exp(-|d|)) with the sign of d,
-//   softmax:  p_o(z + d) - p_o(z) = p_o (E_o - sum p E) / (1 + sum p E) for a small d,
-// as exact for a move of 1e-9 as for one of 10.
 #pragma once
 
-#include "loss_terms.h"
-#include "vec_math.h"
+#include "loss_rules.h"
 
 namespace torchext::cpu {
 namespace {
@@ -25,15 +19,6 @@ TX_INL VF load_some(const float* p, int64_t count) {
 TX_INL void store_some(float* p, VF v, int64_t count) {
   if (count >= TX_LANES) return store(p, v);
   for (int64_t i = 0; i < count; ++i) p[i] = v[i];
-}
-/// Probabilities of either class at score z: up = 1/(1 + exp(-z)), down = 1/(1 + exp(z)).
-struct Chance {
-  VF up, down;
-};
-TX_INL Chance chance(VF z) {
-  const VF less = exp_approx(-absolute(z)), more = 1.0f / (less + 1.0f);
-  const VF rest = less * more;
-  return {z < 0.0f ? rest : more, z < 0.0f ? more : rest};
 }
 
 TX_INL void add_lanes(float* lanes, VF v) { store(lanes, load(lanes) + v); }
@@ -71,24 +56,9 @@ struct Block {
 TX_INL void one_output(const Block& b, int o) {
   const LossTerms& a = b.a;
   const VF v = b.weight(), z = load_some(a.z + o * a.z_stride + b.k, b.count), d = b.move(o),
-           s = b.score(o);
-  VF slope, bent;
-  if (a.loss == RowLoss::squared) {
-    slope = a.moved != nullptr ? d : z - b.at(a.y, o);
-    bent = s * s;
-  } else {
-    const Chance here = chance(z), there = chance(z + d);
-    bent = there.up * there.down * s * s;
-    if (a.moved == nullptr) {
-      const VF y = b.at(a.y, o);
-      slope = y < 0.0f ? here.up : -here.down;
-    } else {
-      const VF rise = d < 0.0f ? here.up * there.down : there.up * here.down;
-      const VF part = rise * -expm1_approx(-absolute(d));
-      slope = d < 0.0f ? -part : part;
-    }
-  }
-  b.put(o, v * slope, v * bent, s, d);
+           s = b.score(o), y = a.moved != nullptr ? VF{} : b.at(a.y, o);
+  const Terms t = output_terms(a.loss, a.moved != nullptr, z, y, d, s);
+  b.put(o, v * t.slope, v * t.bent, s, d);
 }
 
 /// Probabilities of the outputs at z, or at z + d, a vector for each.
@@ -136,12 +106,10 @@ TX_INL void softmax(const Block& b, float* scratch) {
     spread += load(q + o * TX_LANES) * s * s;
     mean += load(p + o * TX_LANES) * expm1_approx(b.move(o) - peak);
   }
-  const VF bent = v * spread, reach = mean + 1.0f;
+  const VF bent = v * spread;
   for (int o = 0; o < m; ++o) {
     const VF before = load(p + o * TX_LANES);
-    const VF near = before * (expm1_approx(b.move(o) - peak) - mean) / reach;
-    // Where the moves differ much, the difference of the probabilities loses nothing.
-    const VF slope = peak - least < 0.25f ? near : load(q + o * TX_LANES) - before;
+    const VF slope = softmax_slope(before, load(q + o * TX_LANES), b.move(o), peak, least, mean);
     b.put(o, v * slope, o == 0 ? bent : VF{}, b.score(o), b.move(o));
   }
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../philox.h"
 #include "exact_pass.h"
 
 namespace torchext::cpu {
@@ -15,7 +16,7 @@ namespace torchext::cpu {
 struct Exponential {
   float whole, minus1;
 };
-static inline Exponential exponential(float x) {
+TX_HD Exponential exponential(float x) {
   if (x < -104.0f) return {0.0f, -1.0f};
   if (x > 64.0f) x = 64.0f;
   const double magic = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
@@ -32,12 +33,12 @@ static inline Exponential exponential(float x) {
 }
 
 /// Floats that are cached for a row.
-static inline int64_t slope_cache_size(RowLoss loss, int outputs) {
+TX_HD int64_t slope_cache_size(RowLoss loss, int outputs) {
   return loss == RowLoss::squared ? 0 : loss == RowLoss::logistic ? 2 : outputs;
 }
 
 /// What the changes at one row need: sigmoid(phi) and sigmoid(-phi), or the class probabilities.
-static inline void slope_cache(RowLoss loss, int outputs, const float* phi, int64_t step,
+TX_HD void slope_cache(RowLoss loss, int outputs, const float* phi, int64_t step,
                                float* cache) {
   if (loss == RowLoss::logistic) {
     const float small = exponential(phi[0] < 0.0f ? phi[0] : -phi[0]).whole;
@@ -52,7 +53,7 @@ static inline void slope_cache(RowLoss loss, int outputs, const float* phi, int6
   }
 }
 
-static inline float logistic_change(const float* cache, float s) {
+TX_HD float logistic_change(const float* cache, float s) {
   const float p = cache[0], n = cache[1];
   const Exponential e = exponential(s > 0.0f ? -s : s);
   const float below = s > 0.0f ? p + n * e.whole : n + p * e.whole;
@@ -61,24 +62,31 @@ static inline float logistic_change(const float* cache, float s) {
   return s > 0.0f ? -change : change;
 }
 
-static inline void softmax_change(const float* p, int outputs, const float* s, float* change) {
+// The change of one class's probability p, in two parts around the sum of p part over the classes:
+// relative to no move where all are small, relative to the largest where one is not.
+TX_HD float softmax_part(bool small, float s, float top) {
+  return small ? exponential(s).minus1 : exponential(s - top).whole;
+}
+TX_HD float softmax_whole(bool small, float p, float part, float total) {
+  if (small) return p * (part - total) / (1.0f + total);
+  return (total > 0.0f ? p * part / total : 0.0f) - p;
+}
+
+TX_HD void softmax_change(const float* p, int outputs, const float* s, float* change) {
   float top = s[0], largest = 0.0f, total = 0.0f;
   for (int o = 0; o < outputs; ++o) {
     const float size = s[o] < 0.0f ? -s[o] : s[o];
     top = s[o] > top ? s[o] : top;
     largest = size > largest ? size : largest;
   }
-  if (largest <= 1.0f) {
-    for (int o = 0; o < outputs; ++o) total += p[o] * (change[o] = exponential(s[o]).minus1);
-    for (int o = 0; o < outputs; ++o) change[o] = p[o] * (change[o] - total) / (1.0f + total);
-    return;
-  }
-  for (int o = 0; o < outputs; ++o) total += change[o] = p[o] * exponential(s[o] - top).whole;
-  for (int o = 0; o < outputs; ++o) change[o] = (total > 0.0f ? change[o] / total : 0.0f) - p[o];
+  const bool small = largest <= 1.0f;
+  for (int o = 0; o < outputs; ++o) change[o] = softmax_part(small, s[o], top);
+  for (int o = 0; o < outputs; ++o) total += p[o] * change[o];
+  for (int o = 0; o < outputs; ++o) change[o] = softmax_whole(small, p[o], change[o], total);
 }
 
 /// change[o] of every output for scores that moved by s[o]; the outputs of squares do not interact.
-static inline void slope_change(RowLoss loss, int outputs, const float* cache, const float* s,
+TX_HD void slope_change(RowLoss loss, int outputs, const float* cache, const float* s,
                                 float* change) {
   if (loss == RowLoss::logistic) {
     change[0] = logistic_change(cache, s[0]);

@@ -1,8 +1,7 @@
 // An epoch of HALP: the scalar part of its steps. What is O(columns) is in the kernels.
-#include <cmath>
 #include <vector>
 
-#include "../../rounding.h"
+#include "../../linear/halp_rules.h"
 #include "../dispatch.h"
 #include "inner_steps.h"
 
@@ -28,14 +27,6 @@ int64_t block_of(int outputs) {
   int64_t steps = kLoopWords;
   while (steps > 4 && steps * outputs > 2 * kLoopWords) steps /= 2;
   return steps;
-}
-
-int32_t rounded(float t, uint32_t word, bool nearest, int32_t most, int64_t* clips) {
-  const float code = round_stochastic(t, nearest ? 0.5f : unit(word));
-  const auto limit = static_cast<float>(most);
-  const float kept = code > limit ? limit : code >= -limit ? code : -limit;
-  *clips += kept != code;
-  return static_cast<int32_t>(kept);
 }
 
 /// The integer loop of one epoch.
@@ -99,8 +90,9 @@ class Halp {
       s.decay = decay;
       for (int o = 0; o < outputs_; ++o) {
         const int64_t at = i * outputs_ + o;
-        s.gamma = rounded(factor_ * changes_.change[static_cast<size_t>(o)], *coefficient_.at(at),
-                          e_.nearest, ranges_.gamma, e_.clips + 1);
+        s.gamma = halp_coefficient(factor_ * changes_.change[static_cast<size_t>(o)],
+                                   e_.nearest ? 0.5f : unit(*coefficient_.at(at)), ranges_.gamma,
+                                   e_.clips + 1);
         if (e_.gammas != nullptr) e_.gammas[t * outputs_ + o] = s.gamma;
         s.z = z + o * loop_.pitch * z_width;
         s.drift = drift_at(o * stride_);
@@ -127,9 +119,7 @@ class Halp {
 
   int32_t decay_of(int64_t i) const {
     if (!(decay_each_ > 0)) return 0;
-    const double low = std::floor(decay_each_);
-    const double u = e_.nearest ? 0.5 : static_cast<double>(unit(*decay_.at(i)));
-    return static_cast<int32_t>(low + (u < decay_each_ - low ? 1.0 : 0.0));
+    return halp_decay(decay_each_, e_.nearest ? 0.5 : static_cast<double>(unit(*decay_.at(i))));
   }
 
   /// h of step t on, rounded afresh.

@@ -1,39 +1,24 @@
 // Integer steps: the definition.
-#include <cmath>
 #include <cstring>
 
+#include "../../linear/halp_rules.h"
 #include "../../linear/inner_loop.h"
-#include "../../rounding.h"
 
 namespace torchext::cpu {
 namespace {
-
-int32_t clamp(int32_t v, int32_t most, int64_t* clips) {
-  const int32_t kept = v > most ? most : v < -most ? -most : v;
-  *clips += kept != v;
-  return kept;
-}
-
-int32_t saturate16(int32_t v) { return v > 32767 ? 32767 : v < -32768 ? -32768 : v; }
 
 /// R: the type of a lane of noise.
 template <class X, class Z, class H, class R>
 int64_t step(const HalpStep& s, int64_t* clips) noexcept {
   constexpr bool kNarrow = sizeof(Z) == 1;
-  constexpr int kShift = 8 * sizeof(R), kMost = kNarrow ? 127 : 32767;
+  constexpr int kShift = 8 * sizeof(R);
   const X* x = static_cast<const X*>(s.x);
   const auto* noise = reinterpret_cast<const R*>(s.noise);
   const H* drift = static_cast<const H*>(s.drift);
   Z* z = static_cast<Z*>(s.z);
   for (int64_t j = 0; j < s.n; ++j) {
-    int32_t e = noise[j % 64] - s.gamma * x[j];
-    if (kNarrow) {
-      e = saturate16(saturate16(e) - drift[j]);
-      if (s.decay != 0) e = saturate16(e - s.decay * z[j]);
-    } else {
-      e = e - drift[j] - s.decay * z[j];
-    }
-    z[j] = static_cast<Z>(clamp(z[j] + (e >> kShift), kMost, clips));
+    z[j] = static_cast<Z>(halp_move<kNarrow, kShift>(noise[j % 64], s.gamma, x[j], drift[j], s.decay,
+                                                     z[j], clips));
   }
   int64_t dot = 0;
   for (int64_t j = 0; j < s.n; ++j) dot += static_cast<const X*>(s.next)[j] * z[j];
@@ -50,11 +35,7 @@ void round_drift(const HalpDrift& d, int64_t* clips) noexcept {
     const Words words = draw4(d.key, d.block + static_cast<uint64_t>(j / 4), d.stream, kDriftNoise);
     for (int i = 0; i < 4; ++i) {
       const T u = d.nearest ? T{0.5} : static_cast<T>(unit(words.w[i]));
-      const T low = std::floor(target[j + i]);
-      const T code = low + (u < target[j + i] - low ? T{1} : T{0});
-      const T kept = code > most ? most : code < -most ? -most : code;
-      *clips += kept != code;
-      out[j + i] = static_cast<H>(kept);
+      out[j + i] = static_cast<H>(halp_drift(target[j + i], u, most, clips));
     }
   }
 }

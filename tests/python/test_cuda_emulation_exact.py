@@ -1,0 +1,241 @@
+"""The exact side of the linear models on CUDA, in emulation: the bits of the CPU ops."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import emulation
+import pytest
+import torch
+from test_cuda_emulation import same_bits, tensors
+from torch import Tensor
+
+from torchext.random import key_from_seed
+
+emulation.load()
+
+
+def both(name: str, *args: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """What the CPU op and the emulated CUDA op return and leave in their arguments."""
+    found = []
+    for library in (torch.ops.torchext, torch.ops.torchext_emulated):
+        own = copy.deepcopy(args)
+        found.append(tensors(getattr(library, name)(*own)) + tensors(own))
+    return found[0], found[1]
+
+
+def check(name: str, *args: Any) -> list[Tensor]:
+    want, got = both(name, *args)
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        assert same_bits(a, b)
+    return got
+
+
+def rows_of(kind: torch.dtype, rows: int, cols: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rows + cols)
+    x = torch.randn(rows, cols, generator=generator, dtype=torch.float64)
+    return x.to(kind) if kind.is_floating_point else (30 * x).round().clamp(-100, 100).to(kind)
+
+
+def targets(loss: str, rows: int, outputs: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    if loss == "softmax":
+        return torch.randint(0, outputs, (rows, 1), generator=generator).double()
+    y = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
+    return y if loss == "squared" else y.sign()
+
+
+def exact_args(
+    kind: torch.dtype, loss: str, rows: int, cols: int, outputs: int, weighted: bool
+) -> tuple[Any, ...]:
+    w = torch.randn(outputs, cols, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    weight = torch.linspace(0.5, 1.5, rows, dtype=torch.float64) if weighted else None
+    offset = torch.linspace(-1, 1, outputs, dtype=torch.float64)
+    gradient = torch.full((outputs, cols + 1), 0.1, dtype=torch.float64)
+    return (
+        rows_of(kind, rows, cols), w, offset, targets(loss, rows, outputs), weight, loss,
+        torch.zeros(outputs, rows), gradient, torch.ones(1, dtype=torch.float64),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind, loss, rows, cols, outputs",
+    [
+        (torch.float32, "squared", 1100, 3, 1),
+        (torch.float32, "logistic", 33, 200, 1),
+        (torch.float64, "softmax", 50, 67, 10),
+        (torch.int8, "squared", 65, 64, 3),
+        (torch.int16, "logistic", 40, 9, 1),
+        (torch.float32, "squared", 1, 1, 1),
+        (torch.float32, "squared", 0, 5, 2),
+        (torch.float64, "squared", 9, 0, 1),
+    ],
+)
+def test_exact_pass(kind: torch.dtype, loss: str, rows: int, cols: int, outputs: int) -> None:
+    for weighted in (False, True):
+        check("_exact_pass", *exact_args(kind, loss, rows, cols, outputs, weighted))
+
+
+def test_exact_pass_of_strided_rows_and_scores() -> None:
+    x, w, offset, y, _, loss, _, g, total = exact_args(
+        torch.float32, "squared", 40, 30, 2, weighted=False
+    )
+    check("_exact_pass", x[:, :20], w[:, :20].contiguous(), offset, y, None, loss,
+          torch.zeros(2, 90)[:, 7:47], g[:, :21].contiguous(), total)  # fmt: skip
+
+
+def test_exact_pass_of_an_unknown_class_is_nan() -> None:
+    """The CPU op refuses it; on the GPU nobody may wait to look."""
+    args = list(exact_args(torch.float32, "softmax", 5, 4, 3, weighted=False))
+    args[3][2] = 3.0
+    torch.ops.torchext_emulated._exact_pass(*args)
+    assert args[8].isnan().all() and args[7].isnan().any()
+    assert torch.isfinite(args[6]).all()
+
+
+@pytest.mark.parametrize(
+    "loss, rows, outputs",
+    [("squared", 1030, 2), ("logistic", 90, 1), ("softmax", 1041, 3), ("softmax", 7, 40),
+     ("squared", 0, 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("move", ["none", "moved", "along"])
+def test_loss_terms(loss: str, rows: int, outputs: int, move: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    z, moved, score = torch.randn(3, outputs, rows, generator=generator)
+    y = targets(loss, rows, outputs).T.float().contiguous()
+    length = torch.linspace(0.1, 2.0, outputs)
+    for weight in (None, torch.linspace(0.5, 1.5, rows)):
+        for size in (1e-4, 3.0):
+            check(
+                "_loss_terms", z, y, weight, None if move == "none" else size * moved,
+                score if move == "along" else None, length if move == "along" else None, loss,
+                torch.zeros(outputs, rows),
+            )  # fmt: skip
+    check("_loss_terms", torch.cat([z, z], dim=1)[:, :rows], y, None, None, None, None, loss, None)
+
+
+FORMATS = {
+    "z8": (torch.int8, torch.int8, 127, 32767, 8),
+    "z16": (torch.int8, torch.int16, 32767, 1 << 23, 8),
+    "x16": (torch.int16, torch.int16, 32767, 1 << 29, 16),
+}
+
+
+def halp_args(
+    form: str, loss: str, outputs: int, cols: int, steps: int, hot: float, intercept: bool = True,
+    refresh: int = 32, noise: str = "step", weighted: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """``hot`` scales the steps: above 1, everything saturates."""
+    data, moved, high, drift, shift = FORMATS[form]
+    top = 32767 if data == torch.int16 else 127
+    generator = torch.Generator().manual_seed(cols + outputs)
+    pitch, rows = (cols + 63) // 64 * 64, 50
+    x = torch.zeros(rows, pitch, dtype=data)
+    x[:, :cols] = torch.randint(-top, top + 1, (rows, cols), generator=generator)
+    phi = torch.randn(outputs, rows, generator=generator)
+    dz, dx = 0.01, 1.0 / top
+    g = torch.randn(outputs, cols + 1, generator=generator, dtype=torch.float64)
+    g *= hot * drift * (dz / 2**shift)
+    return (
+        x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 0.05 * hot, 0.1, dx,
+        dz, steps, refresh, noise, torch.full((outputs, pitch), 5, dtype=moved),
+        torch.full((outputs,), 5, dtype=torch.int32) if intercept else None,
+        torch.tensor([7, 8, 9]), torch.zeros(steps, outputs, dtype=torch.int32),
+        key_from_seed(cols), 3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("hot", [0.02, 1.5])
+@pytest.mark.parametrize(
+    "form, loss, outputs, cols",
+    [
+        ("z8", "squared", 1, 67), ("z8", "logistic", 1, 256), ("z8", "softmax", 3, 130),
+        ("z16", "logistic", 1, 64), ("z16", "squared", 2, 70), ("x16", "squared", 1, 33),
+        ("x16", "softmax", 5, 65),
+    ],
+)  # fmt: skip
+def test_halp_epoch(form: str, loss: str, outputs: int, cols: int, hot: float) -> None:
+    out = check("_halp_epoch", *halp_args(form, loss, outputs, cols, 70, hot))
+    clips = out[-3].tolist()
+    assert (clips[0] > 7) == (hot > 1) and out[-2].any()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"steps": 0}, {"steps": 1}, {"refresh": 0}, {"noise": "nearest"}, {"intercept": False},
+        {"weighted": False}, {"cols": 1}, {"cols": 1030, "outputs": 4, "steps": 12},
+        {"form": "z16", "outputs": 200, "cols": 3, "steps": 6},
+        {"form": "x16", "cols": 9000, "steps": 6},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_halp_epoch_edges(more: dict[str, Any]) -> None:
+    """Short runs, options, several warps an output, many outputs, and rows beyond shared memory."""
+    how: dict[str, Any] = {
+        "form": "z8", "loss": "squared", "outputs": 1, "cols": 70, "steps": 40, "hot": 0.3,
+    } | more  # fmt: skip
+    check("_halp_epoch", *halp_args(**how))
+
+
+def svrg_args(
+    loss: str, outputs: int, cols: int, steps: int, intercept: bool = True, weighted: bool = True
+) -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(cols + outputs)
+    pitch, rows = (cols + 63) // 64 * 64, 50
+    x = torch.zeros(rows, pitch)
+    x[:, :cols] = torch.randn(rows, cols, generator=generator)
+    phi = torch.randn(outputs, rows, generator=generator)
+    g = 1e-3 * torch.randn(outputs, cols + 1, generator=generator, dtype=torch.float64)
+    return (
+        x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 1e-3, 0.1, 0.5, 0.7,
+        steps, torch.full((outputs, pitch), 5.0), torch.full((outputs,), 5.0) if intercept else None,
+        key_from_seed(cols), 3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "loss, outputs, cols, steps, intercept, weighted",
+    [
+        ("squared", 1, 67, 70, True, True), ("logistic", 1, 64, 70, True, False),
+        ("softmax", 3, 130, 70, True, True), ("squared", 2, 1, 20, False, False),
+        ("softmax", 6, 65, 12, False, True), ("squared", 1, 6000, 4, True, True),
+        ("squared", 20, 900, 3, True, True), ("logistic", 1, 5, 0, True, True),
+    ],
+)  # fmt: skip
+def test_svrg_epoch(
+    loss: str, outputs: int, cols: int, steps: int, intercept: bool, weighted: bool
+) -> None:
+    check("_svrg_epoch", *svrg_args(loss, outputs, cols, steps, intercept, weighted))
+
+
+def test_misaligned_rows() -> None:
+    args = list(halp_args("z8", "squared", 1, 64, 5, 0.3))
+    storage = torch.zeros(args[0].numel() + 3, dtype=torch.int8)
+    rows = storage[3:].view(args[0].shape)
+    rows.copy_(args[0])
+    want = check("_halp_epoch", *args)
+    args[0] = rows
+    got = copy.deepcopy(args[1:])
+    torch.ops.torchext_emulated._halp_epoch(rows, *got)
+    assert same_bits(tensors(got)[-5], want[-5])
+
+
+def test_errors_are_those_of_the_cpu() -> None:
+    """Argument checks are shared."""
+    halp = list(halp_args("z8", "squared", 1, 64, 5, 0.3))
+    for place, value, text in [
+        (5, -1.0, "alpha must be positive"), (11, "fair", "noise must be step or nearest"),
+        (1, torch.zeros(1, 3), "phi must have shape"), (8, 0.0, "dz must be positive"),
+    ]:  # fmt: skip
+        args = [*halp[:place], value, *halp[place + 1 :]]
+        for library in (torch.ops.torchext, torch.ops.torchext_emulated):
+            with pytest.raises(RuntimeError, match=f"torchext::_halp_epoch: {text}"):
+                library._halp_epoch(*args)
+    exact = list(exact_args(torch.float32, "squared", 5, 4, 1, weighted=False))
+    exact[5] = "hinge"
+    for library in (torch.ops.torchext, torch.ops.torchext_emulated):
+        with pytest.raises(RuntimeError, match="_exact_pass: loss must be squared"):
+            library._exact_pass(*exact)
