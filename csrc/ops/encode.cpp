@@ -9,8 +9,8 @@
 #include "kernels/column_stats.h"
 #include "kernels/encode_plan.h"
 #include "kernels/layout.h"
-#include "kernels/scale_rows.h"
 #include "matrix.h"
+#include "scaled_rows.h"
 
 namespace torchext::ops {
 namespace {
@@ -66,17 +66,9 @@ void scale_rows(const Tensor& x, const std::optional<Tensor>& rows, const Tensor
                 const Tensor& scale, Tensor out) {
   constexpr const char* op = "_scale_rows";
   const Matrix m = read_matrix(op, x);
-  const int64_t count = rows.has_value() ? rows->numel() : m.rows;
-  const int64_t* index = rows.has_value() ? read_rows(op, *rows, m.rows) : nullptr;
-  const cpu::ScaleRows p{m.data,
-                         m.f64,
-                         m.row_stride,
-                         index,
-                         m.cols,
-                         read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols}),
-                         read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols}),
-                         write_array<float>(op, "out", out, ScalarType::Float, {count, m.cols})};
-  parallel_for(count, 64, [&](int64_t b, int64_t e) { cpu::scale_rows_ref(p, b, e); });
+  const cpu::ScaleRows p = read_scale_rows(op, m, rows, mean, scale, out);
+  if (rows.has_value()) read_rows(op, *rows, m.rows);
+  parallel_for(out.size(0), 64, [&](int64_t b, int64_t e) { cpu::scale_rows_ref(p, b, e); });
 }
 
 cpu::EncodeMode read_mode(const char* op, const std::string& mode) {

@@ -11,8 +11,7 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
                 const std::optional<Tensor>& weight, std::string loss, Tensor z, Tensor gradient,
                 Tensor total) {
   constexpr const char* op = "_exact_pass";
-  const ExactPassArgs args =
-      read_exact_pass(op, x, w, offset, y, weight, loss, z, gradient, total);
+  const ExactPassArgs args = read_exact_pass(op, x, w, offset, y, weight, loss, z, gradient, total);
   const cpu::ExactPass& p = args.pass;
   const int64_t m = p.outputs, rows = args.rows, size = m * (p.cols + 1) + 1;
   for (int64_t k = 0; p.loss == cpu::RowLoss::softmax && k < rows; ++k) {
@@ -25,7 +24,8 @@ void exact_pass(const Tensor& x, const Tensor& w, const Tensor& offset, const Te
       [&](int64_t chunk, double* part) {
         std::vector<double> scratch(static_cast<size_t>(cpu::kExactRows * m));
         const int64_t row = chunk * cpu::kExactChunk;
-        kernel(p, row, std::min(row + cpu::kExactChunk, rows), scratch.data(), part, part + size - 1);
+        kernel(p, row, std::min(row + cpu::kExactChunk, rows), scratch.data(), part,
+               part + size - 1);
       },
       [&](const double* part) {
         for (int64_t i = 0; i < size - 1; ++i) args.gradient[i] += part[i];

@@ -62,11 +62,12 @@ inline ExactPassArgs read_exact_pass(const char* op, const Tensor& x, const Tens
   return {p, std::move(in), rows, sums, sum};
 }
 
-inline cpu::LossTerms read_loss_terms(
-    const char* op, const Tensor& z, const Tensor& y, const std::optional<Tensor>& weight,
-    const std::optional<Tensor>& moved, const std::optional<Tensor>& score,
-    const std::optional<Tensor>& length, const std::string& loss,
-    const std::optional<Tensor>& slopes) {
+inline cpu::LossTerms read_loss_terms(const char* op, const Tensor& z, const Tensor& y,
+                                      const std::optional<Tensor>& weight,
+                                      const std::optional<Tensor>& moved,
+                                      const std::optional<Tensor>& score,
+                                      const std::optional<Tensor>& length, const std::string& loss,
+                                      const std::optional<Tensor>& slopes) {
   cpu::LossTerms a{};
   a.loss = read_loss(op, loss);
   check_dtype(op, "z", z, ScalarType::Float);

@@ -40,8 +40,8 @@ void halp_epoch(const Tensor& x, const Tensor& phi, const std::optional<Tensor>&
   const cpu::HalpFormat format = read_format(op, x, z);
   const Inner inner(op, key, x, phi, weight, loss, alpha_g, alpha, l2, steps,
                     z_intercept.has_value(), key, stream);
-  const cpu::HalpEpoch e = read_halp_epoch(op, inner, format, dx, dz, refresh, noise, z,
-                                           z_intercept, clips, gammas);
+  const cpu::HalpEpoch e =
+      read_halp_epoch(op, inner, format, dx, dz, refresh, noise, z, z_intercept, clips, gammas);
   set_zero(z);
   if (z_intercept.has_value()) set_zero(*z_intercept);
   cpu::halp_epoch(e);

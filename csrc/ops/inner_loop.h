@@ -32,14 +32,13 @@ struct InnerArgs {
     loop.x = x.const_data_ptr();
     loop.rows = check_range(op, "rows", x.size(0), 1, 0xFFFFFFFFll);
     loop.pitch = check_range(op, "columns", x.size(1), 64, kMostCols);
-    TX_CHECK(phi_in.dim() == 2 && phi_in.size(0) >= 1, op, "phi must have shape (outputs, ", loop.rows,
-             "), got ", shape_text(phi_in));
+    TX_CHECK(phi_in.dim() == 2 && phi_in.size(0) >= 1, op, "phi must have shape (outputs, ",
+             loop.rows, "), got ", shape_text(phi_in));
     loop.outputs = static_cast<int>(check_range(op, "outputs", phi_in.size(0), 1, 65536));
     loop.loss = read_loss(op, loss);
     TX_CHECK(loop.loss != cpu::RowLoss::logistic || loop.outputs == 1, op,
              "phi must have one row with the logistic loss, got ", loop.outputs);
-    phi =
-        read_array<float>(op, "phi", phi_in, ScalarType::Float, {loop.outputs, loop.rows});
+    phi = read_array<float>(op, "phi", phi_in, ScalarType::Float, {loop.outputs, loop.rows});
     if (weight.has_value())
       loop.weight = read_array<float>(op, "weight", *weight, ScalarType::Float, {loop.rows});
     check_dtype(op, "alpha_g", alpha_g_in, ScalarType::Double);
@@ -70,8 +69,8 @@ inline cpu::HalpFormat read_format(const char* op, const Tensor& x, const Tensor
 }
 
 /// Checks what only HALP takes; z and clips are those of the op. The memory of z is not zeroed.
-inline cpu::HalpEpoch read_halp_epoch(const char* op, const InnerArgs& args,
-                                      cpu::HalpFormat format, double dx, double dz, int64_t refresh,
+inline cpu::HalpEpoch read_halp_epoch(const char* op, const InnerArgs& args, cpu::HalpFormat format,
+                                      double dx, double dz, int64_t refresh,
                                       const std::string& noise, const Tensor& z,
                                       const std::optional<Tensor>& z_intercept, const Tensor& clips,
                                       const std::optional<Tensor>& gammas) {
@@ -99,8 +98,7 @@ inline cpu::HalpEpoch read_halp_epoch(const char* op, const InnerArgs& args,
     e.z_intercept = write_array<int32_t>(op, "z_intercept", *z_intercept, ScalarType::Int, {m});
   e.clips = write_array<int64_t>(op, "clips", clips, ScalarType::Long, {3});
   if (gammas.has_value())
-    e.gammas =
-        write_array<int32_t>(op, "gammas", *gammas, ScalarType::Int, {args.loop.steps, m});
+    e.gammas = write_array<int32_t>(op, "gammas", *gammas, ScalarType::Int, {args.loop.steps, m});
   return e;
 }
 

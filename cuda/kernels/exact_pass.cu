@@ -1,12 +1,11 @@
 // The exact pass on CUDA: scores, slopes, gradient, each kernel at the speed of the memory.
 //
-// The CPU's order of summation is parallel enough for a GPU: a score has eight lanes (column mod 8),
-// eight threads here, and a gradient is formed in chunks of 1024 rows, a thread a column here. So
-// both give the same bits; logarithm and exponential are those of the platform.
-#include "exact_pass.h"
-
+// The CPU's order of summation is parallel enough for a GPU: a score has eight lanes (column mod
+// 8), eight threads here, and a gradient is formed in chunks of 1024 rows, a thread a column here.
+// So both give the same bits; logarithm and exponential are those of the platform.
 #include <cmath>
 
+#include "exact_pass.h"
 #include "kernels/linear/row_loss.h"
 #include "ordered_sum.h"
 

@@ -1,8 +1,8 @@
 // Launch function of the exact pass over full-precision rows; needs the CUDA runtime, no torch.
 #pragma once
 
-#include "launch.h"
 #include "kernels/linear/exact_pass.h"
+#include "launch.h"
 
 namespace torchext::cuda {
 

@@ -1,9 +1,10 @@
 // An epoch of HALP on CUDA: the integers of the CPU.
 //
 // One block makes all steps. A lane of a warp holds eight adjacent columns of one output: it moves
-// them and forms their product with the next row, a warp adds its lanes up, and the warps' sums wait
-// in shared memory for the barrier that ends the step. With one output every warp then computes the
-// next coefficient itself, so that a step has one barrier; else the first warp does it for all.
+// them and forms their product with the next row, a warp adds its lanes up, and the warps' sums
+// wait in shared memory for the barrier that ends the step. With one output every warp then
+// computes the next coefficient itself, so that a step has one barrier; else the first warp does it
+// for all.
 #include <type_traits>
 
 #include "inner_loop.h"
@@ -18,8 +19,8 @@ constexpr int kUnit = 8;  // columns of a lane
 
 /// Parts of the memory of an epoch, in bytes.
 struct HalpLayout {
-  int64_t z, drift, ring, noise, cache, sums, uniforms, weights, decays, rows, moved, changes, gammas,
-      ends, bytes;
+  int64_t z, drift, ring, noise, cache, sums, uniforms, weights, decays, rows, moved, changes,
+      gammas, ends, bytes;
 };
 
 struct HalpLaunch {
@@ -169,9 +170,9 @@ struct Halp {
     auto* const decays = part<int32_t>(p_.at.decays);
     for (int i = t_.thread(); i < count; i += kThreads) {
       const auto step = static_cast<uint64_t>(first + i);
-      decays[i] = p_.decay > 0 ? cpu::halp_decay(
-                                     p_.decay, static_cast<double>(uniform(step, cpu::kDecay)))
-                               : 0;
+      decays[i] = p_.decay > 0
+                      ? cpu::halp_decay(p_.decay, static_cast<double>(uniform(step, cpu::kDecay)))
+                      : 0;
     }
     prepare_rows(t_, loop_, key_, first, count, part<uint32_t>(p_.at.rows),
                  part<float>(p_.at.cache), part<float>(p_.at.weights));
@@ -236,8 +237,8 @@ struct Halp {
       const int o = item / p_.groups;
       const int64_t j = (static_cast<int64_t>(item % p_.groups) * 32 + t_.lane()) * kUnit;
       if (loop_.outputs > 1) gamma = part<int32_t>(p_.at.gammas)[o];
-      const auto* const noise = reinterpret_cast<const R*>(
-          part<uint32_t>(p_.at.noise) + (i * loop_.outputs + o) * kNoiseWords);
+      const auto* const noise = reinterpret_cast<const R*>(part<uint32_t>(p_.at.noise) +
+                                                           (i * loop_.outputs + o) * kNoiseWords);
       Dot dot = 0;
       if (j < loop_.pitch) {
         dot = move(x + j, next + j, noise + j % 64, part<H>(p_.at.drift) + o * stride_ + j,
@@ -327,8 +328,8 @@ struct Halp {
     const int m = loop_.outputs;
     const float u = part<float>(p_.at.uniforms)[i * m + o];
     uint32_t clips = 0;
-    const int32_t gamma = cpu::halp_coefficient(
-        p_.factor * change, u, cpu::halp_ranges(p_.e.format).gamma, &clips);
+    const int32_t gamma =
+        cpu::halp_coefficient(p_.factor * change, u, cpu::halp_ranges(p_.e.format).gamma, &clips);
     if (first) {
       clips_[1] += clips;
       if (p_.e.gammas != nullptr) p_.e.gammas[s * m + o] = gamma;
@@ -339,8 +340,7 @@ struct Halp {
   TX_DEVICE void finish() {
     own_units([&](int o, int64_t j) {
       const int64_t at = o * loop_.pitch + j;
-      for (int k = 0; k < kUnit; ++k)
-        static_cast<Z*>(p_.e.z)[at + k] = part<Z>(p_.at.z)[at + k];
+      for (int k = 0; k < kUnit; ++k) static_cast<Z*>(p_.e.z)[at + k] = part<Z>(p_.at.z)[at + k];
     });
     own_intercepts([&](int o) { p_.e.z_intercept[o] = part<int32_t>(p_.at.ends)[o]; });
     for (int k = 0; k < 3; ++k) {
@@ -383,9 +383,7 @@ HalpLayout layout_of(const cpu::HalpEpoch& e, bool ring) noexcept {
   return at;
 }
 
-bool fits(const cpu::HalpEpoch& e) noexcept {
-  return layout_of(e, true).bytes <= kMostInnerShared;
-}
+bool fits(const cpu::HalpEpoch& e) noexcept { return layout_of(e, true).bytes <= kMostInnerShared; }
 
 int64_t targets_bytes(const cpu::HalpEpoch& e) noexcept {
   const int64_t each = e.format == cpu::HalpFormat::z8 ? sizeof(float) : sizeof(double);
@@ -422,8 +420,7 @@ cudaError_t launch_halp_epoch(const HalpParams& params, cudaStream_t stream) noe
   p.key = params.key;
   const bool shared = fits(p.e);
   p.targets = params.scratch;
-  p.scratch =
-      shared ? nullptr : static_cast<unsigned char*>(params.scratch) + targets_bytes(p.e);
+  p.scratch = shared ? nullptr : static_cast<unsigned char*>(params.scratch) + targets_bytes(p.e);
   p.at = layout_of(p.e, shared);
   p.together = steps_together(p.e.loop.outputs);
   p.groups = static_cast<int>((p.e.loop.pitch + 255) / 256);

@@ -1,8 +1,8 @@
 // Launch functions of the inner epochs of HALP and SVRG; they need the CUDA runtime, no torch.
 #pragma once
 
-#include "launch.h"
 #include "kernels/linear/inner_loop.h"
+#include "launch.h"
 
 namespace torchext::cuda {
 

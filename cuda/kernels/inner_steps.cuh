@@ -12,7 +12,8 @@
 
 namespace torchext::cuda {
 
-/// Where the arrays of an epoch are, in bytes from 16-byte aligned memory: shared memory if all fit.
+/// Where the arrays of an epoch are, in bytes from 16-byte aligned memory: shared memory if all
+/// fit.
 constexpr int64_t kMostInnerShared = 96 * 1024;  // of a block on every GPU since sm_80
 
 constexpr int kRing = 4;  // rows in shared memory: of this step, of the next, and two on their way
@@ -45,10 +46,12 @@ TX_DEVICE uint32_t draw_word(Key key, uint64_t element, uint32_t stream, uint32_
 
 TX_DEVICE int64_t row_of(const cpu::InnerLoop& loop, Key key, int64_t step) {
   const uint32_t word = draw_word(key, static_cast<uint64_t>(step), loop.stream, cpu::kRow);
-  return static_cast<int64_t>((static_cast<uint64_t>(word) * static_cast<uint64_t>(loop.rows)) >> 32);
+  return static_cast<int64_t>((static_cast<uint64_t>(word) * static_cast<uint64_t>(loop.rows)) >>
+                              32);
 }
 
-/// Row numbers of steps first .. first + count + kRing - 1, and what is cached for the first `count`.
+/// Row numbers of steps first .. first + count + kRing - 1, and what is cached for the first
+/// `count`.
 TX_DEVICE void prepare_rows(const Thread& t, const cpu::InnerLoop& loop, Key key, int64_t first,
                             int count, uint32_t* rows, float* cache, float* weight) {
   const auto size = static_cast<int>(cpu::slope_cache_size(loop.loss, loop.outputs));

@@ -1,7 +1,6 @@
 #define TX_ONE_LANE
-#include "loss_terms.h"
-
 #include "kernels/linear/loss_rules.h"
+#include "loss_terms.h"
 #include "ordered_sum.h"
 
 namespace torchext::cuda {
@@ -52,8 +51,7 @@ struct Classes {
       peak = cpu::larger(d, peak);
       least = d < least ? d : least;
     }
-    for (int o = 0; o < m; ++o)
-      moved_total += cpu::exp_approx(r.z(o) + r.move(o) - moved_top);
+    for (int o = 0; o < m; ++o) moved_total += cpu::exp_approx(r.z(o) + r.move(o) - moved_top);
     for (int o = 0; o < m; ++o) first += after(r, o) * r.score(o);
     for (int o = 0; o < m; ++o) {
       const float s = r.score(o) - first;
@@ -142,7 +140,9 @@ struct LossTermsKernel {
 cudaError_t launch_loss_terms(const LossTermsParams& p, cudaStream_t stream) noexcept {
   const cpu::LossTerms& a = p.terms;
   const int64_t chunks = (a.rows + kTermRows - 1) / kTermRows;
-  if (chunks == 0) return cudaSuccess;
+  const int64_t sums = int64_t{a.outputs} * kTermSums;
+  const cudaError_t zeroed = zero(p.sums, sizeof(double) * static_cast<size_t>(sums), stream);
+  if (zeroed != cudaSuccess || chunks == 0) return zeroed;
   using Softmax = LossTermsKernel<true>;
   using Separate = LossTermsKernel<false>;
   const int64_t outputs = a.outputs < 65535 ? a.outputs : 65535;
@@ -150,8 +150,7 @@ cudaError_t launch_loss_terms(const LossTermsParams& p, cudaStream_t stream) noe
                                 ? launch<Softmax>(p, {chunks, 1, Softmax::kShared}, stream)
                                 : launch<Separate>(p, {chunks, outputs, Separate::kShared}, stream);
   if (terms != cudaSuccess) return terms;
-  return launch_ordered_sum({p.parts, p.sums, nullptr, chunks, int64_t{a.outputs} * kTermSums},
-                            stream);
+  return launch_ordered_sum({p.parts, p.sums, nullptr, chunks, sums}, stream);
 }
 
 }  // namespace torchext::cuda

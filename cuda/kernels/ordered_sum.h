@@ -5,8 +5,8 @@
 
 namespace torchext::cuda {
 
-/// to[i] += parts[c * size + i] for c = 0 .. count - 1 in order; the last of the `size` columns goes
-/// to `last` where it is given.
+/// to[i] += parts[c * size + i] for c = 0 .. count - 1 in order; the last of the `size` columns
+/// goes to `last` where it is given.
 struct OrderedSumParams {
   const double* parts;  // [count, size]
   double *to, *last;

@@ -51,9 +51,8 @@ struct Svrg {
     for (int64_t first = 0; first < loop_.steps; first += p_.together) {
       const int64_t rest = loop_.steps - first;
       const int count = static_cast<int>(rest < p_.together ? rest : p_.together);
-      prepare_rows(t_, loop_, key, first, count,
-                   reinterpret_cast<uint32_t*>(part(p_.at.rows)), part(p_.at.cache),
-                   part(p_.at.weights));
+      prepare_rows(t_, loop_, key, first, count, reinterpret_cast<uint32_t*>(part(p_.at.rows)),
+                   part(p_.at.cache), part(p_.at.weights));
       if (first == 0) {
         for (int64_t s = 0; s < kRing - 1; ++s) ring_.start(t_, s, rows[s]);
         ring_.wait();
@@ -71,8 +70,7 @@ struct Svrg {
       const double* const g = p_.e.alpha_g + o * (p_.e.cols + 1);
       for (int64_t j = lane_; j < loop_.pitch; j += kLanes) {
         part(p_.at.z)[o * loop_.pitch + j] = 0.0f;
-        part(p_.at.drift)[o * loop_.pitch + j] =
-            j < p_.e.cols ? static_cast<float>(-g[j]) : 0.0f;
+        part(p_.at.drift)[o * loop_.pitch + j] = j < p_.e.cols ? static_cast<float>(-g[j]) : 0.0f;
       }
       part(p_.at.lanes)[o * kLanes + lane_] = 0.0f;
       part(p_.at.lanes)[(loop_.outputs + o) * kLanes + lane_] = 0.0f;

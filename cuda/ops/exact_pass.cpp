@@ -20,8 +20,7 @@ void exact_pass_cuda(const Tensor& x, const Tensor& w, const Tensor& offset, con
   device.check(op, "z", z);
   device.check(op, "gradient", gradient);
   device.check(op, "total", total);
-  const ExactPassArgs args =
-      read_exact_pass(op, x, w, offset, y, weight, loss, z, gradient, total);
+  const ExactPassArgs args = read_exact_pass(op, x, w, offset, y, weight, loss, z, gradient, total);
   if (args.rows == 0) return;
   const int64_t size = cuda::exact_pass_workspace(args.rows, args.pass.cols, args.pass.outputs);
   const Tensor workspace = torch::stable::new_empty(x, {size}, ScalarType::Double);
@@ -48,9 +47,8 @@ Tensor loss_terms_cuda(const Tensor& z, const Tensor& y, const std::optional<Ten
   const Tensor parts =
       torch::stable::new_empty(sums, {chunks, a.outputs, cpu::kTermSums}, ScalarType::Double);
   auto* const to = sums.mutable_data_ptr<double>();
-  check_launch(op, cuda::zero(to, sizeof(double) * sums.numel(), device.stream()));
-  check_launch(op, cuda::launch_loss_terms({a, parts.mutable_data_ptr<double>(), to},
-                                           device.stream()));
+  check_launch(op,
+               cuda::launch_loss_terms({a, parts.mutable_data_ptr<double>(), to}, device.stream()));
   return sums;
 }
 

@@ -38,8 +38,8 @@ struct Memory {
 void halp_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Tensor>& weight,
                      std::string loss, const Tensor& alpha_g, double alpha, double l2, double dx,
                      double dz, int64_t steps, int64_t refresh, std::string noise, Tensor z,
-                     std::optional<Tensor> z_intercept, Tensor clips,
-                     std::optional<Tensor> gammas, const Tensor& key, int64_t stream) {
+                     std::optional<Tensor> z_intercept, Tensor clips, std::optional<Tensor> gammas,
+                     const Tensor& key, int64_t stream) {
   constexpr const char* op = "_halp_epoch";
   const Device device(x);
   check_devices(op, device, phi, weight, alpha_g, z, z_intercept, key);
@@ -49,8 +49,8 @@ void halp_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Ten
   const Tensor rows = aligned(x);
   const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps,
                        z_intercept.has_value(), key, stream);
-  const cpu::HalpEpoch e = read_halp_epoch(op, args, format, dx, dz, refresh, noise, z,
-                                           z_intercept, clips, gammas);
+  const cpu::HalpEpoch e =
+      read_halp_epoch(op, args, format, dx, dz, refresh, noise, z, z_intercept, clips, gammas);
   const Memory memory(x, args.loop, cuda::halp_scratch(e));
   const cuda::HalpParams p{e, static_cast<const uint64_t*>(key.const_data_ptr()), args.phi,
                            memory.cache.mutable_data_ptr<float>(),

@@ -8,10 +8,9 @@ from typing import Any
 import emulation
 import pytest
 import torch
+from exact_samples import exact_args, halp_args, rows_of, svrg_args, targets
 from test_cuda_emulation import same_bits, tensors
 from torch import Tensor
-
-from torchext.random import key_from_seed
 
 emulation.load()
 
@@ -31,33 +30,6 @@ def check(name: str, *args: Any) -> list[Tensor]:
     for a, b in zip(got, want, strict=True):
         assert same_bits(a, b)
     return got
-
-
-def rows_of(kind: torch.dtype, rows: int, cols: int) -> Tensor:
-    generator = torch.Generator().manual_seed(rows + cols)
-    x = torch.randn(rows, cols, generator=generator, dtype=torch.float64)
-    return x.to(kind) if kind.is_floating_point else (30 * x).round().clamp(-100, 100).to(kind)
-
-
-def targets(loss: str, rows: int, outputs: int) -> Tensor:
-    generator = torch.Generator().manual_seed(rows)
-    if loss == "softmax":
-        return torch.randint(0, outputs, (rows, 1), generator=generator).double()
-    y = torch.randn(rows, outputs, generator=generator, dtype=torch.float64)
-    return y if loss == "squared" else y.sign()
-
-
-def exact_args(
-    kind: torch.dtype, loss: str, rows: int, cols: int, outputs: int, weighted: bool
-) -> tuple[Any, ...]:
-    w = torch.randn(outputs, cols, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    weight = torch.linspace(0.5, 1.5, rows, dtype=torch.float64) if weighted else None
-    offset = torch.linspace(-1, 1, outputs, dtype=torch.float64)
-    gradient = torch.full((outputs, cols + 1), 0.1, dtype=torch.float64)
-    return (
-        rows_of(kind, rows, cols), w, offset, targets(loss, rows, outputs), weight, loss,
-        torch.zeros(outputs, rows), gradient, torch.ones(1, dtype=torch.float64),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -116,38 +88,7 @@ def test_loss_terms(loss: str, rows: int, outputs: int, move: str) -> None:
     check("_loss_terms", torch.cat([z, z], dim=1)[:, :rows], y, None, None, None, None, loss, None)
 
 
-FORMATS = {
-    "z8": (torch.int8, torch.int8, 127, 32767, 8),
-    "z16": (torch.int8, torch.int16, 32767, 1 << 23, 8),
-    "x16": (torch.int16, torch.int16, 32767, 1 << 29, 16),
-}
-
-
-def halp_args(
-    form: str, loss: str, outputs: int, cols: int, steps: int, hot: float, intercept: bool = True,
-    refresh: int = 32, noise: str = "step", weighted: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
-    """``hot`` scales the steps: above 1, everything saturates."""
-    data, moved, high, drift, shift = FORMATS[form]
-    top = 32767 if data == torch.int16 else 127
-    generator = torch.Generator().manual_seed(cols + outputs)
-    pitch, rows = (cols + 63) // 64 * 64, 50
-    x = torch.zeros(rows, pitch, dtype=data)
-    x[:, :cols] = torch.randint(-top, top + 1, (rows, cols), generator=generator)
-    phi = torch.randn(outputs, rows, generator=generator)
-    dz, dx = 0.01, 1.0 / top
-    g = torch.randn(outputs, cols + 1, generator=generator, dtype=torch.float64)
-    g *= hot * drift * (dz / 2**shift)
-    return (
-        x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 0.05 * hot, 0.1, dx,
-        dz, steps, refresh, noise, torch.full((outputs, pitch), 5, dtype=moved),
-        torch.full((outputs,), 5, dtype=torch.int32) if intercept else None,
-        torch.tensor([7, 8, 9]), torch.zeros(steps, outputs, dtype=torch.int32),
-        key_from_seed(cols), 3,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("hot", [0.02, 1.5])
+@pytest.mark.parametrize("hot", [0.002, 1.5])
 @pytest.mark.parametrize(
     "form, loss, outputs, cols",
     [
@@ -158,8 +99,9 @@ def halp_args(
 )  # fmt: skip
 def test_halp_epoch(form: str, loss: str, outputs: int, cols: int, hot: float) -> None:
     out = check("_halp_epoch", *halp_args(form, loss, outputs, cols, 70, hot))
-    clips = out[-3].tolist()
-    assert (clips[0] > 7) == (hot > 1) and out[-2].any()
+    z, _, clips, gammas, _ = out[-5:]
+    assert z.any() and (hot < 1 or gammas.any())
+    assert (int(clips[0]) > 7) == (hot > 1)
 
 
 @pytest.mark.parametrize(
@@ -178,22 +120,6 @@ def test_halp_epoch_edges(more: dict[str, Any]) -> None:
         "form": "z8", "loss": "squared", "outputs": 1, "cols": 70, "steps": 40, "hot": 0.3,
     } | more  # fmt: skip
     check("_halp_epoch", *halp_args(**how))
-
-
-def svrg_args(
-    loss: str, outputs: int, cols: int, steps: int, intercept: bool = True, weighted: bool = True
-) -> tuple[Any, ...]:
-    generator = torch.Generator().manual_seed(cols + outputs)
-    pitch, rows = (cols + 63) // 64 * 64, 50
-    x = torch.zeros(rows, pitch)
-    x[:, :cols] = torch.randn(rows, cols, generator=generator)
-    phi = torch.randn(outputs, rows, generator=generator)
-    g = 1e-3 * torch.randn(outputs, cols + 1, generator=generator, dtype=torch.float64)
-    return (
-        x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 1e-3, 0.1, 0.5, 0.7,
-        steps, torch.full((outputs, pitch), 5.0), torch.full((outputs,), 5.0) if intercept else None,
-        key_from_seed(cols), 3,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -239,3 +165,27 @@ def test_errors_are_those_of_the_cpu() -> None:
     for library in (torch.ops.torchext, torch.ops.torchext_emulated):
         with pytest.raises(RuntimeError, match="_exact_pass: loss must be squared"):
             library._exact_pass(*exact)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows, cols", [(9, 70), (33, 3), (0, 5), (1, 1)])
+def test_rows_on_a_grid(kind: torch.dtype, rows: int, cols: int) -> None:
+    x = rows_of(kind, rows, cols + 2)[:, :cols]
+    mean, inverse = torch.linspace(-1, 1, cols).double(), torch.linspace(20, 40, cols).double()
+    squares = torch.zeros(rows, dtype=torch.float64)
+    for code, top in [
+        (torch.int8, 127.0), (torch.int16, 100.5), (torch.float32, 32767.0), (torch.float32, 0.0),
+    ]:  # fmt: skip
+        codes = torch.zeros(rows, cols + 5, dtype=code)
+        check("_grid_rows", x, mean, inverse, top, codes, squares)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_scaled_rows(kind: torch.dtype) -> None:
+    x, mean = rows_of(kind, 20, 40)[:, 3:38], torch.linspace(-1, 1, 35).double()
+    scale = torch.linspace(0.5, 2, 35).double()
+    check("_scale_rows", x, None, mean, scale, torch.zeros(20, 35))
+    check("_scale_rows", x, torch.tensor([3, 3, 19, 0]), mean, scale, torch.zeros(4, 35))
+    out = torch.zeros(3, 35)
+    torch.ops.torchext_emulated._scale_rows(x, torch.tensor([1, 20, -1]), mean, scale, out)
+    assert torch.isfinite(out[0]).all() and out[1:].isnan().all()

@@ -82,7 +82,8 @@ class Anchored(CodeModel):
         stored: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__(loss, codes, penalty, mass, curvature)
-        self.exact, self.stored = exact, stored
+        self.exact = exact
+        self.stored = stored and (stored[0].to(codes.device), stored[1].to(codes.device))
 
     def solve(self, zero: Tensor, start: Tensor | None, tol: float, most: int) -> Solution:
         """From ``start`` (None: from ``zero``) to ``tol`` times the gradient norm on the codes at ``zero``.

@@ -32,11 +32,11 @@ class CodeModel:
         self, loss: Loss, codes: CodeProducts, penalty: Tensor, mass: float, curvature: float
     ) -> None:
         self.loss, self.codes = loss, codes
-        self.penalty, self.mass = penalty, mass
+        self.penalty, self.mass = penalty.to(codes.device), mass
         self.memory = Memory(PAIRS, loss.quadratic)
         square = codes.store.moments[0]
         if not codes.intercept:
-            square = square + codes.shift.square()
+            square = square + codes.shift.cpu().square()
         data = torch.cat([square, torch.full((1,), float(codes.intercept), dtype=torch.float64)])
         hessian = curvature * data + penalty
         share = codes.store.noise[0] / codes.store.moments[0].clamp_min(1e-300)
@@ -45,7 +45,7 @@ class CodeModel:
             max(2.5 * float(share[data[:-1] > 0].sum()) / codes.store.cols, 0.01), 0.05
         )
         #: Inverse diagonal Hessian; 0 keeps what no row touches at 0.
-        self.diagonal = torch.where(data > 0, 1.0 / hessian.clamp_min(1e-300), 0.0)
+        self.diagonal = torch.where(data > 0, 1.0 / hessian.clamp_min(1e-300), 0.0).to(codes.device)
 
     def norm(self, gradient: Tensor) -> float:
         """Norm in which every column counts in units of its own curvature."""
@@ -129,7 +129,7 @@ class CodeModel:
         ``linear`` is the part of the gradient that is not a sum over the rows.
         """
         flat, bent = (linear * direction).sum(), (self.penalty * direction * direction).sum()
-        length, steepest = torch.zeros(1, 1, dtype=torch.float64), 0.0
+        length, steepest = direction.new_zeros(1, 1), 0.0
         for _ in range(12):
             with torch_threads(self.codes.threads):
                 slope, curvature = self.loss.along(z, moved, score, length)

@@ -19,6 +19,7 @@ from torchext.data import QuantizedDataset, sources, streams
 from torchext.data.builder import build
 from torchext.data.options import Options
 from torchext.data.sources import Source
+from torchext.linear import _device
 from torchext.linear._anchored import Anchored, Solution
 from torchext.linear._losses import Loss
 from torchext.linear._products import CodeProducts, ExactRows, torch_threads
@@ -56,6 +57,7 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
     levels: Any
     tol: float
     max_anchors: int
+    device: Any
     n_jobs: int | None
     random_state: Any
     verbose: int
@@ -71,6 +73,8 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"tol must be positive, got {self.tol!r}")
         if isinstance(self.max_anchors, bool) or int(self.max_anchors) < 1:
             raise ValueError(f"max_anchors must be an integer >= 1, got {self.max_anchors!r}")
+
+        _device.resolve(self.device)
 
     def _threads(self) -> int:
         return torch.get_num_threads() if self.n_jobs is None else threads_of(self.n_jobs)
@@ -166,28 +170,31 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             start: float64 (m, n + 1) coefficients and intercepts to start from, or None.
         """
         began = time.perf_counter()
-        threads = self._threads()
-        codes = CodeProducts(store, self.fit_intercept, threads)
+        threads, device = self._threads(), _device.resolve(self.device)
+        codes = CodeProducts(store, self.fit_intercept, threads, device=device)
         exact = None
         if source is not None:
             exact = ExactRows(
                 source, store.mean, store.scale, self.fit_intercept, targets.loss.name, targets.exact, weight,
-                threads,
+                threads, device=device,
             )  # fmt: skip
         mass = float(store.rows) if weight is None else float(weight.sum())
         diagonal = penalty.reshape(-1, 1) / mass / store.scale.square()
+        loss = targets.loss.to(device).arranged(codes.order)
         problem = Anchored(
-            targets.loss.arranged(codes.order), codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass,
+            loss, codes, exact, torch.nn.functional.pad(diagonal, (0, 1)), mass,
             targets.curvature,
             _stored_anchor(store, targets, weight, codes.order) if self.fit_intercept else None,
         )  # fmt: skip
         zero = torch.zeros(len(targets.start), store.cols + 1, dtype=torch.float64)
         zero[:, -1] = targets.start
+        zero, start = zero.to(device), _device.moved(start, device)
         with torch_threads(1):
             found = problem.solve(zero, start, float(self.tol), int(self.max_anchors))
         self._tell(store, codes, exact, found, seconds_encoding, time.perf_counter() - began)
-        coef = found.x[:, :-1] / store.scale
-        intercept = found.x[:, -1] - coef @ store.mean
+        x = found.x.cpu()
+        coef = x[:, :-1] / store.scale
+        intercept = x[:, -1] - coef @ store.mean
         return coef.numpy(), intercept.numpy() if self.fit_intercept else np.zeros(len(coef))
 
     def _scaled(self, coef: Any, intercept: Any, store: QuantizedDataset) -> Tensor:

@@ -8,7 +8,7 @@ come from an array, or from the codes of a store.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class GridRows:
     mean: Tensor
     scale: Tensor
     bound: float
+
+    def to(self, device: torch.device) -> GridRows:
+        """The same rows on another device; what stands for columns stays on the CPU."""
+        return replace(self, x=self.x.to(device))
 
     @property
     def rows(self) -> Tensor:

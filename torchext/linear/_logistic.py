@@ -28,7 +28,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         fit_intercept: whether intercepts are fitted (they are not penalised) or 0.
         class_weight: dict, ``"balanced"`` or None: factors of the sample weights.
         warm_start: whether ``fit`` starts from the present coefficients.
-        bits, levels, tol, max_anchors, n_jobs, random_state, verbose: as for :class:`Ridge`.
+        bits, levels, tol, max_anchors, device, n_jobs, random_state, verbose: as for :class:`Ridge`.
 
     Attributes:
         classes_: class labels, ascending.
@@ -65,6 +65,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         levels: Any = "auto",
         tol: float = 1e-6,
         max_anchors: int = 20,
+        device: Any = "cpu",
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -77,6 +78,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         self.levels = levels
         self.tol = tol
         self.max_anchors = max_anchors
+        self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchext.linear import _device
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -29,6 +31,10 @@ class Loss:
     name: str
     y: Tensor
     weight: Tensor | None
+
+    def to(self, device: torch.device) -> Loss:
+        """The same sum with its tensors on another device."""
+        return Loss(self.name, self.y.to(device), _device.moved(self.weight, device))
 
     def arranged(self, order: Tensor | None) -> Loss:
         """The same sum over the rows in another order."""

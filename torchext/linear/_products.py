@@ -18,6 +18,7 @@ from torch import Tensor
 from torchext.data import QuantizedDataset
 from torchext.data._encode import pack_codes, unpack_codes
 from torchext.data.sources import Source
+from torchext.linear import _device
 
 
 @contextlib.contextmanager
@@ -47,6 +48,7 @@ class CodeProducts:
         threads: for the products.
         digits: 1 or 2 signed digits (7 bits each) for the vectors.
         passes: reads of the codes so far.
+        device: where codes and vectors are.
         order: int64 (K,), the place in the source of every row; None where that is the same.
     """
 
@@ -55,17 +57,20 @@ class CodeProducts:
     threads: int = 1
     digits: int = 1
     passes: int = 0
+    device: torch.device = _device.CPU
     shift: Tensor = field(init=False)
     order: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
         store = self.store
-        self.shift = store.mean / store.scale
-        self.order = store.row_id() if store.shuffled else None
-        self._codes = store.codes[0]
+        self.shift = (store.mean / store.scale).to(self.device)
+        self.order = store.row_id().to(self.device) if store.shuffled else None
+        codes = store.codes[0]
         if store.layout != "tile4":  # the kernels read tiles
-            plain = unpack_codes(self._codes, store.rows, store.cols, store.bits, store.layout)
-            self._codes = pack_codes(plain, store.bits)
+            plain = unpack_codes(codes, store.rows, store.cols, store.bits, store.layout)
+            codes = pack_codes(plain, store.bits)
+        self._codes = codes.to(self.device)
+        self._grid, self._table = store.grid.to(self.device), store.table.to(self.device)
 
     def dot(self, x: Tensor) -> Tensor:
         """float32 (m, K): scores of x, which is first rounded in place to what was multiplied."""
@@ -110,7 +115,7 @@ class CodeProducts:
         """What the products take of the store, for one read of it."""
         store, self.passes = self.store, self.passes + 1
         with torch_threads(self.threads):
-            yield self._codes, store.rows, store.cols, store.bits, store.grid, store.table
+            yield self._codes, store.rows, store.cols, store.bits, self._grid, self._table
 
     def _with_mass(self, total: Tensor, mass: Tensor) -> Tensor:
         """Sums over the rows (q_k + shift, 0) or (q_k, 1) from sums over q_k and 1."""
@@ -126,6 +131,8 @@ class ExactRows:
     Attributes:
         y: float64 (K, m) targets, signs +-1, or (K, 1) class numbers.
         weight: float64 (K,) or None.
+        device: where the passes run; the rows are moved there once if they fit, else block by block in
+            every pass.
         passes: reads of the rows so far.
     """
 
@@ -138,29 +145,55 @@ class ExactRows:
     weight: Tensor | None
     threads: int = 1
     passes: int = 0
+    device: torch.device = _device.CPU
+
+    def __post_init__(self) -> None:
+        self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)
+        self.y, self.weight = self.y.to(self.device), _device.moved(self.weight, self.device)
+        source = self.source
+        self._whole = source.whole()
+        if self._whole is not None and source.cols > 1 and self._whole.stride(1) != 1:
+            self._whole = None  # the op would copy it: block by block is enough
+        if self.device.type != "cpu":
+            self._whole = self._resident()
+
+    def _resident(self) -> Tensor | None:
+        """All rows on the device, if there is room for them."""
+        rows: Tensor | None = None
+        for part, block in self._blocks():
+            if rows is None:
+                size = block.element_size() * self.source.rows * self.source.cols
+                if size > _device.free_bytes(self.device):
+                    return None
+                shape = (self.source.rows, self.source.cols)
+                rows = torch.empty(shape, dtype=block.dtype, device=self.device)
+            rows[part] = block.to(self.device)
+        return rows
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The rows, in blocks of whole chunks."""
+        source = self.source
+        step = 1024 * max(1, _BLOCK // (1024 * source.cols))
+        for first in range(0, source.rows, step):
+            part = slice(first, min(source.rows, first + step))
+            yield part, source.block(part.start, part.stop)
 
     def gradient(self, x: Tensor) -> tuple[float, Tensor, Tensor]:
         """Sum of losses, its gradient float64 (m, n + 1) and the scores float32 (m, K) at x."""
         self.passes += 1
         source, outputs = self.source, len(x)
         w = (x[:, :-1] / self.scale).contiguous()
-        offset = torch.zeros(outputs, dtype=torch.float64)
+        offset = w.new_zeros(outputs)
         if self.intercept:
             offset = x[:, -1] - w @ self.mean
-        z = torch.empty(outputs, source.rows, dtype=torch.float32)
-        raw = torch.zeros(outputs, source.cols + 1, dtype=torch.float64)
-        total = torch.zeros(1, dtype=torch.float64)
-        whole = source.whole()
-        if whole is not None and source.cols > 1 and whole.stride(1) != 1:
-            whole = None  # the op would copy it: block by block is enough
-        step = source.rows if whole is not None else 1024 * max(1, _BLOCK // (1024 * source.cols))
-        for first in range(0, source.rows, step):
-            part = slice(first, min(source.rows, first + step))
-            rows = whole if whole is not None else source.block(part.start, part.stop)
+        z = torch.empty(outputs, source.rows, dtype=torch.float32, device=self.device)
+        raw, total = w.new_zeros(outputs, source.cols + 1), w.new_zeros(1)
+        whole = self._whole
+        for part, rows in self._blocks() if whole is None else [(slice(0, source.rows), whole)]:
+            weight = None if self.weight is None else self.weight[part]
             with torch_threads(self.threads):
                 torch.ops.torchext._exact_pass(
-                    rows, w, offset, self.y[part], None if self.weight is None else self.weight[part],
-                    self.loss, z[:, part], raw, total,
+                    rows.to(self.device), w, offset, self.y[part], weight, self.loss, z[:, part], raw, total,
                 )  # fmt: skip
         if self.intercept:
             raw[:, :-1] -= raw[:, -1:] * self.mean

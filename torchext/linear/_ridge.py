@@ -32,6 +32,8 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
             ``tol`` times that at w = 0.
         max_anchors: full-precision passes after which plain L-BFGS on the rows takes over (reported by
             ``fell_back_``); few bits on nearly dependent columns need that.
+        device: where the solver runs: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. Codes, and rows that
+            fit, are moved there once; encoding stays on the CPU.
         n_jobs: threads; None: torch's number, -1: all processors.
         random_state: chooses the rows from which levels are computed; None is 0.
         verbose: 1 prints what happened.
@@ -74,6 +76,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         levels: Any = "auto",
         tol: float = 1e-6,
         max_anchors: int = 20,
+        device: Any = "cpu",
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -84,6 +87,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         self.levels = levels
         self.tol = tol
         self.max_anchors = max_anchors
+        self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchext.linear import _device
 from torchext.linear._grid_rows import GridRows
 from torchext.linear._products import torch_threads
 from torchext.linear._trainer import ConvergenceError
@@ -91,7 +92,8 @@ class VrOptions:
 class VarianceReduced:
     """Runs epochs from ``state``, which is replaced in one assignment once an epoch is whole.
 
-    So whatever interrupts a run, at any moment, leaves the state of the last whole epoch behind.
+    So whatever interrupts a run, at any moment, leaves the state of the last whole epoch behind. Rows and
+    scores are where ``data`` is; centre and gradients are on the CPU and go there and back once an epoch.
     """
 
     state: VrState
@@ -99,8 +101,9 @@ class VarianceReduced:
     def __init__(
         self, data: GridRows, y: Tensor, weight: Tensor | None, options: VrOptions, key: Tensor
     ) -> None:
-        self.data, self.y, self.weight, self.options = data, y, weight, options
-        self.light = None if weight is None else weight.float()
+        self.data, self.options, self.device = data, options, data.x.device
+        self.y, self.weight = y.to(self.device), _device.moved(weight, self.device)
+        self.light = None if self.weight is None else self.weight.float()
         self.key = fold_in(key, Purpose.WEIGHT)
 
     def start(self, w: Tensor, mu: float | None) -> None:
@@ -125,14 +128,15 @@ class VarianceReduced:
         """Objective, its gradient float64 (m, n + 1) and the scores float32 (m, K) at w: one pass."""
         data, o = self.data, self.options
         count, outputs = len(data.x), len(w)
-        scores = torch.empty(outputs, count)
-        raw = torch.zeros(outputs, data.cols + 1, dtype=torch.float64)
-        total = torch.zeros(1, dtype=torch.float64)
+        scores = torch.empty(outputs, count, device=self.device)
+        factors = (w[:, :-1] * data.dx).contiguous().to(self.device)
+        offset = (w[:, -1] * data.unit).to(self.device)
+        raw, total = factors.new_zeros(outputs, data.cols + 1), factors.new_zeros(1)
         with torch_threads(o.threads):
             torch.ops.torchext._exact_pass(
-                data.rows, (w[:, :-1] * data.dx).contiguous(), w[:, -1] * data.unit, self.y,
-                self.weight, o.loss, scores, raw, total,
-            )  # fmt: skip
+                data.rows, factors, offset, self.y, self.weight, o.loss, scores, raw, total
+            )
+        raw = raw.cpu()
         g = torch.empty_like(raw)
         g[:, :-1] = raw[:, :-1] * data.dx / count + o.l2 * w[:, :-1]
         g[:, -1] = raw[:, -1] * data.unit / count if o.intercept else 0.0
@@ -202,13 +206,15 @@ class VarianceReduced:
         """Displacement (m, n + 1) after an epoch, share of clamped updates, largest |z|."""
         data, o, outputs = self.data, self.options, len(g)
         kind = {8: torch.int8, 16: torch.int16, 32: torch.float32}[o.z_bits]
-        z = torch.empty(outputs, data.x.shape[1], dtype=kind)
+        z = torch.empty(outputs, data.x.shape[1], dtype=kind, device=self.device)
         end = None
         if o.intercept:
-            end = torch.empty(outputs, dtype=torch.float32 if o.z_bits == 32 else torch.int32)
-        key = fold_in(self.key, state.epoch)
-        shared = (data.x, scores, self.light, o.loss, o.step * g, o.step, o.l2, data.dx)
-        dz, clips = 1.0, torch.zeros(3, dtype=torch.int64)
+            whole = torch.float32 if o.z_bits == 32 else torch.int32
+            end = torch.empty(outputs, dtype=whole, device=self.device)
+        key = fold_in(self.key, state.epoch).to(self.device)
+        drift = (o.step * g).to(self.device)
+        shared = (data.x, scores, self.light, o.loss, drift, o.step, o.l2, data.dx)
+        dz, clips = 1.0, torch.zeros(3, dtype=torch.int64, device=self.device)
         if o.z_bits == 32:
             torch.ops.torchext._svrg_epoch(*shared, data.unit, o.steps, z, end, key)
         else:
@@ -217,9 +223,9 @@ class VarianceReduced:
                 *shared, dz, o.steps, REFRESH, "step", z, end, clips, None, key
             )
         moved = torch.zeros_like(g)
-        moved[:, :-1] = dz * z[:, : data.cols].double()
+        moved[:, :-1] = dz * z[:, : data.cols].cpu().double()
         if end is not None:
-            moved[:, -1] = dz * end.double()
+            moved[:, -1] = dz * end.cpu().double()
         updates = o.steps * outputs * (data.cols + int(o.intercept))
         return moved, int(clips[0]) / updates, max(float(moved.abs().max()), dz)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchext.data import QuantizedDataset
+from torchext.linear import _device
 from torchext.linear._callbacks import FitContext, Progress
 from torchext.linear._checkpoint import load_state, mark_of, write_checkpoint
 from torchext.linear._grid_rows import GridRows, grid_rows, store_rows
@@ -141,7 +142,8 @@ class _Run:
             digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
         mark = mark_of(estimator, key, [len(data.x), data.cols, f"{digest:08x}"])
         weights = None if weight is None else torch.from_numpy(weight)
-        solver = VarianceReduced(data, targets.contiguous(), weights, options, key)
+        there = data.to(_device.resolve(estimator.device))
+        solver = VarianceReduced(there, targets.contiguous(), weights, options, key)
         return _Run(estimator, data, bits, y_mean, solver, key, seconds, mark)
 
     def start(self) -> None:

@@ -33,7 +33,7 @@ struct ExactPass {
 };
 
 constexpr int64_t kExactChunk = 1024;  // rows whose sums join the total together
-constexpr int64_t kExactRows = 16;  // rows per block: both passes over them stay in the cache
+constexpr int64_t kExactRows = 16;     // rows per block: both passes over them stay in the cache
 
 /// Rows [begin, end) into gradient [outputs, cols + 1] and loss [1], which are added to. `scratch`
 /// holds kExactRows * outputs doubles.

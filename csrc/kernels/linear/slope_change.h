@@ -38,8 +38,7 @@ TX_HD int64_t slope_cache_size(RowLoss loss, int outputs) {
 }
 
 /// What the changes at one row need: sigmoid(phi) and sigmoid(-phi), or the class probabilities.
-TX_HD void slope_cache(RowLoss loss, int outputs, const float* phi, int64_t step,
-                               float* cache) {
+TX_HD void slope_cache(RowLoss loss, int outputs, const float* phi, int64_t step, float* cache) {
   if (loss == RowLoss::logistic) {
     const float small = exponential(phi[0] < 0.0f ? phi[0] : -phi[0]).whole;
     const float large = 1.0f / (1.0f + small);  // sigmoid(|phi|)
@@ -87,7 +86,7 @@ TX_HD void softmax_change(const float* p, int outputs, const float* s, float* ch
 
 /// change[o] of every output for scores that moved by s[o]; the outputs of squares do not interact.
 TX_HD void slope_change(RowLoss loss, int outputs, const float* cache, const float* s,
-                                float* change) {
+                        float* change) {
   if (loss == RowLoss::logistic) {
     change[0] = logistic_change(cache, s[0]);
   } else if (loss == RowLoss::softmax) {

@@ -17,8 +17,8 @@ int64_t step(const HalpStep& s, int64_t* clips) noexcept {
   const H* drift = static_cast<const H*>(s.drift);
   Z* z = static_cast<Z*>(s.z);
   for (int64_t j = 0; j < s.n; ++j) {
-    z[j] = static_cast<Z>(halp_move<kNarrow, kShift>(noise[j % 64], s.gamma, x[j], drift[j], s.decay,
-                                                     z[j], clips));
+    z[j] = static_cast<Z>(
+        halp_move<kNarrow, kShift>(noise[j % 64], s.gamma, x[j], drift[j], s.decay, z[j], clips));
   }
   int64_t dot = 0;
   for (int64_t j = 0; j < s.n; ++j) dot += static_cast<const X*>(s.next)[j] * z[j];

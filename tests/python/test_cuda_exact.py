@@ -1,0 +1,144 @@
+"""The exact side of the linear models on a GPU: the bits of the CPU, in graphs and on any stream."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from exact_samples import exact_args, halp_args, rows_of, svrg_args, targets
+from test_cuda_emulation import same_bits, tensors
+from torch import Tensor
+
+from torchext import _build
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
+    pytest.mark.skipif(not _build.CUDA, reason="torchext was built without CUDA"),
+]
+
+ops = torch.ops.torchext
+
+
+def on_gpu(args: tuple[Any, ...]) -> list[Any]:
+    return [a.cuda() if isinstance(a, Tensor) else copy.copy(a) for a in args]
+
+
+def both(name: str, args: tuple[Any, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    """What CPU and GPU return and leave in their arguments."""
+    cpu, gpu = copy.deepcopy(args), on_gpu(args)
+    want = tensors(getattr(ops, name)(*cpu)) + tensors(cpu)
+    found = tensors(getattr(ops, name)(*gpu)) + tensors(gpu)
+    return want, [t.cpu() for t in found]
+
+
+def check(name: str, args: tuple[Any, ...]) -> None:
+    want, got = both(name, args)
+    for a, b in zip(got, want, strict=True):
+        assert same_bits(a, b)
+
+
+KINDS = [torch.float32, torch.float64, torch.int8, torch.int16]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows, cols, outputs", [(5000, 90, 1), (3000, 1030, 1), (2100, 257, 10)])
+def test_exact_pass_of_squares_is_equal(
+    kind: torch.dtype, rows: int, cols: int, outputs: int
+) -> None:
+    check("_exact_pass", exact_args(kind, "squared", rows, cols, outputs, weighted=True))
+
+
+@pytest.mark.parametrize("loss, outputs", [("logistic", 1), ("softmax", 7)])
+def test_exact_pass_of_other_losses_is_close(loss: str, outputs: int) -> None:
+    """Scores are equal; exponentials and logarithms are within an ulp or two of float64."""
+    args = exact_args(torch.float32, loss, 4000, 120, outputs, weighted=True)
+    want, got = both("_exact_pass", args)
+    assert same_bits(got[-3], want[-3])
+    for a, b in zip(got[-2:], want[-2:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize("loss, outputs", [("squared", 3), ("logistic", 1), ("softmax", 10)])
+def test_loss_terms(loss: str, outputs: int) -> None:
+    rows = 70_001
+    z, moved, score = torch.randn(3, outputs, rows, generator=torch.Generator().manual_seed(1))
+    y, length = targets(loss, rows, outputs).T.float().contiguous(), torch.rand(outputs)
+    weight, out = torch.rand(rows), torch.zeros(outputs, rows)
+    check("_loss_terms", (z, y, weight, None, None, None, loss, out))
+    check("_loss_terms", (z, y, weight, 1e-3 * moved, score, length, loss, out))
+
+
+@pytest.mark.parametrize("form", ["z8", "z16", "x16"])
+@pytest.mark.parametrize(
+    "loss, outputs, cols",
+    [("squared", 1, 100), ("logistic", 1, 3000), ("softmax", 10, 784), ("squared", 1, 20_000),
+     ("softmax", 300, 64)],
+)  # fmt: skip
+def test_halp_epoch(form: str, loss: str, outputs: int, cols: int) -> None:
+    for hot in (0.02, 1.5):
+        check("_halp_epoch", halp_args(form, loss, outputs, cols, 700, hot, refresh=64))
+
+
+@pytest.mark.parametrize(
+    "loss, outputs, cols",
+    [("squared", 1, 100), ("logistic", 1, 3000), ("softmax", 10, 784), ("squared", 2, 20_000)],
+)
+def test_svrg_epoch(loss: str, outputs: int, cols: int) -> None:
+    check("_svrg_epoch", svrg_args(loss, outputs, cols, 700))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_rows_in_the_units_of_a_solver(kind: torch.dtype) -> None:
+    x, mean = rows_of(kind, 1000, 130), torch.linspace(-1, 1, 130).double()
+    squares = torch.zeros(1000, dtype=torch.float64)
+    for code, top in [(torch.int8, 127.0), (torch.int16, 32767.0), (torch.float32, 0.0)]:
+        codes = torch.zeros(1000, 192, dtype=code)
+        check("_grid_rows", (x, mean, 20 + mean, top, codes, squares))
+    picked = torch.randint(0, 1000, (300,), generator=torch.Generator().manual_seed(2))
+    check("_scale_rows", (x, picked, mean, 2 + mean, torch.zeros(300, 130)))
+
+
+CASES = {
+    "_exact_pass": exact_args(torch.float32, "squared", 3000, 90, 2, weighted=False),
+    "_halp_epoch": halp_args("z8", "logistic", 1, 100, 200, 0.3),
+    "_svrg_epoch": svrg_args("softmax", 3, 100, 200),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_captured_in_a_graph(name: str) -> None:
+    """Nothing waits for the GPU: a graph holds the op and gives its bits again."""
+    op, args = getattr(ops, name), on_gpu(CASES[name])
+    warm = [a.clone() if isinstance(a, Tensor) else a for a in args]
+    op(*warm)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        op(*args)
+    graph.replay()
+    torch.cuda.synchronize()
+    for a, b in zip(tensors(args), tensors(warm), strict=True):
+        assert same_bits(a.cpu(), b.cpu())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_another_stream(name: str) -> None:
+    want = copy.deepcopy(CASES[name])
+    getattr(ops, name)(*want)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        args = on_gpu(CASES[name])
+        getattr(ops, name)(*args)
+    stream.synchronize()
+    for a, b in zip(tensors(args), tensors(want), strict=True):
+        assert same_bits(a.cpu(), b)
+
+
+def test_tensors_elsewhere_are_named() -> None:
+    args = on_gpu(CASES["_exact_pass"])
+    args[1] = args[1].cpu()
+    with pytest.raises(RuntimeError, match="_exact_pass: w must be on the device of x"):
+        ops._exact_pass(*args)
