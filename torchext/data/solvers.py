@@ -113,8 +113,8 @@ def lbfgs(
         slope = float((direction * gradient).sum())
         if slope >= 0:
             direction, slope = -gradient, -float((gradient * gradient).sum())
-            pairs.pairs.clear()
-        length = 1.0 if pairs.pairs else min(1.0, 1.0 / max(float(gradient.abs().sum()), 1e-300))
+            pairs.clear()
+        length = 1.0 if len(pairs) > 0 else min(1.0, 1.0 / max(float(gradient.abs().sum()), 1e-300))
         for _ in range(40):
             fresh_value, fresh = objective(x + length * direction)
             if fresh_value <= value + 1e-4 * length * slope:

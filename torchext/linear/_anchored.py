@@ -116,7 +116,7 @@ class Anchored(CodeModel):
                 self.codes.digits = 2
             bent = bent or slow or out.gradient_norm < _NEAR
             if not bent:
-                memory.pairs.clear()
+                memory.clear()
             last = out.gradient_norm
             after = self._anchored_step(out, here, memory, first, tol, most, bent)
             if after is None:
@@ -194,8 +194,8 @@ class Anchored(CodeModel):
 
         d = memory.direction(here.gradient, solve)
         slope = float((d * here.gradient).sum())
-        if slope >= 0.0 and memory.pairs:
-            memory.pairs.clear()
+        if slope >= 0.0 and len(memory) > 0:
+            memory.clear()
             d = -solve(here.gradient)
             slope = float((d * here.gradient).sum())
         length = 1.0
@@ -230,7 +230,7 @@ class Anchored(CodeModel):
             d = memory.direction(here.gradient, memory.scaled(self.diagonal))
             slope = float((d * here.gradient).sum())
             if slope >= 0.0:
-                memory.pairs.clear()
+                memory.clear()
                 d = -self.diagonal * here.gradient
                 slope = float((d * here.gradient).sum())
             length, there = 1.0, here
