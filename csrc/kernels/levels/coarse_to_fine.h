@@ -23,8 +23,8 @@ class CoarseToFine {
  public:
   CoarseToFine(Objective objective, int64_t levels);
 
-  /// Blocks of `axis` for every layer: 64 of as many items (bins are
-  /// narrow where levels are dense) and 64 of equal width.
+  /// Blocks of `axis` for every layer: 64 of as many items each (bins are narrow where levels are
+  /// dense) and 64 of equal width.
   void start(const Axis& axis);
 
   /// Prunes and splits until every block is one item, or until entries and blocks have cost
