@@ -9,6 +9,7 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kTileRows = kTile / kRow;
 constexpr int kInFlight = 4;  // rows that are loaded before the first is rounded
+constexpr int kDecoded = 2;   // the same of codes: few registers, so that an SM is full of threads
 
 /// Rounds a tile: emit(e, code, spacing) for each of a lane's four elements, then put(row, first of
 /// the four, from the tile's start). A tile of one channel reads its scale once.
@@ -107,14 +108,14 @@ struct Dequantize {
       const uint8_t* from = p.codes + tile / 8 * bits;
       float* to = static_cast<float*>(p.y) + tile;
       Spacing spacing = rule.spacing(channels.first());
-      for (int row = 0; row < kTileRows; row += kInFlight) {
+      for (int row = 0; row < kTileRows; row += kDecoded) {
         const int first = row * kRow + 4 * t.lane();
-        uint32_t fours[kInFlight];
+        uint32_t fours[kDecoded];
         TX_UNROLL
-        for (int k = 0; k < kInFlight; ++k)
+        for (int k = 0; k < kDecoded; ++k)
           fours[k] = four_codes(from, bits, first + k * kRow, size, words);
         TX_UNROLL
-        for (int k = 0; k < kInFlight; ++k) {
+        for (int k = 0; k < kDecoded; ++k) {
           const int i = first + k * kRow;
           Fours<float> y;
           TX_UNROLL
