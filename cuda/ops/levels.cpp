@@ -8,7 +8,8 @@
 namespace torchext::ops {
 namespace {
 
-constexpr int64_t kMostWork = int64_t{1} << 27;  // bytes of workspace, unless one block needs more
+// Bytes of workspace, unless one block needs more: as much as stays in the second-level cache.
+constexpr int64_t kMostWork = int64_t{3} << 24;
 constexpr int64_t kMostBlocks = 4096;
 
 bool holds(ScalarType wide, ScalarType narrow) {

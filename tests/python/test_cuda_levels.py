@@ -94,6 +94,23 @@ def test_other_stream() -> None:
     assert same_bits(torchext.optimal_levels(draws(100, 512), 16, dim=0).levels, found.levels)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_small_tables(weighted: bool) -> None:
+    """Under compute-sanitizer too."""
+    x = draws(3, 90)
+    check(x, 5, torch.rand(x.shape) if weighted else None, dim=0)
+    check(x.double() * 1e-9 + torch.arange(3 * 90).reshape(3, 90) % 4, 5, dim=0)
+    check(draws(1100), 4)
+
+
+def test_small_bins() -> None:
+    """Under compute-sanitizer too: a few bins, and more than shared memory holds."""
+    for x in (draws(16_500), draws(16_500) / draws(16_501)[1:]):
+        want = torchext.optimal_levels(x, 4, method="hist")
+        got = torchext.optimal_levels(x.cuda(), 4)
+        assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+
+
 @pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
 @pytest.mark.parametrize("s", [2, 4, 16, 64])
 def test_bins(n: int, s: int) -> None:

@@ -58,7 +58,7 @@ struct MakeItems {
     several = block_reduce(t, scratch, several, [](int a, int b) { return a | b; });
     const double centre = levels::round_centre(
         least + ordered_sum(t, scratch, w.planes, items) / static_cast<double>(p.n), least, most);
-    sum_bins(t, w, centre, begin, end, before + at - found, least, most);
+    sum_bins(w, centre, begin, end, before + at - found, least, most);
     if (t.thread() == 0 && before != 0) w.cut[0] = Cut{};
     t.sync();
     Cut* cut = w.cut + before;
@@ -91,8 +91,8 @@ struct MakeItems {
     return levels::float_bin(w.key[b], w.shift[b], w.held[b], w.first[b], w.second[b], least, most);
   }
 
-  TX_DEVICE static void sum_bins(const Thread&, const HistWork& w, double centre, int begin,
-                                 int end, int at, double least, double most) {
+  TX_DEVICE static void sum_bins(const HistWork& w, double centre, int begin, int end, int at,
+                                 double least, double most) {
     for (int b = begin; b < end; ++b)
       if (w.held[b] != 0) w.cut[at++] = bin_at(w, b, least, most).sums(centre);
   }
@@ -100,6 +100,7 @@ struct MakeItems {
   /// Terms added one after another by the first warp; the sum in all threads.
   TX_DEVICE static double ordered_sum(const Thread& t, double* scratch, const double* terms,
                                       int n) {
+    t.sync();  // nobody reads the scratch of an earlier call any more
     if (t.warp() == 0) {
       double sum = 0;
       for (int base = 0; base < n; base += 32) {
