@@ -135,7 +135,7 @@ struct TileSums {
       }
     }
     const uint8_t* from = tiles.codes + g * 32 * kBits;
-    constexpr int kAhead = kBits <= 2 ? 4 : 2;  // tiles in flight
+    constexpr int kAhead = kBits > 2 ? 2 : kOut == 1 ? 4 : 3;  // tiles in flight
     for (int64_t tile = at.first + t.warp() / 4; tile < end; tile += kAhead * kTeams) {
       LaneCodes<kBits> codes[kAhead];
       TX_UNROLL
