@@ -203,11 +203,13 @@ TEST(CudaSgd, EveryWidthAndKindOfTable) {
     SCOPED_TRACE(bits);
     Case c;
     c.bits = bits;
+    c.rows = 100;
+    c.cols = 21;
+    c.steps = 2;
     c.affine = true;
     expect_same_bits(c, "the code itself");
     c.affine = false;
     expect_same_bits(c, "8-bit levels");
-    c.steps = 2;
     c.planes = 2;
     expect_same_bits(c, "16-bit levels");
     c.books = 2;
@@ -251,6 +253,8 @@ TEST(CudaSgd, SeveralOutputs) {
 
 /// Every term of the update, on all paths.
 void every_term(Case c) {
+  c.rows = 100;
+  c.steps = 2;
   c.weighted = c.shrunk = true;
   expect_same_bits(c, "weights, shrinkage");
   c.anchored = true;

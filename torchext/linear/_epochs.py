@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 #: Bytes of one of the two buffers of streamed codes.
 BUFFER_BYTES = 256 << 20
-#: Rows of targets and weights that are as good as part of the codes when memory is counted.
+#: Start of every tensor in a buffer.
+_ALIGNED = 64
+#: What a problem holds beside its codes.
 _SMALL = ("y", "weight", "z0", "x0", "constant", "shrink", "grid", "table")
 
 
@@ -137,46 +139,48 @@ class Streamed:
         )
         row_bytes = bytes_of(problem, 0, options.batch) // options.batch + 1
         self.steps = max(1, BUFFER_BYTES // (row_bytes * options.batch))
-        size = bytes_of(problem, 0, min(problem.rows, self.steps * options.batch) + unit)
+        rows = min(problem.rows, self.steps * options.batch) + unit
+        size = (
+            bytes_of(problem, 0, rows)
+            + _ALIGNED
+            + sum(4 * rows * t[:1].numel() + _ALIGNED for t in targets_of(problem).values())
+        )
         self.buffers = [Buffer(size, device) for _ in range(2)]
 
     def run(self, copy: int, model: Model, steps: Steps) -> Tensor:
         """See :meth:`OnHost.run`."""
         p, batch = self.host, self.options.batch
         codes = as_bytes(p.codes if p.bits == 32 else p.codes[copy])
-        there = model.on(self.device)
+        moved = model.on(self.device)
         total = torch.zeros(3, p.outputs, dtype=torch.float64, device=self.device)
         gamma = steps.gamma.to(self.device)
         for i, (first, last) in enumerate(parts(steps.order, batch, p.rows, self.steps)):
             numbers = steps.order[first:last].tolist()
             spans = [(b * batch, min(p.rows, (b + 1) * batch)) for b in numbers]
             buffer = self.buffers[i % 2]
-            sent = buffer.send([codes[slice(*_extent(p, *span))] for span in spans])
-            part = self._part(spans)
-            there_codes = sent.view(torch.float32).view(part.rows, -1) if p.bits == 32 else sent
+            rows = sum(end - begin for begin, end in spans)
+            targets = targets_of(p)
+            there_codes, *sent = buffer.send(
+                [codes[slice(*_extent(p, *span))] for span in spans],
+                *([as_bytes(t[slice(*span)]) for span in spans] for t in targets.values()),
+            )
+            if p.bits == 32:
+                there_codes = there_codes.view(torch.float32).view(rows, -1)
+            given: dict[str, Any] = {
+                name: there.view(torch.float32).view(rows, *t.shape[1:])
+                for (name, t), there in zip(targets.items(), sent, strict=True)
+            }
+            part = dataclasses.replace(self.small, rows=rows, **given)
             order = torch.arange(last - first, device=self.device)
-            moved = Steps(order, gamma[first:last], steps.first + first)
-            total += sgd_epoch(part, self.options, self.key, there_codes, there, moved)
+            now = Steps(order, gamma[first:last], steps.first + first)
+            total += sgd_epoch(part, self.options, self.key, there_codes, moved, now)
             buffer.used()
-        model.receive(there)
+        model.receive(moved)
         return total.cpu()
 
     def with_problem(self, problem: Problem) -> Streamed:
         """See :meth:`OnHost.with_problem`."""
         return Streamed(problem, self.options, self.key, self.device)
-
-    def _part(self, spans: list[tuple[int, int]]) -> Problem:
-        """The problem of these rows alone, on the device."""
-
-        def rows(t: Tensor | None) -> Tensor | None:
-            return None if t is None else torch.cat([t[a:b] for a, b in spans]).to(self.device)
-
-        p = self.host
-        y = rows(p.y)
-        assert y is not None
-        return dataclasses.replace(
-            self.small, rows=sum(b - a for a, b in spans), y=y, weight=rows(p.weight), z0=rows(p.z0)
-        )
 
 
 class Buffer:
@@ -191,23 +195,27 @@ class Buffer:
             self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.free = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def send(self, pieces: list[Tensor]) -> Tensor:
-        """The pieces one after another on the device, ready for the present stream."""
+    def send(self, *groups: list[Tensor]) -> list[Tensor]:
+        """The bytes of every group, one tensor each on the device, ready for the present stream."""
         if self.real:
             self.copied.synchronize()  # the pinned memory has been read
-        size = 0
-        for piece in pieces:
-            self.host[size : size + len(piece)].copy_(piece)
-            size += len(piece)
-        if not self.real:
+        size, places = 0, []
+        for group in groups:
+            begin = size
+            for piece in group:
+                self.host[size : size + len(piece)].copy_(piece)
+                size += len(piece)
+            places.append(slice(begin, size))
+            size = -(-size // _ALIGNED) * _ALIGNED
+        if self.real:
+            with torch.cuda.stream(self.stream):
+                self.stream.wait_event(self.free)  # the last work on this buffer is done
+                self.there[:size].copy_(self.host[:size], non_blocking=True)
+                self.copied.record()
+            torch.cuda.current_stream(self.there.device).wait_event(self.copied)
+        else:
             self.there[:size].copy_(self.host[:size])
-            return self.there[:size]
-        with torch.cuda.stream(self.stream):
-            self.stream.wait_event(self.free)  # the last work on this buffer is done
-            self.there[:size].copy_(self.host[:size], non_blocking=True)
-            self.copied.record()
-        torch.cuda.current_stream(self.there.device).wait_event(self.copied)
-        return self.there[:size]
+        return [self.there[place] for place in places]
 
     def used(self) -> None:
         """The work that reads the buffer has been enqueued on the present stream."""
@@ -223,6 +231,12 @@ def parts(order: Tensor, batch: int, rows: int, most: int) -> Iterator[tuple[int
         if i + 1 - first == most or number == short or i + 1 == len(order):
             yield first, i + 1
             first = i + 1
+
+
+def targets_of(p: Problem) -> dict[str, Tensor]:
+    """What a problem has for every row beside the codes: float32 (K,) or (K, m)."""
+    found = {"y": p.y, "weight": p.weight, "z0": p.z0}
+    return {name: t for name, t in found.items() if t is not None}
 
 
 def _extent(p: Problem, first: int, last: int) -> tuple[int, int]:
