@@ -76,7 +76,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         checkpoint_every: see ``checkpoint``.
         resume: go on from ``checkpoint`` if it exists; the result has the same bits as an uninterrupted run.
         device: where the epochs run: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU; the result has the
-            same bits. Data that a GPU cannot hold is streamed to it.
+            same bits. Data that a GPU cannot hold is streamed to it (then ``average`` may move the last bit).
         n_jobs: threads, at most one a processor; None is 1, -1 all. The result does not depend on it.
         random_state: seed of every random bit.
         verbose: print a line per epoch.
