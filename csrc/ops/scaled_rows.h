@@ -1,4 +1,5 @@
-// Arguments of the ops that bring rows to the units of a solver; the CPU and CUDA ops share the checks.
+// Arguments of the ops that bring rows to the units of a solver; the CPU and CUDA ops share the
+// checks.
 #pragma once
 
 #include "kernels/linear/grid_rows.h"
@@ -18,7 +19,7 @@ inline cpu::GridCode read_code(const char* op, const Tensor& codes) {
 inline cpu::GridRows read_grid_rows(const char* op, const Matrix& m, const Tensor& mean,
                                     const Tensor& inverse, double top, const Tensor& codes,
                                     const Tensor& squares) {
-    const cpu::GridCode kind = read_code(op, codes);
+  const cpu::GridCode kind = read_code(op, codes);
   TX_CHECK(codes.dim() == 2 && codes.size(0) == m.rows && codes.size(1) >= m.cols, op,
            "codes must have shape (", m.rows, ", at least ", m.cols, "), got ", shape_text(codes));
   TX_CHECK(codes.size(1) <= 1 || codes.stride(1) == 1, op,
@@ -27,16 +28,16 @@ inline cpu::GridRows read_grid_rows(const char* op, const Matrix& m, const Tenso
   const bool plain = kind == cpu::GridCode::f32 && top == 0;
   TX_CHECK(plain || (top >= 1 && top <= most), op, "top must be in [1, ", most, "], got ", top);
   return cpu::GridRows{m.data,
-                        m.f64,
-                        m.row_stride,
-                        m.cols,
-                        read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols}),
-                        read_array<double>(op, "inverse", inverse, ScalarType::Double, {m.cols}),
-                        top,
-                        codes.mutable_data_ptr(),
-                        kind,
-                        codes.stride(0),
-                        write_array<double>(op, "squares", squares, ScalarType::Double, {m.rows})};
+                       m.f64,
+                       m.row_stride,
+                       m.cols,
+                       read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols}),
+                       read_array<double>(op, "inverse", inverse, ScalarType::Double, {m.cols}),
+                       top,
+                       codes.mutable_data_ptr(),
+                       kind,
+                       codes.stride(0),
+                       write_array<double>(op, "squares", squares, ScalarType::Double, {m.rows})};
 }
 
 /// The index is not checked: it may be in the memory of a GPU.
@@ -45,8 +46,7 @@ inline cpu::ScaleRows read_scale_rows(const char* op, const Matrix& m,
                                       const Tensor& scale, const Tensor& out) {
   const int64_t count = rows.has_value() ? rows->numel() : m.rows;
   const int64_t* index = nullptr;
-  if (rows.has_value())
-    index = read_array<int64_t>(op, "rows", *rows, ScalarType::Long, {count});
+  if (rows.has_value()) index = read_array<int64_t>(op, "rows", *rows, ScalarType::Long, {count});
   return cpu::ScaleRows{m.data,
                         m.f64,
                         m.row_stride,

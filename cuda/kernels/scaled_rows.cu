@@ -1,7 +1,7 @@
 // Rows in the units of a solver: on one grid for all columns, or scaled by column.
-#include "scaled_rows.h"
-
 #include <cmath>
+
+#include "scaled_rows.h"
 
 namespace torchext::cuda {
 namespace {
@@ -69,8 +69,7 @@ struct PlainKernel {
       }
       double square = 0.0;
       TX_UNROLL
-      for (int l = 0; l < kLanes; ++l)
-        square += t.shuffle(sum, t.lane() / kLanes * kLanes + l);
+      for (int l = 0; l < kLanes; ++l) square += t.shuffle(sum, t.lane() / kLanes * kLanes + l);
       if (lane == 0 && row < p.rows) g.squares[row] = square;
     }
   }

@@ -7,7 +7,8 @@
 
 namespace torchext::cuda {
 
-/// Rows on a grid as in csrc/kernels/linear/grid_rows.h, to the same bits; NaN becomes the top code.
+/// Rows on a grid as in csrc/kernels/linear/grid_rows.h, to the same bits; NaN becomes the top
+/// code.
 cudaError_t launch_grid_rows(const cpu::GridRows& p, int64_t rows, cudaStream_t stream) noexcept;
 
 /// Scaled rows as in csrc/kernels/scale_rows.h, to the same bits, of a source of `limit` rows; an

@@ -37,7 +37,7 @@ def resolve(device: Any) -> torch.device:
     number = found.index
     if number is None:
         number = torch.cuda.current_device() if count else 0
-    if number >= count:
+    if not 0 <= number < count:  # torch wraps numbers above 127
         raise ValueError(f"device={device!r} needs GPU {number}, this machine shows {count} GPUs")
     return torch.device("cuda", number)
 

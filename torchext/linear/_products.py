@@ -19,6 +19,7 @@ from torchext.data import QuantizedDataset
 from torchext.data._encode import pack_codes, unpack_codes
 from torchext.data.sources import Source
 from torchext.linear import _device
+from torchext.linear._epochs import Buffer, as_bytes
 
 
 @contextlib.contextmanager
@@ -131,8 +132,8 @@ class ExactRows:
     Attributes:
         y: float64 (K, m) targets, signs +-1, or (K, 1) class numbers.
         weight: float64 (K,) or None.
-        device: where the passes run; the rows are moved there once if they fit, else block by block in
-            every pass.
+        device: where the passes run; the rows are moved there once if they fit, else sent block by block
+            in every pass.
         passes: reads of the rows so far.
     """
 
@@ -178,6 +179,21 @@ class ExactRows:
             part = slice(first, min(source.rows, first + step))
             yield part, source.block(part.start, part.stop)
 
+    def _there(self) -> Iterator[tuple[slice, Tensor]]:
+        """The rows on the device; blocks that do not stay there are sent while others are worked on."""
+        if self._whole is not None:
+            yield slice(0, self.source.rows), self._whole
+        elif self.device.type == "cpu":
+            yield from self._blocks()
+        else:
+            buffers: list[Buffer] = []
+            for i, (part, block) in enumerate(self._blocks()):
+                if i < 2:
+                    buffers.append(Buffer(max(block.nbytes, 8), self.device))
+                sent = buffers[i % 2].send([as_bytes(block)])
+                yield part, sent.view(block.dtype).view(block.shape)
+                buffers[i % 2].used()
+
     def gradient(self, x: Tensor) -> tuple[float, Tensor, Tensor]:
         """Sum of losses, its gradient float64 (m, n + 1) and the scores float32 (m, K) at x."""
         self.passes += 1
@@ -188,12 +204,11 @@ class ExactRows:
             offset = x[:, -1] - w @ self.mean
         z = torch.empty(outputs, source.rows, dtype=torch.float32, device=self.device)
         raw, total = w.new_zeros(outputs, source.cols + 1), w.new_zeros(1)
-        whole = self._whole
-        for part, rows in self._blocks() if whole is None else [(slice(0, source.rows), whole)]:
+        for part, rows in self._there():
             weight = None if self.weight is None else self.weight[part]
             with torch_threads(self.threads):
                 torch.ops.torchext._exact_pass(
-                    rows.to(self.device), w, offset, self.y[part], weight, self.loss, z[:, part], raw, total,
+                    rows, w, offset, self.y[part], weight, self.loss, z[:, part], raw, total,
                 )  # fmt: skip
         if self.intercept:
             raw[:, :-1] -= raw[:, -1:] * self.mean
