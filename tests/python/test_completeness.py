@@ -18,8 +18,7 @@ from torchext.optim import ops as optim_ops
 ROOT = Path(__file__).parents[2]
 
 # Public ops without a CUDA kernel, and why.
-CPU_ONLY = {
-}
+CPU_ONLY: dict[str, str] = {}
 
 # Ops whose speed nobody waits for.
 NO_BENCHMARK = {
