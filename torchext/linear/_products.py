@@ -190,7 +190,7 @@ class ExactRows:
             for i, (part, block) in enumerate(self._blocks()):
                 if i < 2:
                     buffers.append(Buffer(max(block.nbytes, 8), self.device))
-                sent = buffers[i % 2].send([as_bytes(block)])
+                (sent,) = buffers[i % 2].send([as_bytes(block)])
                 yield part, sent.view(block.dtype).view(block.shape)
                 buffers[i % 2].used()
 
