@@ -40,7 +40,7 @@ HALP: dict[str, Any] = {"solver": "halp", "max_iter": 2, "random_state": 3, "alp
         (SGDRegressor(**{**HALP, "solver": "svrg"}), 0, {"_exact_pass", "_svrg_epoch"}),
         (SGDClassifier(loss="log_loss", **HALP), 2, {"_exact_pass", "_halp_epoch"}),
     ],
-    ids=str,
+    ids=["ridge", "ridge-through-0", "logistic", "softmax", "halp", "svrg", "halp-classes"],
 )
 def test_fits_are_those_of_the_cpu(
     model: Any, classes: int, passes: set[str], monkeypatch: pytest.MonkeyPatch
