@@ -49,13 +49,7 @@ for check in memcheck racecheck initcheck; do
     tests/python/test_cuda_levels.py -k "same_bits or small"
 done
 
-if "$python" -c 'from torchext.linear import SGDRegressor
-import numpy as np
-SGDRegressor(device="cuda", max_iter=1, tol=None).fit(np.eye(64, 8, dtype="f4"), np.arange(64.0))' 2> "$out/demo.log"; then
-  step demo "$python" -m training.linear.demo --device cuda --out "$out/demo"
-else
-  skip demo "$(tail -n 1 "$out/demo.log")"
-fi
+step demo "$python" -m training.linear.demo --device cuda --out "$out/demo"
 
 echo
 echo "passed: ${passed[*]:-nothing}"

@@ -56,7 +56,7 @@ void check_parameter(const Method& method, const at::Tensor& param) {
   if (!param.is_floating_point())
     refuse(method.name, " needs parameters of a float dtype, got ", param.dtype());
   if (!param.device().is_cpu())
-    refuse(method.name, " runs on the CPU so far, got a parameter on ", param.device());
+    refuse(method.name, " needs parameters on the CPU, got one on ", param.device());
   for (int64_t d = 0; d < param.dim(); ++d)
     if (param.size(d) > 1 && param.stride(d) == 0)
       refuse(method.name,

@@ -17,7 +17,8 @@ def tensors(found: Any) -> list[Tensor]:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Equal dtype, shape and bits; the second may be on another device."""
-    a, b = a.contiguous(), b.contiguous().to(a.device)
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
-        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)
-    )  # fmt: skip
+    alike = a.dtype == b.dtype and a.shape == b.shape
+    if a.numel() == 0 or not alike:
+        return alike
+    b = b.to(a.device)
+    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)))

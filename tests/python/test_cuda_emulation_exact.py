@@ -9,7 +9,7 @@ import emulation
 import pytest
 import torch
 from exact_samples import exact_args, halp_args, rows_of, svrg_args, targets
-from test_cuda_emulation import same_bits, tensors
+from parity import same_bits, tensors
 from torch import Tensor
 
 emulation.load()

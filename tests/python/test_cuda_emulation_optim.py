@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lattice_model import Rule
+from parity import same_bits
 from test_optim_steps import VECTORS, store
 from torch import Tensor
 
@@ -26,13 +27,6 @@ STORES = {
 }  # fmt: skip
 SIZES = (0, 1, 2, 3, 5, 127, 129, 512, 1025)
 LISTS = ("params", "z", "center", "delta", "grad", "grad_center", "full_grad", "buf", "stats")
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    alike = a.dtype == b.dtype and a.shape == b.shape
-    if a.numel() == 0 or not alike:
-        return alike
-    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)))
 
 
 def lattice(

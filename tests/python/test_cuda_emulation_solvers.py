@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from pretend_gpu import PretendGpu
 from sklearn.base import clone
 
+from torchext.data import QuantizedDataset
 from torchext.linear import LogisticRegression, Ridge, SGDClassifier, SGDRegressor
 
 
@@ -65,6 +67,31 @@ def test_rows_that_do_not_fit_are_sent_block_by_block(monkeypatch: pytest.Monkey
     with PretendGpu(free_bytes=100):
         there = Ridge(bits=3, device="cuda").fit(X, y)
     same(there, cpu, FITTED)
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", ["ridge", "logistic", "halp", "svrg"])
+def test_stores_wherever_their_codes_are(
+    kind: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shuffled stores with their pilot anchors."""
+    monkeypatch.setattr("torchext.linear._vr_run.MIN_STEPS", 60)
+    loss, classes = ("log_loss", 2) if kind == "logistic" else ("squared_error", 0)
+    X, y = data(300, 5, classes)
+    store = QuantizedDataset.from_arrays(
+        X, y, bits=4, sampling="nearest", loss=loss, random_state=1
+    )
+    models = {"ridge": Ridge(), "logistic": LogisticRegression()}
+    model = models.get(kind, SGDRegressor(solver=kind, max_iter=2, random_state=3))
+    with (
+        pytest.warns(UserWarning, match="fitted on codes alone")
+        if kind in models
+        else nullcontext()
+    ):
+        cpu = clone(model).fit(store)
+        with PretendGpu():
+            there = clone(model).set_params(device="cuda").fit(store.to(where))
+    same(there, cpu, ("coef_", "intercept_"))
 
 
 def test_warm_start_and_checkpoint(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

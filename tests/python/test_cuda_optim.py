@@ -9,7 +9,8 @@ import pytest
 import torch
 from lattice_model import Rule
 from optim_problems import MAKERS, LeastSquares
-from test_cuda_emulation_optim import DTYPES, RULES, SIZES, STORES, halp, lattice, same_bits, svrg
+from parity import same_bits
+from test_cuda_emulation_optim import DTYPES, RULES, SIZES, STORES, halp, lattice, svrg
 from torch import Tensor, nn
 
 from torchext import _build

@@ -116,7 +116,7 @@ class ColumnHistograms:
         torch.ops.torchext._histogram_add(x, self.state, self.counts)
 
     def merge(self, other: ColumnHistograms) -> None:
-        """Add what another has counted, whose pilot was the same."""
+        """Add what another has counted, whose pilot was the same: for rows counted in several processes."""
         if not torch.equal(self.state, other.state):
             raise ValueError("histograms merge only if their bins are the same: use one pilot")
         self.counts += other.counts

@@ -223,7 +223,8 @@ class QuantizedDataset:
 
         A GPU gets tile4 codes, whatever the layout was. Estimators move the data by themselves; a store
         that is already on their ``device`` saves that when several are fitted. :meth:`decode` and
-        :meth:`read_codes` return tensors there.
+        :meth:`read_codes` return tensors there. Back on the CPU the codes stay tile4, and the store is no
+        longer mapped from its file (``path`` is None).
 
         Args:
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.

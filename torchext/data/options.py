@@ -129,10 +129,11 @@ class Options:
                 f"anchor must be 'pilot', 'none' or a number of passes, got {self.anchor!r}"
             )
         rows = self.level_rows
-        if isinstance(rows, str) and rows != "all":
-            raise ValueError(f"level_rows must be 'all' or a number of rows, got {rows!r}")
-        if isinstance(rows, int) and not 1 <= rows <= MAX_LEVEL_ROWS:
-            raise ValueError(f"level_rows must be in [1, {MAX_LEVEL_ROWS}], got {rows}")
+        number = 0 if isinstance(rows, bool) or not isinstance(rows, int) else rows
+        if not (rows is None or rows == "all" or 1 <= number <= MAX_LEVEL_ROWS):
+            raise ValueError(
+                f"level_rows must be 'all', None or an integer in [1, {MAX_LEVEL_ROWS}], got {rows!r}"
+            )
         if self.copies < 1:
             raise ValueError(f"copies must be at least 1, got {self.copies}")
         if not self.alpha >= 0:

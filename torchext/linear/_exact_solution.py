@@ -299,7 +299,8 @@ def _stored_anchor(
         if kept is None or given is None:
             return None
         given = given.to(kept.dtype)
-        if not torch.equal(kept, (given if order is None else given[order]).reshape(kept.shape)):
+        arranged = given if order is None else given[order.cpu()]
+        if not torch.equal(kept.cpu(), arranged.reshape(kept.shape)):
             return None
     point, gradient = store.anchor[0].T.double(), store.anchor[1].T.double()
     ends = torch.zeros(2, len(point), dtype=torch.float64)

@@ -95,6 +95,7 @@ def store_rows(
         store: one with nearest rounding.
         rows: int64 (K,), the rows to take.
     """
+    store = store.to("cpu")  # where the grid's codes are made
     unit = column_unit(store, scale)
     out = _Out.of(len(rows), store.cols, bits, _largest(store, unit, bits), as_float)
     nothing, divisor = torch.zeros_like(unit), 1.0 / unit

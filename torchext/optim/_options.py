@@ -166,7 +166,10 @@ def check_group(name: str, group: dict[str, Any], run: Run) -> None:
     if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
         raise ValueError("Nesterov momentum requires a momentum and zero dampening")
     if group["capturable"] != run.capturable:
-        raise ValueError("Invalid capturable: it belongs to the whole optimizer, not to a group")
+        raise ValueError(
+            f"capturable must be {run.capturable} in every group, as for the whole optimizer, got "
+            f"{group['capturable']!r}"
+        )
     if run.capturable and group["foreach"] is False:
         raise ValueError("capturable=True does not go with foreach=False")
     if "svrg_coef" in group and not 0.0 <= group["svrg_coef"] <= 1.0:
