@@ -338,6 +338,8 @@ struct Halp {
   }
 
   TX_DEVICE void finish() {
+    ring_.drain();
+    t_.sync();  // without a step nothing has ordered start() and this
     own_units([&](int o, int64_t j) {
       const int64_t at = o * loop_.pitch + j;
       for (int k = 0; k < kUnit; ++k) static_cast<Z*>(p_.e.z)[at + k] = part<Z>(p_.at.z)[at + k];

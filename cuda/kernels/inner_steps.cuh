@@ -93,6 +93,10 @@ struct RowRing {
   TX_DEVICE void wait() const {
     if constexpr (kShared) copies_wait<1>();
   }
+  /// Before the block ends: nothing is under way any more.
+  TX_DEVICE void drain() const {
+    if constexpr (kShared) copies_wait<0>();
+  }
 };
 
 /// The change of a single output, without arrays in local memory; slope_change() for outputs = 1.

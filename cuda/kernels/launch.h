@@ -133,7 +133,8 @@ TX_DEVICE int32_t dp4a_unsigned(uint32_t a, uint32_t b, int32_t c) {
 }
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads) run(const typename Kernel::Params p) {
+__global__ void __launch_bounds__(Kernel::kThreads)
+    run(const __grid_constant__ typename Kernel::Params p) {
   Kernel::run(p, Thread{});
 }
 
@@ -141,7 +142,10 @@ __global__ void __launch_bounds__(Kernel::kThreads) run(const typename Kernel::P
 template <class Kernel>
 cudaError_t launch(const typename Kernel::Params& p, const Launch& at,
                    cudaStream_t stream) noexcept {
+  static_assert(Kernel::kThreads % 32 == 0 && Kernel::kThreads <= 1024);
+  static_assert(sizeof(typename Kernel::Params) <= 4096);
   if (at.blocks < 1 || at.rows < 1) return cudaSuccess;  // nothing to do
+  if (at.blocks > 0x7FFFFFFF || at.rows > 65535) return cudaErrorInvalidConfiguration;
   constexpr size_t kDefaultShared = 48 * 1024;
   if (at.shared > kDefaultShared) {
     const cudaError_t status = cudaFuncSetAttribute(

@@ -150,6 +150,7 @@ struct Svrg {
   }
 
   TX_DEVICE void finish() {
+    ring_.drain();
     for (int o = group_; o < loop_.outputs; o += kGroups) {
       for (int64_t j = lane_; j < loop_.pitch; j += kLanes)
         p_.e.z[o * loop_.pitch + j] = part(p_.at.z)[o * loop_.pitch + j];

@@ -23,7 +23,7 @@ class Device {
   cudaStream_t stream() const { return nullptr; }
 #else
   explicit Device(const Tensor& first, const char* name = "x")
-      : index_(first.get_device_index()), name_(name), guard_(index_) {}
+      : index_(index_of(first, name)), name_(name), guard_(index_) {}
   cudaStream_t stream() const {
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
@@ -43,6 +43,12 @@ class Device {
 
  private:
 #if !defined(TORCHEXT_CUDA_EMULATION)
+  /// torch chooses the CUDA op by any argument: the first may be elsewhere.
+  static int32_t index_of(const Tensor& t, const char* name) {
+    TX_CHECK(t.is_cuda(), "cuda", name, " must be on the GPU of the other tensors, got the CPU");
+    return t.get_device_index();
+  }
+
   int32_t index_;
   const char* name_;
   torch::stable::accelerator::DeviceGuard guard_;

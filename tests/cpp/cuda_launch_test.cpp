@@ -63,8 +63,10 @@ TEST(CudaEmulation, ReducesOverWarpsAndBlocks) {
   EXPECT_EQ(sums.odd[0], 0x55555555u);
 }
 
-TEST(CudaEmulation, AMissingBarrierGivesAWrongSum) {
-  EXPECT_NE(sums_of(std::vector<int64_t>(128, 1), false).total, 128);
+TEST(CudaEmulation, AMissingBarrierGivesAWrongSumInOneOfTwoLaunches) {
+  const std::vector<int64_t> ones(128, 1);
+  const int64_t first = sums_of(ones, false).total, second = sums_of(ones, false).total;
+  EXPECT_TRUE(first != 128 || second != 128);
 }
 
 struct HalfBarrier {

@@ -178,6 +178,9 @@ const uint64_t* exchange(Block& block, uint64_t value) { return block.exchange(v
 cudaError_t run(Entry entry, const void* params, const Launch& at, int threads) noexcept {
   if (at.blocks > 0x7FFFFFFF || at.rows > 65535 || at.shared > kMostShared)
     return cudaErrorInvalidConfiguration;
+  // Kernels of one block would only run forwards: every other launch turns all blocks around.
+  static thread_local int64_t launches = 0;
+  const int64_t flip = launches++;
   Block block(entry, params, threads);
   for (int64_t row = 0; row < at.rows; ++row) {
     for (int64_t b = 0; b < at.blocks; ++b) {
@@ -186,7 +189,8 @@ cudaError_t run(Entry entry, const void* params, const Launch& at, int threads) 
       const auto shared = std::make_unique<unsigned char[]>(at.shared + 16);
       std::memset(shared.get(), 0xA5, at.shared + 16);
       auto* aligned = shared.get() + (16 - reinterpret_cast<uintptr_t>(shared.get()) % 16) % 16;
-      block.run(Place{nullptr, b, at.blocks, row, at.rows, 0, 0, aligned}, (b + row) % 2 == 1);
+      block.run(Place{nullptr, b, at.blocks, row, at.rows, 0, 0, aligned},
+                (b + row + flip) % 2 == 1);
     }
   }
   return cudaSuccess;

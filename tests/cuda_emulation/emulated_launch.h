@@ -1,8 +1,9 @@
 // The CPU's version of the second half of cuda/kernels/launch.h: the same Thread and launch().
 //
 // The threads of a block are fibers of one CPU thread that hand over only at barriers and warp
-// exchanges, blocks run one after the other, and odd blocks run their threads backwards: a missing
-// barrier shows as a wrong result. A barrier that only some threads reach aborts with a message.
+// exchanges, blocks run one after the other, and every other block runs its threads backwards (in
+// the next launch the others): a missing barrier shows as a wrong result. A barrier that only some
+// threads reach aborts with a message.
 #pragma once
 
 #include <cstring>

@@ -301,7 +301,7 @@ def test_what_does_not_go_with_capturable(make: Any, text: str) -> None:
 
 def test_groups_are_capturable_together() -> None:
     p = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    with pytest.raises(ValueError, match="it belongs to the whole optimizer"):
+    with pytest.raises(ValueError, match="as for the whole optimizer"):
         SVRG([{"params": p[:1]}, {"params": p[1:], "capturable": True}], 0.1, 1)
 
 

@@ -194,6 +194,8 @@ class Buffer:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.free = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # Whoever had this memory before on the present stream is done with it.
+            self.free.record(torch.cuda.current_stream(device))
 
     def send(self, *groups: list[Tensor]) -> list[Tensor]:
         """The bytes of every group, one tensor each on the device, ready for the present stream."""

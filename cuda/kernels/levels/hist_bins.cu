@@ -24,7 +24,8 @@ TX_DEVICE bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p)
 
 /// Counts of the coarse bins and the range. Even blocks take the keys of negative values, odd ones
 /// the others: counters of 16 bits for half the bins fit the shared memory of every GPU. A counter
-/// that reaches 2^15 hands them on; no more threads than that are under way.
+/// that reaches 2^15 hands them on; a barrier every 8 turns, in which a block counts 2^14 values,
+/// bounds what may be added before it has.
 struct CountKeys {
   using Params = HistLevels;
   static constexpr int kThreads = 512;
@@ -42,6 +43,7 @@ struct CountKeys {
     int64_t below = 0, above = 0;
     bool bad = false;
     const int64_t step = t.blocks() / 2 * kThreads * kEach;
+    int turn = 0;
     for (int64_t base = t.block() / 2 * kThreads * kEach; base < p.n; base += step) {
       const int64_t i = base + t.thread() * kEach;
       float v[kEach];
@@ -59,6 +61,7 @@ struct CountKeys {
         const bool mine = live && key >> 31 == half;
         add(t, table, count, mine, (key >> 16) & (kCoarseBins / 2 - 1));
       }
+      if (++turn % 8 == 0) t.sync();
     }
     for (int d = 16; d > 0; d /= 2) {
       const int64_t under = t.shuffle_xor(below, d), over = t.shuffle_xor(above, d);

@@ -25,10 +25,13 @@ TX_DEVICE uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t selector) {
 #endif
 }
 
-/// Loads past the first-level cache: streamed codes, and what other blocks of this kernel wrote.
+/// Loads past the first-level cache: what other blocks of this kernel wrote. The clobber keeps the
+/// order: some callers zero the place afterwards, and the compiler must not move that store up.
 TX_DEVICE uint32_t load_past(const uint32_t* from) {
 #if defined(__CUDACC__)
-  return __ldcg(from);
+  uint32_t value;
+  asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
 #else
   return *from;
 #endif
@@ -38,12 +41,21 @@ TX_DEVICE int32_t load_past(const int32_t* from) {
 }
 TX_DEVICE float load_past(const float* from) {
 #if defined(__CUDACC__)
+  return __uint_as_float(load_past(reinterpret_cast<const uint32_t*>(from)));
+#else
+  return *from;
+#endif
+}
+
+/// The same for streamed codes, which no thread writes.
+TX_DEVICE uint32_t load_code(const uint32_t* from) {
+#if defined(__CUDACC__)
   return __ldcg(from);
 #else
   return *from;
 #endif
 }
-TX_DEVICE Vector16 load_past(const Vector16* from) {
+TX_DEVICE Vector16 load_code(const Vector16* from) {
 #if defined(__CUDACC__)
   const uint4 v = __ldcg(reinterpret_cast<const uint4*>(from));
   return {{v.x, v.y, v.z, v.w}};
@@ -82,7 +94,7 @@ struct LaneCodes {
     if constexpr (kBits == 4 || kBits == 8) {
       TX_UNROLL
       for (int half = 0; half < kWords / 4; ++half) {
-        const Vector16 v = load_past(reinterpret_cast<const Vector16*>(group) + 8 * half + u);
+        const Vector16 v = load_code(reinterpret_cast<const Vector16*>(group) + 8 * half + u);
         TX_UNROLL
         for (int k = 0; k < 4; ++k) w[4 * half + k] = v.w[k];
       }
@@ -103,13 +115,13 @@ struct LaneCodes {
     uint32_t four[4] = {}, two[2] = {}, one = 0;
     if constexpr (kFour != 0) {
       TX_UNROLL
-      for (int k = 0; k < 4; ++k) four[k] = load_past(from + 8 * k);
+      for (int k = 0; k < 4; ++k) four[k] = load_code(from + 8 * k);
     }
     if constexpr (kTwo != 0) {
-      two[0] = load_past(from + 8 * kFour);
-      two[1] = load_past(from + 8 * kFour + 8);
+      two[0] = load_code(from + 8 * kFour);
+      two[1] = load_code(from + 8 * kFour + 8);
     }
-    if constexpr (kOne != 0) one = load_past(from + 8 * (kFour + kTwo));
+    if constexpr (kOne != 0) one = load_code(from + 8 * (kFour + kTwo));
     TX_UNROLL
     for (int s = 0; s < kWords; ++s) {
       if constexpr (kPairs) {
