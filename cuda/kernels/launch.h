@@ -133,8 +133,7 @@ TX_DEVICE int32_t dp4a_unsigned(uint32_t a, uint32_t b, int32_t c) {
 }
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads)
-    run(const __grid_constant__ typename Kernel::Params p) {
+__global__ void __launch_bounds__(Kernel::kThreads) run(const typename Kernel::Params p) {
   Kernel::run(p, Thread{});
 }
 
