@@ -9,22 +9,22 @@
 namespace torchext::cuda {
 namespace {
 
-/// out[block] = sum of the block's n values: lanes by shuffles, warps by shared memory.
+/// out[block] = sum (mod 2^64) of the block's n values: lanes by shuffles, warps by shared memory.
 struct BlockSum {
   struct Params {
-    const int64_t* x;
-    int64_t* out;
+    const uint64_t* x;
+    uint64_t* out;
     uint32_t* odd;  // bit k of word w: value 32 w + k is odd
-    int64_t* total;
+    uint64_t* total;
     int64_t n;
     bool barrier;
   };
   static constexpr int kThreads = 128;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
-    auto* parts = t.shared<int64_t>();
+    auto* parts = t.shared<uint64_t>();
     const int64_t i = t.index();
-    int64_t sum = i < p.n ? p.x[i] : 0;
+    uint64_t sum = i < p.n ? p.x[i] : 0;
     const uint32_t odd = t.ballot(sum % 2 != 0);
     if (t.lane() == 0) p.odd[i / 32] = odd;
     for (int d = 16; d > 0; d /= 2) sum += t.shuffle_down(sum, d);
@@ -39,33 +39,33 @@ struct BlockSum {
 };
 
 struct Sums {
-  std::vector<int64_t> out;
+  std::vector<uint64_t> out;
   std::vector<uint32_t> odd;
-  int64_t total = 0;
+  uint64_t total = 0;
 };
 
-Sums sums_of(const std::vector<int64_t>& x, bool barrier) {
+Sums sums_of(const std::vector<uint64_t>& x, bool barrier) {
   const auto n = static_cast<int64_t>(x.size());
   const int64_t blocks = blocks_for(n, BlockSum::kThreads);
-  Sums sums{std::vector<int64_t>(static_cast<size_t>(blocks)),
+  Sums sums{std::vector<uint64_t>(static_cast<size_t>(blocks)),
             std::vector<uint32_t>(static_cast<size_t>(blocks * BlockSum::kThreads / 32))};
   const BlockSum::Params p{x.data(), sums.out.data(), sums.odd.data(), &sums.total, n, barrier};
-  EXPECT_EQ(launch<BlockSum>(p, {blocks, 1, 4 * sizeof(int64_t)}, nullptr), cudaSuccess);
+  EXPECT_EQ(launch<BlockSum>(p, {blocks, 1, 4 * sizeof(uint64_t)}, nullptr), cudaSuccess);
   return sums;
 }
 
 TEST(CudaEmulation, ReducesOverWarpsAndBlocks) {
-  std::vector<int64_t> x(1000);
-  std::iota(x.begin(), x.end(), int64_t{1});
+  std::vector<uint64_t> x(1000);
+  std::iota(x.begin(), x.end(), uint64_t{1});
   const Sums sums = sums_of(x, true);
-  EXPECT_EQ(sums.total, 500500);
-  EXPECT_EQ(sums.out[0], 128 * 129 / 2);
+  EXPECT_EQ(sums.total, 500500u);
+  EXPECT_EQ(sums.out[0], 128u * 129 / 2);
   EXPECT_EQ(sums.odd[0], 0x55555555u);
 }
 
 TEST(CudaEmulation, AMissingBarrierGivesAWrongSumInOneOfTwoLaunches) {
-  const std::vector<int64_t> ones(128, 1);
-  const int64_t first = sums_of(ones, false).total, second = sums_of(ones, false).total;
+  const std::vector<uint64_t> ones(128, 1);
+  const uint64_t first = sums_of(ones, false).total, second = sums_of(ones, false).total;
   EXPECT_TRUE(first != 128 || second != 128);
 }
 

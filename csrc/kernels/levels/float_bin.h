@@ -84,7 +84,8 @@ TX_HD FloatBin float_bin(uint32_t key, uint32_t shift, uint64_t held, uint64_t f
   // All offsets are equal if and only if n sum m^2 = (sum m)^2.
   using Wide = unsigned __int128;
   if (Wide{held} * second == Wide{first} * first) {
-    bin.lo = bin.hi = start + unit * static_cast<double>(first / held);  // exact
+    const uint64_t offset = first / held;  // exact
+    bin.lo = bin.hi = start + unit * static_cast<double>(offset);
     return bin;
   }
   const double end = start + unit * static_cast<double>((1u << shift) - 1);
