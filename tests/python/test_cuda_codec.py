@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import torchext
-from torchext import _build, random
+from torchext import _build, _load, random
 
 pytestmark = [
     pytest.mark.cuda,
@@ -35,6 +35,17 @@ def same(got: Tensor, want: Tensor) -> bool:
         got, want = got.nan_to_num(0.0), want.nan_to_num(0.0)
     as_bytes = [t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in (got, want)]
     return torch.equal(*as_bytes)
+
+
+def test_library_is_loaded() -> None:
+    _load.require_cuda()
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3])
+def test_misaligned(offset: int) -> None:
+    x, key = values(4100)[offset:], random.key_from_seed(18)
+    ours, theirs = (torchext.quantize(t, 3, scale=0.1, key=key).codes for t in (x.cuda(), x))
+    assert torch.equal(ours.cpu(), theirs)
 
 
 def formats(bits: int) -> list[dict[str, Any]]:
