@@ -376,8 +376,14 @@ def test_levels_of_all_rows(sampling: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert got.pilot["level_error"] == pytest.approx(
             got.pilot["level_cost"], rel=0.01, abs=got.pilot["level_bound"]
         )  # 1 %: levels as stored are integers of 8 bits
-    with pytest.raises(ValueError, match="level_rows must be 'all' or a number of rows"):
-        QuantizedDataset.from_arrays(x, level_rows="some")
+
+
+@pytest.mark.parametrize("rows", ["some", True, 0, 3.5, 1 << 24])
+def test_level_rows_are_all_or_an_integer(rows: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"level_rows must be 'all', None or an integer in \[1, 8388608\], got"
+    ):
+        QuantizedDataset.from_arrays(np.ones((4, 2), np.float32), level_rows=rows)
 
 
 def test_pilot_sizes() -> None:
