@@ -137,10 +137,11 @@ def _(
 def _(
     pilot: Tensor, mean: Tensor, scale: Tensor, bounds: Tensor, levels: int
 ) -> tuple[Tensor, Tensor]:
+    from torchext.data._column_levels import histogram_bins
+
     cols = pilot.shape[1]
     state = pilot.new_empty((-(-cols // 64), 3360), dtype=torch.uint8)
-    bins = 2048 if levels <= 16 else 4096
-    return state, pilot.new_empty((2, cols, bins), dtype=torch.int64)
+    return state, pilot.new_empty((2, cols, histogram_bins(levels)), dtype=torch.int64)
 
 
 @library.register_fake("torchext::_histogram_add")

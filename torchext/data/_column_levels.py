@@ -91,6 +91,11 @@ def optimal_column_levels(
     return nearest, stochastic
 
 
+def histogram_bins(count: int) -> int:
+    """Bins a column for ``count`` levels, of 16 bytes each."""
+    return 2048 if count <= 16 else 4096
+
+
 class ColumnHistograms:
     """The histograms of :func:`column_levels` of a table that comes in blocks of rows.
 

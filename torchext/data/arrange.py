@@ -37,8 +37,11 @@ def relayout(codes: Tensor, out: Tensor, rows: int, cols: int, bits: int, layout
 def tile4(
     codes: Tensor, rows: int, cols: int, bits: int, layout: str, device: torch.device
 ) -> Tensor:
-    """Codes [copies, bytes] on ``device`` in tile4, which the kernels of GPUs read; converted there."""
-    if layout == "tile4":
+    """Codes [copies, bytes] on ``device`` in tile4, which the kernels of GPUs read; converted there.
+
+    float32 rows (``bits=32``) have no other form.
+    """
+    if layout == "tile4" or bits == 32:
         return codes.to(device).contiguous()
     size = layout_bytes(rows, cols, bits)
     out = torch.empty(len(codes), size, dtype=torch.uint8, device=device)

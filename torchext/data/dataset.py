@@ -235,11 +235,11 @@ class QuantizedDataset:
         if there == self.device:
             return self
         layout = self.layout
-        if self.bits == 32 or there.type == "cpu":
+        if there.type == "cpu":
             codes = self.codes.to(there)
         else:
             codes = tile4(self.codes, self.rows, self.cols, self.bits, layout, there)
-            layout = "tile4"
+            layout = layout if self.bits == 32 else "tile4"
         return replace(
             self,
             codes=codes,

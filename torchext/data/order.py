@@ -38,15 +38,7 @@ def permutation(key: Tensor, rows: int) -> Tensor:
         part = joined[first : first + _CHUNK]
         part[:] = sampler_words(key, first, len(part), SHUFFLE_STREAM) << np.uint64(32)
         part |= np.arange(first, first + len(part), dtype=np.uint64)
-    return sorted_rows(joined)
-
-
-def sorted_rows(joined: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> Tensor:
-    """int64: the rows of ``word << 32 | row`` by (word, row); ``joined`` is overwritten.
-
-    numpy's sort of 64-bit integers uses vectors; a stable argsort of the words does not.
-    """
-    joined.sort()
+    joined.sort()  # numpy's sort of 64-bit integers uses vectors; a stable argsort of the words does not
     joined &= np.uint64(0xFFFFFFFF)
     return torch.from_numpy(joined.view(np.int64))
 

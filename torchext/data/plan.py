@@ -15,6 +15,7 @@ from torchext.data._column_levels import (
     ColumnHistograms,
     ColumnLevels,
     column_levels,
+    histogram_bins,
     optimal_column_levels,
     shared_levels,
 )
@@ -117,8 +118,7 @@ def count_all(
 ) -> list[ColumnLevels]:
     """Levels from the histograms of all rows: one more pass, several where the columns are very many."""
     rows, cols = source.rows, source.cols
-    bins = 2048 if count <= 16 else 4096
-    strip = max(64, HISTOGRAM_BYTES // (16 * bins) // 64 * 64)
+    strip = max(64, HISTOGRAM_BYTES // (16 * histogram_bins(count)) // 64 * 64)
     size = block_rows(source)
     if source.whole() is None:
         size = max(size, COUNTED_BYTES // (source.dtype.itemsize * cols) // 64 * 64)

@@ -80,8 +80,7 @@ class OnHost:
     def run(self, copy: int, model: Model, steps: Steps) -> Tensor:
         """Runs the steps on a copy of the codes; writes into the model and returns the sums."""
         p = self.problem
-        codes = p.codes if p.bits == 32 else p.codes[copy]
-        return sgd_epoch(p, self.options, self.key, codes, model, steps)
+        return sgd_epoch(p, self.options, self.key, p.codes_of(copy), model, steps)
 
     def with_problem(self, problem: Problem) -> OnHost:
         """The same data with another anchor."""
@@ -98,17 +97,17 @@ class OnDevice:
         self.options, self.device = options, device
         self.key = key.to(device)
         if codes is None:
-            codes = upload(problem, device)
+            p = problem
+            codes = tile4(p.codes, p.rows, p.cols, p.bits, p.layout, device)
         layout = "tile4" if problem.bits != 32 else problem.layout
         self.problem = dataclasses.replace(_moved(problem, device), codes=codes, layout=layout)
 
     def run(self, copy: int, model: Model, steps: Steps) -> Tensor:
         """See :meth:`OnHost.run`."""
         p = self.problem
-        codes = p.codes if p.bits == 32 else p.codes[copy]
         there = model.on(self.device)
         moved = Steps(steps.order.to(self.device), steps.gamma.to(self.device), steps.first)
-        sums = sgd_epoch(p, self.options, self.key, codes, there, moved)
+        sums = sgd_epoch(p, self.options, self.key, p.codes_of(copy), there, moved)
         model.receive(there)
         return sums.cpu()
 
@@ -150,7 +149,7 @@ class Streamed:
     def run(self, copy: int, model: Model, steps: Steps) -> Tensor:
         """See :meth:`OnHost.run`."""
         p, batch = self.host, self.options.batch
-        codes = as_bytes(p.codes if p.bits == 32 else p.codes[copy])
+        codes = as_bytes(p.codes_of(copy))
         moved = model.on(self.device)
         total = torch.zeros(3, p.outputs, dtype=torch.float64, device=self.device)
         gamma = steps.gamma.to(self.device)
@@ -271,18 +270,10 @@ def _moved(problem: Problem, device: torch.device) -> Problem:
     return dataclasses.replace(problem, **small)  # type: ignore[arg-type]
 
 
-def upload(p: Problem, device: torch.device) -> Tensor:
-    """The codes on the device, in tile4."""
-    if p.bits == 32:
-        return p.codes.to(device).contiguous()
-    return tile4(p.codes, p.rows, p.cols, p.bits, p.layout, device)
-
-
 def needed_bytes(p: Problem) -> int:
     """Memory that the whole problem takes on a device."""
-    tensors: list[Tensor | None] = [getattr(p, name) for name in _SMALL]
-    small = sum(t.numel() * t.element_size() for t in tensors if t is not None)
-    return p.codes.numel() * p.codes.element_size() + small
+    tensors: list[Tensor | None] = [p.codes, *(getattr(p, name) for name in _SMALL)]
+    return sum(t.nbytes for t in tensors if t is not None)
 
 
 def epochs_on(

@@ -78,9 +78,13 @@ class Problem:
         for first in range(0, self.rows, step):
             yield torch.arange(first, min(self.rows, first + step))
 
+    def codes_of(self, copy: int) -> Tensor:
+        """One shuffled copy of the codes; float32 rows have no copies."""
+        return self.codes if self.bits == 32 else self.codes[copy]
+
     def decode(self, index: Tensor, copy: int = 0, draw: int = 0) -> Tensor:
         """float32 (R, n), in CPU memory: rows in model units."""
-        codes = self.codes if self.bits == 32 else self.codes[copy]
+        codes = self.codes_of(copy)
         grid, table, there = (t.to(codes.device) for t in (self.grid, self.table, index))
         decoded: Tensor = torch.ops.torchext._sgd_decode(
             codes, self.rows, self.cols, self.bits, self.layout, grid, table, there, draw
