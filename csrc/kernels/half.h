@@ -4,24 +4,9 @@
 // quiet NaN of its sign.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
-#include "philox.h"
+#include "number_bits.h"
 
 namespace torchext {
-
-TX_HD float float_from_bits(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-TX_HD uint32_t float_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
 
 TX_HD float from_bfloat16(uint16_t half) { return float_from_bits(uint32_t{half} << 16); }
 

@@ -46,4 +46,15 @@ inline int64_t level_count(const char* op, const Tensor& levels) {
   return levels.sizes()[static_cast<size_t>(levels.dim() - 1)];
 }
 
+/// Elements of the result of dequantize_draws, whose arguments fit the layout.
+inline int64_t check_drawn(const char* op, const DrawLayout& layout, const Tensor& codes,
+                           const std::vector<int64_t>& size, int64_t draw, const std::string& form,
+                           const std::optional<Tensor>& key) {
+  check_range(op, "draw", draw, 0, layout.draws - 1);
+  const int64_t n = check_size(op, size);
+  check_shape(op, "codes", codes, {layout.bytes(n)});
+  TX_CHECK(key || !layout.dealt(), op, "key must be a key in form ", form, ", got None");
+  return n;
+}
+
 }  // namespace torchext::ops

@@ -65,11 +65,8 @@ Tensor dequantize_draws(const Tensor& codes, const Tensor& levels, std::vector<i
   check_dtype(op, "codes", codes, ScalarType::Byte);
   const PreparedFormat prepared(op, size, std::nullopt, levels, 8, "levels", dim, std::nullopt);
   const DrawLayout layout = draw_layout(op, level_count(op, levels), draws, form);
-  check_range(op, "draw", draw, 0, draws - 1);
-  const int64_t n = check_size(op, size);
-  check_shape(op, "codes", codes, {layout.bytes(n)});
+  const int64_t n = check_drawn(op, layout, codes, size, draw, form, key);
   const bool dealt = layout.dealt();
-  TX_CHECK(key || !dealt, op, "key must be a key in form ", form, ", got None");
   const Key k = dealt ? read_key(op, *key) : Key{};
   const uint32_t s = to_stream(op, stream);
   const Format& f = prepared.format();

@@ -96,8 +96,7 @@ Tensor dequantize(const Tensor& codes, const OptTensor& scale, const OptTensor& 
 
 Tensor pack_bits(const Tensor& codes, int64_t bits) {
   constexpr const char* op = "pack_bits";
-  check_dtype(op, "codes", codes, ScalarType::Byte);
-  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
+  const int width = check_pack(op, codes, bits);
   const Tensor in = torch::stable::contiguous(codes);
   const int64_t n = in.numel();
   const auto* from = in.const_data_ptr<uint8_t>();
@@ -118,10 +117,7 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
 
 Tensor unpack_bits(const Tensor& packed, int64_t n, int64_t bits) {
   constexpr const char* op = "unpack_bits";
-  check_dtype(op, "packed", packed, ScalarType::Byte);
-  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
-  check_range(op, "n", n, 0, int64_t{1} << 59);
-  check_shape(op, "packed", packed, {packed_bytes(n, width)});
+  const int width = check_unpack(op, packed, n, bits);
   const Tensor in = torch::stable::contiguous(packed);
   const auto* from = in.const_data_ptr<uint8_t>();
   Tensor out = torch::stable::new_empty(packed, {n}, ScalarType::Byte);

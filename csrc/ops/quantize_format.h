@@ -61,6 +61,21 @@ inline int check_bits(const char* op, Scheme scheme, int64_t bits) {
       op, scheme == Scheme::symmetric ? "bits of scheme symmetric" : "bits", bits, least, 8));
 }
 
+/// Bits of a code in arguments of pack_bits.
+inline int check_pack(const char* op, const Tensor& codes, int64_t bits) {
+  check_dtype(op, "codes", codes, ScalarType::Byte);
+  return static_cast<int>(check_range(op, "bits", bits, 1, 8));
+}
+
+/// The same of unpack_bits.
+inline int check_unpack(const char* op, const Tensor& packed, int64_t n, int64_t bits) {
+  check_dtype(op, "packed", packed, ScalarType::Byte);
+  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
+  check_range(op, "n", n, 0, int64_t{1} << 59);
+  check_shape(op, "packed", packed, {packed_bytes(n, width)});
+  return width;
+}
+
 inline bool parse_rounding(const char* op, const std::string& rounding) {
   TX_CHECK(rounding == "stochastic" || rounding == "nearest", op,
            "rounding must be stochastic or nearest, got ", rounding);

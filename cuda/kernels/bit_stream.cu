@@ -4,13 +4,11 @@
 namespace torchext::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kTileRows = kTile / kRow;
 constexpr int kInFlight = 4;
 
 struct Pack {
   using Params = BitStreamParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     uint32_t* bytes = t.shared<uint32_t>() + t.warp() * kTileWords;
@@ -34,7 +32,7 @@ struct Pack {
 
 struct Unpack {
   using Params = BitStreamParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const bool words = reinterpret_cast<uintptr_t>(p.packed) % 4 == 0,
@@ -55,20 +53,20 @@ struct Unpack {
 };
 
 template <class Kernel>
-cudaError_t launch_tiles(const BitStreamParams& p, size_t shared, cudaStream_t stream) noexcept {
+cudaError_t launch_bits(const BitStreamParams& p, size_t shared, cudaStream_t stream) noexcept {
   if (p.n == 0) return cudaSuccess;
   if (p.bits < 1 || p.bits > 8) return cudaErrorInvalidValue;
-  return launch<Kernel>(p, {blocks_for(p.n, int64_t{kThreads / 32} * kTile), 1, shared}, stream);
+  return launch_tiles<Kernel>(p, p.n, shared, stream);
 }
 
 }  // namespace
 
 cudaError_t launch_pack(const BitStreamParams& p, cudaStream_t stream) noexcept {
-  return launch_tiles<Pack>(p, size_t{4} * kTileWords * (kThreads / 32), stream);
+  return launch_bits<Pack>(p, size_t{4} * kTileWords * kTileWarps, stream);
 }
 
 cudaError_t launch_unpack(const BitStreamParams& p, cudaStream_t stream) noexcept {
-  return launch_tiles<Unpack>(p, 0, stream);
+  return launch_bits<Unpack>(p, 0, stream);
 }
 
 }  // namespace torchext::cuda

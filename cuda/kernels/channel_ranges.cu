@@ -2,6 +2,7 @@
 #include "float_io.h"
 #include "grouped.h"
 #include "kernels/ranges.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 namespace {
@@ -42,14 +43,9 @@ class RangeVisitor {
   TX_DEVICE void flush(const Thread& t, int64_t channel) {
     auto magnitude = static_cast<int32_t>(range_.magnitude);
     int32_t below = -1 - ordered(range_.lo), hi = ordered(range_.hi);
-    TX_UNROLL
-    for (int mask = 16; mask > 0; mask /= 2) {
-      const int32_t m = t.shuffle_xor(magnitude, mask), b = t.shuffle_xor(below, mask),
-                    h = t.shuffle_xor(hi, mask);
-      magnitude = m > magnitude ? m : magnitude;
-      below = b > below ? b : below;
-      hi = h > hi ? h : hi;
-    }
+    magnitude = warp_largest(magnitude, t);
+    below = warp_largest(below, t);
+    hi = warp_largest(hi, t);
     if (t.lane() == 0) commit(t, channel, magnitude, below, hi);
   }
   TX_DEVICE void flush_one(const Thread& t, int64_t channel) {

@@ -7,6 +7,7 @@
 
 namespace torchext::cuda {
 
+constexpr int kTileRows = kTile / kRow;
 constexpr int kTileWords = kTile / 4;  // of shared memory a warp: a byte a code
 
 /// Four codes of kBits bits, from one a byte to adjacent ones.

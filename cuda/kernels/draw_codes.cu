@@ -5,10 +5,6 @@
 namespace torchext::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kTileRows = kTile / kRow;
-
 TX_DEVICE int ones(uint32_t bits) {
   int count = 0;
   for (; bits != 0; bits &= bits - 1) ++count;
@@ -36,8 +32,8 @@ TX_DEVICE void draw_four(const DrawCodesParams& p, const Rule& rule, Key key, ui
 template <class Rule>
 struct QuantizeDraws {
   using Params = DrawCodesParams;
-  static constexpr int kThreads = cuda::kThreads;
-  static constexpr size_t kShared = 4 * (Rule::kSharedWords + kWarps * kTileWords);
+  static constexpr int kThreads = kTileThreads;
+  static constexpr size_t kShared = 4 * (Rule::kSharedWords + kTileWarps * kTileWords);
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const Rule rule(p.format, t);
@@ -81,7 +77,7 @@ struct QuantizeDraws {
 /// Five counts to a byte.
 struct PackTernary {
   using Params = DrawCodesParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     for (int64_t i = t.index() * kCountsAByte; i < p.n; i += t.count() * kCountsAByte) {
@@ -114,7 +110,7 @@ TX_DEVICE void deal_four(const DrawCodesParams& p, Key key, uint64_t block, uint
 template <class Rule>
 struct DequantizeDraws {
   using Params = DrawCodesParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
   static constexpr size_t kShared = 4 * Rule::kSharedWords;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
@@ -155,8 +151,8 @@ struct DequantizeDraws {
 };
 
 template <class Kernel>
-cudaError_t launch_tiles(const DrawCodesParams& p, cudaStream_t stream) noexcept {
-  return launch<Kernel>(p, {blocks_for(p.n, int64_t{kWarps} * kTile), 1, Kernel::kShared}, stream);
+cudaError_t launch_codes(const DrawCodesParams& p, cudaStream_t stream) noexcept {
+  return launch_tiles<Kernel>(p, p.n, Kernel::kShared, stream);
 }
 
 /// Op<table shared or one per channel>.
@@ -164,8 +160,8 @@ template <template <class> class Op>
 cudaError_t launch_draws(const DrawCodesParams& p, cudaStream_t stream) noexcept {
   if (p.format.scheme != Scheme::levels || p.format.bits < 0 || p.format.bits > 8)
     return cudaErrorInvalidValue;
-  return p.format.table_stride == 0 ? launch_tiles<Op<LevelRule<SharedTable>>>(p, stream)
-                                    : launch_tiles<Op<LevelRule<ChannelTables>>>(p, stream);
+  return p.format.table_stride == 0 ? launch_codes<Op<LevelRule<SharedTable>>>(p, stream)
+                                    : launch_codes<Op<LevelRule<ChannelTables>>>(p, stream);
 }
 
 }  // namespace
@@ -174,7 +170,8 @@ cudaError_t launch_quantize_draws(const DrawCodesParams& p, cudaStream_t stream)
   if (p.n == 0) return cudaSuccess;
   const cudaError_t status = launch_draws<QuantizeDraws>(p, stream);
   if (status != cudaSuccess || p.form != DrawForm::ternary) return status;
-  return launch<PackTernary>(p, {blocks_for(p.n, int64_t{kThreads} * kCountsAByte)}, stream);
+  return launch<PackTernary>(p, {blocks_for(p.n, int64_t{PackTernary::kThreads} * kCountsAByte)},
+                             stream);
 }
 
 cudaError_t launch_dequantize_draws(const DrawCodesParams& p, cudaStream_t stream) noexcept {

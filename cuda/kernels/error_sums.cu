@@ -6,6 +6,7 @@
 #include "kernels/levels/dd.h"
 #include "kernels/levels/exact_sum.h"
 #include "kernels/levels/scaling.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 namespace {
@@ -30,16 +31,9 @@ static_assert(sizeof(GroupWork) <= kErrorWords * sizeof(int64_t));
 
 constexpr int kFirstTop = levels::kLowestSlice + 1;
 
-TX_DEVICE int64_t bits_of(double v) {
-  int64_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  return bits;
-}
-TX_DEVICE double from_bits(int64_t bits) {
-  double v;
-  std::memcpy(&v, &bits, sizeof v);
-  return v;
-}
+// Not negative: they order like their numbers.
+TX_DEVICE int64_t bits_of(double v) { return static_cast<int64_t>(double_bits(v)); }
+TX_DEVICE double from_bits(int64_t bits) { return double_from_bits(static_cast<uint64_t>(bits)); }
 TX_DEVICE bool is_finite(double v) { return v - v == 0; }
 
 TX_DEVICE GroupWork* work_of(const ErrorSumsParams& p, int64_t group) {
@@ -47,21 +41,6 @@ TX_DEVICE GroupWork* work_of(const ErrorSumsParams& p, int64_t group) {
 }
 TX_DEVICE const double* table_of(const ErrorSumsParams& p, int64_t group) {
   return p.levels + group * p.table_stride;
-}
-
-template <class T>
-TX_DEVICE T warp_most(const Thread& t, T v) {
-  TX_UNROLL
-  for (int mask = 16; mask > 0; mask /= 2) {
-    const T other = t.shuffle_xor(v, mask);
-    v = other > v ? other : v;
-  }
-  return v;
-}
-TX_DEVICE int64_t warp_sum(const Thread& t, int64_t v) {
-  TX_UNROLL
-  for (int mask = 16; mask > 0; mask /= 2) v += t.shuffle_xor(v, mask);
-  return v;
 }
 
 /// Powers of two of a group, as the CPU chooses them.
@@ -102,9 +81,9 @@ class MagnitudeVisitor {
     }
   }
   TX_DEVICE void flush(const Thread& t, int64_t group) {
-    largest_ = warp_most(t, largest_);
-    heaviest_ = warp_most(t, heaviest_);
-    bad_ = warp_most(t, bad_);
+    largest_ = warp_largest(largest_, t);
+    heaviest_ = warp_largest(heaviest_, t);
+    bad_ = warp_largest(bad_, t);
     if (t.lane() == 0) flush_one(t, group);
   }
   TX_DEVICE void flush_one(const Thread& t, int64_t group) {
@@ -186,9 +165,9 @@ class TopVisitor {
     }
   }
   TX_DEVICE void flush(const Thread& t, int64_t group) {
-    top_[0] = warp_most(t, top_[0]);
-    top_[1] = warp_most(t, top_[1]);
-    clipped_ = warp_sum(t, clipped_);
+    top_[0] = warp_largest(top_[0], t);
+    top_[1] = warp_largest(top_[1], t);
+    clipped_ = warp_sum(clipped_, t);
     if (t.lane() == 0) flush_one(t, group);
   }
   TX_DEVICE void flush_one(const Thread& t, int64_t group) {
@@ -246,7 +225,7 @@ class SliceVisitor {
   TX_DEVICE void flush(const Thread& t, int64_t group) {
     TX_UNROLL
     for (int k = 0; k < kKinds * kSlices; ++k)
-      sum_[k / kSlices][k % kSlices] = warp_sum(t, sum_[k / kSlices][k % kSlices]);
+      sum_[k / kSlices][k % kSlices] = warp_sum(sum_[k / kSlices][k % kSlices], t);
     if (t.lane() == 0) flush_one(t, group);
   }
   TX_DEVICE void flush_one(const Thread& t, int64_t group) {

@@ -6,7 +6,7 @@
 
 #include "formats.h"
 #include "kernels/half.h"
-#include "launch.h"
+#include "vector_io.h"
 
 namespace torchext::cuda {
 
@@ -47,8 +47,6 @@ TX_DEVICE void store_four(const Fours<T>& four, T* y, int i, int n, bool aligned
   for (int e = 0; e < 4; ++e)
     if (i + e < n) y[i + e] = four.v[e];
 }
-
-TX_DEVICE bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 /// Loads the fours of kRows rows, all of them before the first is used.
 template <int kRows, class T, class Widen>

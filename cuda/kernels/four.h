@@ -142,14 +142,10 @@ TX_DEVICE void store_four(const Four& f, void* array, int bytes, int64_t i, int 
 }
 
 TX_DEVICE double double_at(const Four& f, int k) {
-  const uint64_t bits = f.w[2 * k] | static_cast<uint64_t>(f.w[2 * k + 1]) << 32;
-  double value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
+  return double_from_bits(f.w[2 * k] | static_cast<uint64_t>(f.w[2 * k + 1]) << 32);
 }
 TX_DEVICE void put_double(double value, Four* f, int k) {
-  uint64_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
+  const uint64_t bits = double_bits(value);
   f->w[2 * k] = static_cast<uint32_t>(bits);
   f->w[2 * k + 1] = static_cast<uint32_t>(bits >> 32);
 }

@@ -36,7 +36,7 @@ struct HalpLaunch {
   double decay;  // of z a step, in units of the last place of e
 };
 
-int64_t stride_of(const cpu::InnerLoop& loop) noexcept {  // of h and its targets
+TX_HD int64_t stride_of(const cpu::InnerLoop& loop) {  // of h and its targets
   return loop.pitch + (loop.intercept ? 64 : 0);
 }
 
@@ -48,7 +48,7 @@ struct Targets {
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const cpu::InnerLoop& loop = p.e.loop;
-    const int64_t cols = p.e.cols, stride = loop.pitch + (loop.intercept ? 64 : 0);
+    const int64_t cols = p.e.cols, stride = stride_of(loop);
     for (int64_t i = t.index(); i < loop.outputs * stride; i += t.count()) {
       const int64_t o = i / stride, j = i % stride, from = j == loop.pitch ? cols : j;
       const bool there = j < cols || j == loop.pitch;
@@ -100,7 +100,7 @@ struct Halp {
         base_(kShared ? t.shared<unsigned char>() : p.scratch),
         ring_{static_cast<const X*>(loop_.x), part<X>(p.at.ring), loop_.pitch},
         items_(loop_.outputs * p.groups),
-        stride_(loop_.pitch + (loop_.intercept ? 64 : 0)) {}
+        stride_(stride_of(loop_)) {}
 
   TX_DEVICE void epoch() {
     start();
@@ -245,8 +245,7 @@ struct Halp {
                    part<Z>(p_.at.z) + o * loop_.pitch + j, gamma, decay);
       }
       if (owns_intercept(item)) dot += move_intercept(o, noise[0], gamma);
-      TX_UNROLL
-      for (int mask = 16; mask > 0; mask /= 2) dot += t_.shuffle_xor(dot, mask);
+      dot = warp_sum(dot, t_);
       if (t_.lane() == 0) sums[item] = dot;
     }
     ring_.wait();
@@ -303,8 +302,7 @@ struct Halp {
     if (m == 1) {
       int64_t dot = 0;
       for (int g = t_.lane(); g < items_; g += 32) dot += sums[g];
-      TX_UNROLL
-      for (int mask = 16; mask > 0; mask /= 2) dot += t_.shuffle_xor(dot, mask);
+      dot = warp_sum(dot, t_);
       const auto moved = static_cast<float>(scale * static_cast<double>(dot));
       const float change = single_change(loop_.loss, cache, moved) * weight;
       return rounded(s, i, 0, change, t_.thread() == 0);
@@ -413,13 +411,9 @@ int64_t halp_scratch(const cpu::HalpEpoch& e) noexcept {
 }
 
 cudaError_t launch_halp_epoch(const HalpParams& params, cudaStream_t stream) noexcept {
-  const cudaError_t cached =
-      launch_slope_cache(params.epoch.loop, params.phi, params.cache, stream);
-  if (cached != cudaSuccess) return cached;
   HalpLaunch p{};
-  p.e = params.epoch;
-  p.e.loop.cache = params.cache;
-  p.key = params.key;
+  const cudaError_t cached = fill_cache(params, &p, stream);
+  if (cached != cudaSuccess) return cached;
   const bool shared = fits(p.e);
   p.targets = params.scratch;
   p.scratch = shared ? nullptr : static_cast<unsigned char*>(params.scratch) + targets_bytes(p.e);

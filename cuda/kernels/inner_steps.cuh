@@ -9,6 +9,7 @@
 #include "async_copy.h"
 #include "kernels/linear/inner_loop.h"
 #include "kernels/linear/slope_change.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 
@@ -124,11 +125,8 @@ TX_DEVICE void warp_changes(const Thread& t, const cpu::InnerLoop& loop, const f
     top = s > top ? s : top;
     largest = size > largest ? size : largest;
   }
-  for (int mask = 16; mask > 0; mask /= 2) {
-    const float other = t.shuffle_xor(top, mask), size = t.shuffle_xor(largest, mask);
-    top = other > top ? other : top;
-    largest = size > largest ? size : largest;
-  }
+  top = warp_largest(top, t);
+  largest = warp_largest(largest, t);
   const bool small = largest <= 1.0f;
   for (int o = t.lane(); o < m; o += 32) change[o] = cpu::softmax_part(small, moved[o], top);
   t.sync_warp();
@@ -161,6 +159,16 @@ inline cudaError_t launch_slope_cache(const cpu::InnerLoop& loop, const float* p
   if (loop.loss == cpu::RowLoss::squared) return cudaSuccess;
   return launch<SlopeCache>({loop, phi, cache}, {blocks_for(loop.rows, SlopeCache::kThreads)},
                             stream);
+}
+
+/// Starts a launch from the arguments of an epoch: its loop and key, and the cache, which is
+/// filled.
+template <class Params, class Launched>
+cudaError_t fill_cache(const Params& params, Launched* p, cudaStream_t stream) noexcept {
+  p->e = params.epoch;
+  p->e.loop.cache = params.cache;
+  p->key = params.key;
+  return launch_slope_cache(params.epoch.loop, params.phi, params.cache, stream);
 }
 
 }  // namespace torchext::cuda

@@ -1,7 +1,7 @@
 // The optimizer step: gradients to a direction, a stochastically rounded move, codes and weights.
 #include "four.h"
 #include "lattice_table.h"
-#include "warp_sum.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 namespace {
@@ -124,9 +124,9 @@ struct LatticeStep {
                                  int i, int64_t chunk, double* all, const Thread& t) {
     const int64_t chunks = chunks_of(table, i), n = table.items[i].tensor.n - chunk * kLatticeChunk;
     const auto size = static_cast<int>(n < kLatticeChunk ? n : kLatticeChunk);
-    const double noise = warp_tree(sums.noise, t), moved = warp_tree(sums.moved, t);
-    const int clipped = warp_count(sums.clipped, t), changed = warp_count(sums.changed, t);
-    const int skipped = warp_count(sums.skipped, t);
+    const double noise = warp_sum(sums.noise, t), moved = warp_sum(sums.moved, t);
+    const int clipped = warp_sum(sums.clipped, t), changed = warp_sum(sums.changed, t);
+    const int skipped = warp_sum(sums.skipped, t);
     const T peak = warp_largest(sums.peak, t);
     if (t.lane() != 0) return;
     double* const to = all + table.first[i] * kLatticeSums + chunk;

@@ -1,7 +1,7 @@
 // Sums of lattice tensors in the order of tree_sum: squared norms, and the fold of chunk sums.
 #include "kernels/optim/lattice_rule.h"
 #include "lattice_table.h"
-#include "warp_sum.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 namespace {
@@ -31,7 +31,7 @@ struct FoldSums {
         const double term = from[(first + j) * p.stride];
         value = !largest ? value + term : term > value ? term : value;
       }
-      value = largest ? warp_largest(value, t) : warp_tree(value, t);
+      value = largest ? warp_largest(value, t) : warp_sum(value, t);
       if (t.lane() != 0) continue;
       double* const result = p.table.items[i].result;
       if (!p.last)
@@ -62,7 +62,7 @@ struct SquareSums {
         case Number::bf16: sum = squares<Number::bf16>(a, p.weight_decay, chunk, t); break;
         default: sum = squares<Number::f16>(a, p.weight_decay, chunk, t);
       }
-      sum = warp_tree(sum, t);
+      sum = warp_sum(sum, t);
       if (t.lane() == 0) p.sums[p.table.first[i] + chunk] = sum;
     });
   }

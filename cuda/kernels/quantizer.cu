@@ -5,9 +5,6 @@
 namespace torchext::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kTileRows = kTile / kRow;
 constexpr int kInFlight = 4;  // rows that are loaded before the first is rounded
 constexpr int kDecoded = 2;   // the same of codes: few registers, so that an SM is full of threads
 
@@ -47,8 +44,8 @@ TX_DEVICE Key read_key(const uint64_t* key) {
 template <class Rule, bool kStochastic>
 struct Quantize {
   using Params = QuantizerParams;
-  static constexpr int kThreads = cuda::kThreads;
-  static constexpr size_t kShared = 4 * (Rule::kSharedWords + kWarps * kTileWords);
+  static constexpr int kThreads = kTileThreads;
+  static constexpr size_t kShared = 4 * (Rule::kSharedWords + kTileWarps * kTileWords);
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const Rule rule(p.format, t);
@@ -73,7 +70,7 @@ struct Quantize {
 template <class Rule, bool kStochastic>
 struct RoundTrip {
   using Params = QuantizerParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
   static constexpr size_t kShared = 4 * Rule::kSharedWords;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
@@ -96,7 +93,7 @@ struct RoundTrip {
 template <class Rule>
 struct Dequantize {
   using Params = QuantizerParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
   static constexpr size_t kShared = 4 * Rule::kSharedWords;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
@@ -131,8 +128,8 @@ struct Dequantize {
 };
 
 template <class Kernel>
-cudaError_t launch_tiles(const QuantizerParams& p, cudaStream_t stream) noexcept {
-  return launch<Kernel>(p, {blocks_for(p.n, int64_t{kWarps} * kTile), 1, Kernel::kShared}, stream);
+cudaError_t launch_codes(const QuantizerParams& p, cudaStream_t stream) noexcept {
+  return launch_tiles<Kernel>(p, p.n, Kernel::kShared, stream);
 }
 
 /// Op<Rule, stochastic or not>.
@@ -142,8 +139,8 @@ cudaError_t launch_rounding(const QuantizerParams& p, cudaStream_t stream) noexc
   if (p.format.bits < 1 || p.format.bits > 8) return cudaErrorInvalidValue;
   return with_rule(p.format, [&](auto* rule) {
     using Rule = std::remove_pointer_t<decltype(rule)>;
-    return p.stochastic ? launch_tiles<Op<Rule, true>>(p, stream)
-                        : launch_tiles<Op<Rule, false>>(p, stream);
+    return p.stochastic ? launch_codes<Op<Rule, true>>(p, stream)
+                        : launch_codes<Op<Rule, false>>(p, stream);
   });
 }
 
@@ -161,7 +158,7 @@ cudaError_t launch_dequantize(const QuantizerParams& p, cudaStream_t stream) noe
   if (p.n == 0) return cudaSuccess;
   if (p.format.bits < 1 || p.format.bits > 8) return cudaErrorInvalidValue;
   return with_rule(p.format, [&](auto* rule) {
-    return launch_tiles<Dequantize<std::remove_pointer_t<decltype(rule)>>>(p, stream);
+    return launch_codes<Dequantize<std::remove_pointer_t<decltype(rule)>>>(p, stream);
   });
 }
 

@@ -1,27 +1,26 @@
 #include "float_io.h"
 #include "format_rules.h"
 #include "rounding_variance.h"
+#include "tiles.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 static_assert(kTile == kTreeChunk);
 
-/// Sum of term(0) .. term(size - 1) in lane 0: 32 strided lanes and a butterfly.
+/// Sum of term(0) .. term(size - 1): 32 strided lanes and a butterfly.
 template <class Term>
 TX_DEVICE double warp_tree_sum(const Thread& t, int size, const Term& term) {
   double sum = 0;
   for (int j = t.lane(); j < size; j += 32) sum += term(j);
-  TX_UNROLL
-  for (int half = 16; half > 0; half /= 2) sum += t.shuffle_down(sum, half);
-  return sum;
+  return warp_sum(sum, t);
 }
 
 template <class Rule>
 struct VarianceOfChunks {
   using Params = RoundingVarianceParams;
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const Rule rule(p.format, t);
@@ -44,7 +43,7 @@ struct ChunkSums {
     double* sums;
     int64_t n;
   };
-  static constexpr int kThreads = cuda::kThreads;
+  static constexpr int kThreads = kTileThreads;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     over_tiles(t, p.n, [&](int64_t tile, int size) {
@@ -53,8 +52,6 @@ struct ChunkSums {
     });
   }
 };
-
-int64_t blocks(int64_t n) noexcept { return blocks_for(n, int64_t{kThreads / 32} * kTile); }
 
 }  // namespace
 
@@ -65,14 +62,14 @@ cudaError_t launch_rounding_variance(const RoundingVarianceParams& p,
   if (p.n <= kTile) first.work = p.sum;
   const cudaError_t status = with_rule(p.format, [&](auto* rule) {
     using Rule = std::remove_pointer_t<decltype(rule)>;
-    return launch<VarianceOfChunks<Rule>>(first, {blocks(p.n), 1, 4 * Rule::kSharedWords}, stream);
+    return launch_tiles<VarianceOfChunks<Rule>>(first, p.n, 4 * Rule::kSharedWords, stream);
   });
   if (status != cudaSuccess) return status;
   double* from = p.work;
   for (int64_t left = (p.n + kTile - 1) / kTile; left > 1;) {
     const int64_t chunks = (left + kTile - 1) / kTile;
     double* to = chunks == 1 ? p.sum : from + left;
-    const cudaError_t failed = launch<ChunkSums>({from, to, left}, {blocks(left)}, stream);
+    const cudaError_t failed = launch_tiles<ChunkSums>({from, to, left}, left, 0, stream);
     if (failed != cudaSuccess) return failed;
     from = to;
     left = chunks;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "scaled_rows.h"
+#include "warp_reduce.h"
 
 namespace torchext::cuda {
 namespace {
@@ -41,8 +42,7 @@ struct GridKernel {
       }
       TX_UNROLL
       for (int r = 0; r < kEach; ++r) {
-        TX_UNROLL
-        for (int mask = 16; mask > 0; mask /= 2) square[r] += t.shuffle_xor(square[r], mask);
+        square[r] = warp_sum(square[r], t);
         if (t.lane() == 0 && r < count) g.squares[first + r] = static_cast<double>(square[r]);
       }
     }

@@ -103,10 +103,7 @@ struct Svrg {
   /// Product of an output's displacement with the row of step s, known to all lanes of a warp.
   TX_DEVICE float dot(int64_t s, int o) const {
     const float* const lanes = part(p_.at.lanes) + (s % 2 * loop_.outputs + o) * kLanes;
-    float sum = lanes[t_.lane()] + lanes[t_.lane() + 32];
-    TX_UNROLL
-    for (int half = 16; half > 0; half /= 2) sum += t_.shuffle_down(sum, half);
-    return t_.shuffle(sum, 0);
+    return warp_sum(lanes[t_.lane()] + lanes[t_.lane() + 32], t_);
   }
   TX_DEVICE float moved(float dot, float end) const {
     return p_.dx * dot + (loop_.intercept ? p_.e.unit * end : 0.0f);
@@ -196,13 +193,9 @@ int64_t svrg_scratch(const cpu::SvrgEpoch& e) noexcept {
 }
 
 cudaError_t launch_svrg_epoch(const SvrgParams& params, cudaStream_t stream) noexcept {
-  const cudaError_t cached =
-      launch_slope_cache(params.epoch.loop, params.phi, params.cache, stream);
-  if (cached != cudaSuccess) return cached;
   SvrgLaunch p{};
-  p.e = params.epoch;
-  p.e.loop.cache = params.cache;
-  p.key = params.key;
+  const cudaError_t cached = fill_cache(params, &p, stream);
+  if (cached != cudaSuccess) return cached;
   const bool shared = svrg_scratch(p.e) == 0;
   p.scratch = shared ? nullptr : static_cast<unsigned char*>(params.scratch);
   p.at = layout_of(p.e, shared);

@@ -2,8 +2,12 @@
 #pragma once
 
 #include "formats.h"
+#include "launch.h"
 
 namespace torchext::cuda {
+
+constexpr int kTileThreads = 256;  // of a block of kernels over tiles
+constexpr int kTileWarps = kTileThreads / 32;
 
 /// The channels of one tile, from one 64-bit division.
 class TileChannels {
@@ -48,6 +52,14 @@ TX_DEVICE void over_tiles(const Thread& t, int64_t n, const Body& body) {
   const int64_t tiles = (n + kTile - 1) / kTile;
   for (int64_t tile = t.block() * warps + t.warp(); tile < tiles; tile += t.blocks() * warps)
     body(tile * kTile, tile + 1 < tiles ? kTile : static_cast<int>(n - tile * kTile));
+}
+
+/// Runs a kernel whose warps go over the tiles of n elements.
+template <class Kernel>
+cudaError_t launch_tiles(const typename Kernel::Params& p, int64_t n, size_t shared,
+                         cudaStream_t stream) noexcept {
+  static_assert(Kernel::kThreads == kTileThreads);
+  return launch<Kernel>(p, {blocks_for(n, int64_t{kTileWarps} * kTile), 1, shared}, stream);
 }
 
 }  // namespace torchext::cuda

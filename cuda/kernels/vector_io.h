@@ -7,6 +7,8 @@
 
 namespace torchext::cuda {
 
+TX_DEVICE bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
 /// Bytes that one instruction moves.
 struct alignas(16) Vector16 {
   uint32_t w[4];

@@ -53,11 +53,8 @@ Tensor dequantize_draws(const Tensor& codes, const Tensor& levels, std::vector<i
   const Device device(codes, "codes");
   const FormatArguments format(op, size, std::nullopt, levels, 8, "levels", dim, std::nullopt);
   const DrawLayout layout = draw_layout(op, format.level_count, draws, form);
-  check_range(op, "draw", draw, 0, draws - 1);
   cuda::DrawCodesParams p = draw_params(op, device, format, layout, stream);
-  p.n = check_size(op, size);
-  check_shape(op, "codes", codes, {layout.bytes(p.n)});
-  TX_CHECK(key || !layout.dealt(), op, "key must be a key in form ", form, ", got None");
+  p.n = check_drawn(op, layout, codes, size, draw, form, key);
   if (layout.dealt()) p.key = device_key(op, device, *key);
   const Tensor in = torch::stable::contiguous(codes);
   Tensor out = torch::stable::new_empty(codes, size, ScalarType::Float);

@@ -73,8 +73,7 @@ Tensor dequantize(const Tensor& codes, const OptTensor& scale, const OptTensor& 
 
 Tensor pack_bits(const Tensor& codes, int64_t bits) {
   constexpr const char* op = "pack_bits";
-  check_dtype(op, "codes", codes, ScalarType::Byte);
-  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
+  const int width = check_pack(op, codes, bits);
   const Device device(codes, "codes");
   const Tensor in = torch::stable::contiguous(codes);
   Tensor out = torch::stable::new_empty(codes, {packed_bytes(in.numel(), width)}, ScalarType::Byte);
@@ -86,10 +85,7 @@ Tensor pack_bits(const Tensor& codes, int64_t bits) {
 
 Tensor unpack_bits(const Tensor& packed, int64_t n, int64_t bits) {
   constexpr const char* op = "unpack_bits";
-  check_dtype(op, "packed", packed, ScalarType::Byte);
-  const auto width = static_cast<int>(check_range(op, "bits", bits, 1, 8));
-  check_range(op, "n", n, 0, int64_t{1} << 59);
-  check_shape(op, "packed", packed, {packed_bytes(n, width)});
+  const int width = check_unpack(op, packed, n, bits);
   const Device device(packed, "packed");
   const Tensor in = torch::stable::contiguous(packed);
   Tensor out = torch::stable::new_empty(packed, {n}, ScalarType::Byte);

@@ -77,41 +77,13 @@ class Problem {
 
   Result on_cpu() {
     Result r = start();
-    cpu::Epoch p{};
+    auto p = common<cpu::Epoch>(r);
     p.data = {Layout::tile4, c_.bits, c_.rows, c_.cols};
     p.codes = codes_.get();
-    p.dense = dense_.empty() ? nullptr : dense_.data();
-    p.grid = grid_.data();
     p.table = table();
-    p.planes = c_.planes;
-    p.books = c_.books;
-    p.outputs = c_.outputs;
-    p.y = y_.data();
-    p.weight = c_.weighted ? weight_.data() : nullptr;
-    p.z0 = z0_.data();
-    p.x = r.x.data();
-    p.intercept = r.intercept.data();
-    p.x0 = c_.anchored ? x0_.data() : nullptr;
-    p.constant = c_.anchored ? constant_.data() : nullptr;
-    p.x0_cols = p.constant_cols = c_.cols + 1;
-    p.shrink = c_.shrunk ? shrink_.data() : nullptr;
-    p.average = c_.averaged ? r.average.data() : nullptr;
-    p.order = order_.data();
-    p.gamma = gamma_.data();
-    p.steps = c_.steps;
-    p.batch = c_.batch;
     p.loss = c_.loss;
-    p.l1 = c_.l1;
-    p.l2 = c_.l2;
-    p.variance_reduced = c_.variance_reduced;
-    p.fit_intercept = c_.fit_intercept;
-    p.model_bits = c_.model_bits;
-    p.residual_bits = c_.residual_bits;
-    p.gradient_bits = c_.gradient_bits;
     p.key = {kSeed, kOffset};
-    p.first_step = 9;
     p.threads = 1;
-    p.sums = r.sums.data();
     cpu::sgd_epoch(p);
     return r;
   }
@@ -119,39 +91,11 @@ class Problem {
   Result on_cuda() {
     Result r = start();
     const uint64_t key[2] = {kSeed, kOffset};
-    cuda::EpochStep p{};
+    auto p = common<cuda::EpochStep>(r);
     p.rows = c_.rows;
     p.cols = c_.cols;
-    p.batch = c_.batch;
-    p.outputs = c_.outputs;
-    p.planes = c_.planes;
-    p.books = c_.books;
-    p.grid = grid_.data();
-    p.y = y_.data();
-    p.weight = c_.weighted ? weight_.data() : nullptr;
-    p.z0 = z0_.data();
-    p.x = r.x.data();
-    p.intercept = r.intercept.data();
-    p.x0 = c_.anchored ? x0_.data() : nullptr;
-    p.constant = c_.anchored ? constant_.data() : nullptr;
-    p.x0_cols = p.constant_cols = c_.cols + 1;
-    p.shrink = c_.shrunk ? shrink_.data() : nullptr;
-    p.average = c_.averaged ? r.average.data() : nullptr;
-    p.order = order_.data();
-    p.gamma = gamma_.data();
     p.key = key;
-    p.steps = c_.steps;
-    p.first_step = 9;
     p.logistic = c_.loss == cpu::Loss::log_loss;
-    p.variance_reduced = c_.variance_reduced;
-    p.fit_intercept = c_.fit_intercept;
-    p.l1 = c_.l1;
-    p.l2 = c_.l2;
-    p.model_bits = c_.model_bits;
-    p.residual_bits = c_.residual_bits;
-    p.gradient_bits = c_.gradient_bits;
-    p.sums = r.sums.data();
-    p.dense = dense_.empty() ? nullptr : dense_.data();
     const cuda::EpochData data{codes_.get(), table(), c_.bits};
     const size_t bytes = cuda::epoch_workspace(data, p);
     std::vector<uint8_t> memory(bytes + 256, 0xA5);
@@ -166,6 +110,41 @@ class Problem {
   }
 
  private:
+  /// What the arguments of both epochs call by the same name.
+  template <class Arguments>
+  Arguments common(Result& r) {
+    Arguments p{};
+    p.grid = grid_.data();
+    p.y = y_.data();
+    p.weight = c_.weighted ? weight_.data() : nullptr;
+    p.z0 = z0_.data();
+    p.x = r.x.data();
+    p.intercept = r.intercept.data();
+    p.x0 = c_.anchored ? x0_.data() : nullptr;
+    p.constant = c_.anchored ? constant_.data() : nullptr;
+    p.x0_cols = p.constant_cols = c_.cols + 1;
+    p.shrink = c_.shrunk ? shrink_.data() : nullptr;
+    p.average = c_.averaged ? r.average.data() : nullptr;
+    p.order = order_.data();
+    p.gamma = gamma_.data();
+    p.steps = c_.steps;
+    p.first_step = 9;
+    p.batch = c_.batch;
+    p.planes = c_.planes;
+    p.books = c_.books;
+    p.outputs = c_.outputs;
+    p.variance_reduced = c_.variance_reduced;
+    p.fit_intercept = c_.fit_intercept;
+    p.l1 = c_.l1;
+    p.l2 = c_.l2;
+    p.model_bits = c_.model_bits;
+    p.residual_bits = c_.residual_bits;
+    p.gradient_bits = c_.gradient_bits;
+    p.dense = dense_.empty() ? nullptr : dense_.data();
+    p.sums = r.sums.data();
+    return p;
+  }
+
   static constexpr uint64_t kSeed = 0x0123456789ABCDEF, kOffset = 77;
 
   const uint8_t* table() const { return c_.affine || c_.bits == 32 ? nullptr : table_.get(); }

@@ -8,9 +8,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
-#include "../philox.h"  // TX_HD
+#include "../number_bits.h"
 
 namespace torchext::levels {
 
@@ -23,17 +22,12 @@ struct ExactSum {
 };
 
 TX_HD double power_of_two(int exponent) {  // -1022 .. 1023
-  const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
-  double value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+  return double_from_bits(static_cast<uint64_t>(exponent + 1023) << 52);
 }
 
 /// The slice from which a term, not negative and below 2^958, starts: it has nothing above.
 TX_HD int top_slice(double term) {
-  uint64_t bits;
-  memcpy(&bits, &term, sizeof bits);
-  const int exponent = static_cast<int>(bits >> 52) - 1023;
+  const int exponent = static_cast<int>(double_bits(term) >> 52) - 1023;
   const int k = (exponent + 1 + 30 * kSliceBits) / kSliceBits - 30;  // floor((exponent + 1) / 40)
   return k < kLowestSlice + 2 ? kLowestSlice + 2 : k;
 }

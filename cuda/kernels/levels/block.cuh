@@ -1,7 +1,7 @@
 // What a whole block of threads does together: reductions, a prefix sum, sorting.
 #pragma once
 
-#include "../launch.h"
+#include "../warp_reduce.h"
 
 namespace torchext::cuda {
 
@@ -13,7 +13,7 @@ template <class T, class Op>
 TX_DEVICE T block_reduce(const Thread& t, double* scratch, T value, const Op& op) {
   static_assert(sizeof(T) <= sizeof(double));
   auto* parts = reinterpret_cast<T*>(scratch);
-  for (int d = 16; d > 0; d /= 2) value = op(value, t.shuffle_xor(value, d));
+  value = warp_reduce(value, t, op);
   t.sync();  // nobody reads the scratch of an earlier call any more
   if (t.lane() == 0) parts[t.warp()] = value;
   t.sync();

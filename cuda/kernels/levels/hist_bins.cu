@@ -20,8 +20,6 @@ TX_DEVICE void load_four(const float* x, int64_t n, int64_t i, bool aligned, flo
   }
 }
 
-TX_DEVICE bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
-
 /// Counts of the coarse bins and the range. Even blocks take the keys of negative values, odd ones
 /// the others: counters of 16 bits for half the bins fit the shared memory of every GPU. A counter
 /// that reaches 2^15 hands them on; a barrier every 8 turns, in which a block counts 2^14 values,
@@ -63,11 +61,8 @@ struct CountKeys {
       }
       if (++turn % 8 == 0) t.sync();
     }
-    for (int d = 16; d > 0; d /= 2) {
-      const int64_t under = t.shuffle_xor(below, d), over = t.shuffle_xor(above, d);
-      below = below < under ? under : below;
-      above = above < over ? over : above;
-    }
+    below = warp_largest(below, t);
+    above = warp_largest(above, t);
     const bool any_bad = t.ballot(bad) != 0;
     if (t.lane() == 0) {
       t.most(&p.work.state->below, below);

@@ -129,8 +129,7 @@ struct RoundResiduals {
       }
       store<8>(e, at);
     }
-    TX_UNROLL
-    for (int half = 16; half > 0; half /= 2) sum += t.shuffle_xor(sum, half);
+    sum = warp_sum(sum, t);
     if (t.lane() == 0) t.add(p.eq_total + o, sum);
   }
 };

@@ -4,6 +4,7 @@
 #ifndef TX_ONE_LANE
 #define TX_ONE_LANE
 #endif
+#include "../warp_reduce.h"
 #include "kernels/linear/step_rules.h"
 #include "kernels/rounding.h"
 #include "sgd_epoch.h"
@@ -50,11 +51,7 @@ TX_DEVICE int32_t magnitude_bits(float v) {
 
 /// Largest of 32 lanes into *peak.
 TX_DEVICE void raise_peak(const Thread& t, int32_t* peak, int32_t bits) {
-  TX_UNROLL
-  for (int half = 16; half > 0; half /= 2) {
-    const int32_t other = t.shuffle_xor(bits, half);
-    bits = other > bits ? other : bits;
-  }
+  bits = warp_largest(bits, t);
   if (t.lane() == 0 && bits > 0) t.most(peak, bits);
 }
 

@@ -111,8 +111,7 @@ struct TileSums {
               static_cast<int8_t>(q);
         }
       }
-      TX_UNROLL
-      for (int half = 16; half > 0; half /= 2) sum += t.shuffle_xor(sum, half);
+      sum = warp_sum(sum, t);
       if (t.lane() == 0 && at.plane == 0 && vector < p.vectors)
         t.add(s.eq_sum + at.block * s.outputs + vector, sum);
     }
