@@ -98,9 +98,11 @@ class Passes {
   /// The cheapest path at `price`; false if rounding is not small beside it.
   bool run(double price) {
     p_.price = price;
-    error_ = (precise_ ? 0x1p-98 : 10 * 0x1p-53) * (s_->from.scale + most_ * price) + cut_error_;
+    const double largest = s_->from.scale + most_ * price;
+    error_ = (precise_ ? 0x1p-98 : 10 * 0x1p-53) * largest + cut_error_;
     p_.margin = (2 * most_ + 2) * error_;
     if (!(p_.margin < 0.25 * price)) return false;
+    if (precise_) p_.margin += 0x1p-50 * largest;  // columns are dropped by the high halves alone
     work_ += run_(p_) * (precise_ ? 4 : 1);
     return true;
   }

@@ -145,7 +145,8 @@ class Solver {
       } else if (k > 0 && path[k] > path[k - 1]) {
         const Cut &a = axis.cut[path[k - 1]], &b = axis.cut[path[k]];
         const DD mean = (b.s - a.s) / (b.w - a.w) + DD{axis.centre, 0};
-        out.levels.push_back(mean.h);
+        // Among its values, whatever rounding did: so levels ascend.
+        out.levels.push_back(std::clamp(mean.h, axis.lo[path[k - 1]], axis.hi[path[k] - 1]));
       }
     }
     bool accurate = false;
@@ -153,6 +154,7 @@ class Solver {
     if (!accurate && all_single(axis)) {
       std::vector<double> weight(axis.size());
       for (size_t i = 0; i < axis.size(); ++i) weight[i] = (axis.cut[i + 1].w - axis.cut[i].w).h;
+      if (!ends()) out.levels = means(axis.lo, weight, path);  // these cancel where costs do
       out.cost = direct_cost(axis.lo.data(), weight.data(), axis.size(), objective_,
                              out.levels.data(), out.levels.size());
     }
@@ -167,6 +169,22 @@ class Solver {
   Solution middles(const Axis& axis, const CoarseToFine& search) const {
     Solution out = solution(axis, search.incumbent(), search.lower());
     out.work = search.work;
+    return out;
+  }
+
+  /// Mean of every cell that is not empty, about its own first value.
+  static std::vector<double> means(const std::vector<double>& x, const std::vector<double>& weight,
+                                   const std::vector<uint32_t>& path) {
+    std::vector<double> out;
+    for (size_t k = 1; k < path.size(); ++k) {
+      const double first = x[path[k - 1]];
+      double total = 0, sum = 0;
+      for (uint32_t i = path[k - 1]; i < path[k]; ++i) {
+        total += weight[i];
+        sum += weight[i] * (x[i] - first);
+      }
+      if (total > 0) out.push_back(std::clamp(first + sum / total, first, x[path[k] - 1]));
+    }
     return out;
   }
 
@@ -254,6 +272,19 @@ std::pair<size_t, size_t> bin_limits(Method method, bool ends, int64_t levels, d
   return {kHistBins / 4, std::clamp(few, kHistBins, kMostBins)};
 }
 
+/// Scaling rounds what becomes subnormal; the ends must be the smallest and the largest value.
+template <class T>
+void restore_ends(const T* x, const double* weight, size_t n, std::vector<double>* levels) {
+  double lo = HUGE_VAL, hi = -HUGE_VAL;
+  for (size_t i = 0; i < n; ++i) {
+    if (weight != nullptr && !(weight[i] > 0)) continue;
+    lo = std::min<double>(lo, x[i]);
+    hi = std::max<double>(hi, x[i]);
+  }
+  levels->front() = lo;
+  levels->back() = hi;
+}
+
 }  // namespace
 
 bool counts_values(Method method, size_t n) {
@@ -287,6 +318,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
     }
   }
   Scaling scaling;
+  const double* const given = weight;
+  const size_t all = n;
   if (std::is_same_v<T, float> && weight == nullptr && method != Method::smawk) {
     s->x.resize(n);
     sort_floats(reinterpret_cast<const float*>(x), n, s->x.data());
@@ -311,6 +344,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
     out = by_method(&solver, method, objective, levels, s->axis, nullptr);
   }
   for (double& v : out.levels) v = std::ldexp(v, scaling.value);
+  if (scaling.value != 0 && objective == Objective::stochastic)
+    restore_ends(x, given, all, &out.levels);
   const int power = 2 * scaling.value + scaling.weight;
   out.cost = std::ldexp(out.cost, power);
   out.lower_bound = std::ldexp(out.lower_bound, power);
