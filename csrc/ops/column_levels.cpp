@@ -16,7 +16,7 @@ std::vector<Kind> read_kinds(const char* op, const std::string& kind) {
   if (kind == "lloyd") return {Kind::lloyd};
   if (kind == "nearest") return {Kind::nearest};
   if (kind == "stochastic") return {Kind::stochastic};
-  TX_CHECK(kind == "both", op, ": kind must be lloyd, nearest, stochastic or both, got ", kind);
+  TX_CHECK(kind == "both", op, "kind must be lloyd, nearest, stochastic or both, got ", kind);
   return {Kind::nearest, Kind::stochastic};
 }
 

@@ -91,6 +91,15 @@ def test_quantize_reports_what_it_chose(
     )
 
 
+@pytest.mark.parametrize(("given", "counted"), [("all", "1,500"), ("200", "200")])
+def test_quantize_counts_the_rows_it_is_told_to(
+    given: str, counted: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "a.tq")
+    assert main(["quantize", str(table), out, "--target", "price", "--level-rows", given]) == 0
+    assert f"levels from {counted} rows" in capsys.readouterr().out
+
+
 def test_same_input_gives_the_same_file(table: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.tq", tmp_path / "b.tq"]
     for file in files:
@@ -263,6 +272,15 @@ def test_usage_errors(
     assert "--target" in capsys.readouterr().err
     assert main(["train", str(store), "--out", out, "--bits", "2"]) == 2
     assert "--bits" in capsys.readouterr().err
+    assert main(["train", str(store), "--out", out, "--level-rows", "all"]) == 2
+    assert "--level-rows" in capsys.readouterr().err
+    assert main(["quantize", str(table), out, "--target", "price", "--level-rows", "some"]) == 2
+    assert "--level-rows" in capsys.readouterr().err
+    given = ["train", str(table), "--target", "price", "--out", out, "--level-rows", "all"]
+    assert main([*given, "--anchor", "2"]) == 2
+    assert "--level-rows: belongs to stores" in capsys.readouterr().err
+    assert main([*given, "--model", "ridge"]) == 2
+    assert "--model ridge chooses its own codes" in capsys.readouterr().err
     assert (
         main(["quantize", str(table), str(tmp_path / "a.tq"), "--target", "price", "--bits", "9"])
         == 2

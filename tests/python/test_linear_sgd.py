@@ -475,6 +475,15 @@ def test_classifier(loss, count):
     assert (weighted.predict(X) == names[0]).sum() > (model.predict(X) == names[0]).sum()
 
 
+def test_class_weight_is_not_ignored_on_a_store():
+    X, y = classes(count=2)
+    store = QuantizedDataset.from_arrays(X, y, bits=3, task="classification")
+    with pytest.raises(
+        ValueError, match="class_weight must be None to fit a data set, got 'balanced'"
+    ):
+        SGDClassifier(class_weight="balanced").fit(store)
+
+
 def test_weights_of_zero_leave_rows_out():
     X, y = regression(rows=3000)
     weight = np.ones(len(X))

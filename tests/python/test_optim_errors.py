@@ -45,6 +45,7 @@ ERRORS = [
     (lambda p: SVRG(p, 0.1, 1, anchor_dtype=torch.int8), "Invalid anchor_dtype"),
     (lambda p: SVRG(p, 0.1, 1, differentiable=True), "SVRG does not support differentiable=True"),
     (lambda p: SVRG(p, 0.1, 1, foreach=False, fused=True), "cannot do fused=True"),
+    (lambda p: SVRG(p, 0.1, 1, capturable=2), "Invalid capturable: 2"),
     (lambda p: BitCentredSGD(p, 0.1, 1, mu=1.0, anchor="none"), "Invalid anchor: 'none'"),
     (
         lambda p: SVRG([nn.Parameter(torch.zeros(1, dtype=torch.complex64))], 0.1, 1),

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ def anchor_type(text: str) -> str | int:
     return positive_int(text)
 
 
+def level_rows_type(text: str) -> int | str:
+    """argparse type of ``--level-rows``: all, or a number of rows."""
+    return text if text == "all" else positive_int(text)
+
+
 #: Encoding options and their values when not given; None on the command line means "not given", so that
 #: an option that a finished store cannot honour is an error and not ignored.
 ENCODING: dict[str, Any] = {
@@ -88,6 +94,7 @@ ENCODING: dict[str, Any] = {
     "anchor": "pilot",
     "task": "auto",
     "copies": 1,
+    "level_rows": None,
 }
 
 
@@ -116,6 +123,13 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
         "takes as it is. auto (default): optimal up to 5 bits, mostly uniform above",
     )
     group.add_argument(
+        "--level-rows",
+        type=level_rows_type,
+        metavar="N|all",
+        help="random rows from which levels are computed (default 32768; 65536 above 5 bits), or all, which "
+        "reads the table once more: for rare values that carry much of the error",
+    )
+    group.add_argument(
         "--anchor",
         type=anchor_type,
         metavar="pilot|none|R",
@@ -135,6 +149,13 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--key", type=int, default=0, metavar="N", help="seed of every random bit (default 0)"
     )
+
+
+def refuse_given(arguments: argparse.Namespace, names: Iterable[str], reason: str) -> None:
+    """A :class:`UsageError` that lists those of the options which were given."""
+    given = [f"--{n.replace('_', '-')}" for n in names if getattr(arguments, n) is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: {reason}")
 
 
 def encoding_of(arguments: argparse.Namespace) -> dict[str, Any]:

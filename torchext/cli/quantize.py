@@ -29,8 +29,9 @@ examples:
   torchext quantize houses.csv.gz houses.tq --target 0 --bits 2 --sampling nearest
   torchext quantize digits.csv digits.tq --target digit --task classification --loss logistic
 
-The table is read twice and never held in memory. The same table, options and key give the same file,
-byte for byte. Nothing appears under the name of the output until it is complete.
+The table is read twice (three times with --level-rows all) and never held in memory. The same table,
+options and key give the same file, byte for byte. Nothing appears under the name of the output until it
+is complete.
 
 Which sampling? 'auto' encodes a pilot both ways, solves both, and takes 'corrected' only where it wins;
 'nearest' with optimal levels is the strong baseline. 'double' is ZipML's double sampling: two draws, so

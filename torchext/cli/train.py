@@ -28,6 +28,7 @@ from torchext.cli._common import (
     non_negative_float,
     note,
     positive_int,
+    refuse_given,
     rounded_bits,
     say,
     write_json,
@@ -195,13 +196,11 @@ def run(arguments: argparse.Namespace) -> None:
     if kind in ("model", "safetensors"):
         raise DataError(f"{arguments.data}: not a store or a table of numbers")
     if kind == "store":
-        given = [
-            f"--{name}" for name in (*ENCODING, "target") if getattr(arguments, name) is not None
-        ]
-        if given:
-            raise UsageError(
-                f"{', '.join(given)}: decided when the store was made; give the table, or leave it out"
-            )
+        refuse_given(
+            arguments,
+            (*ENCODING, "target"),
+            "decided when the store was made; give the table, or leave it out",
+        )
     elif arguments.target is None:
         raise UsageError("--target NAME is missing: the column of the table to predict")
     if arguments.model != "sgd" and arguments.solver != "sgd":
@@ -251,7 +250,13 @@ def _sgd(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, str
     data: tuple[Any, ...]
     if again:
         table = read_table(path, arguments.target)
+        refuse_given(
+            arguments,
+            ("level_rows",),
+            "belongs to stores, not to --anchor R or --solver halp, svrg",
+        )
         options = encoding_of(arguments)
+        options.pop("level_rows")
         task = options.pop("task")
         classes = table.y is not None and (
             table.y.dtype.kind not in "fiu"
@@ -313,6 +318,11 @@ def _exact(path: Path, kind: str, arguments: argparse.Namespace) -> tuple[Any, s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the note has said it
             return getattr(linear, name)(**options).fit(QuantizedDataset.open(path)), None
+    refuse_given(
+        arguments,
+        ENCODING.keys() - {"bits", "task"},
+        f"--model {arguments.model} chooses its own codes; only --bits counts",
+    )
     table = read_table(path, arguments.target)
     options["bits"] = encoding_of(arguments)["bits"]
     model = getattr(linear, name)(**options)

@@ -31,7 +31,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
     Args:
         loss: ``"squared"``: least squares on labels +-1 (LS-SVM); ``"log_loss"``: logistic, nearest codes;
             for more than two classes softmax with the solvers ``"halp"`` and ``"svrg"``.
-        class_weight: dict, ``"balanced"`` or None.
+        class_weight: dict, ``"balanced"`` or None; None where ``fit`` gets a data set.
 
     All other parameters, the attributes and the determinism are those of :class:`SGDRegressor`; ``classes_``
     holds the labels.
@@ -150,6 +150,12 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
             if X.classes is None:
                 raise ValueError(
                     "the data set holds numbers, not classes; encode it for classification"
+                )
+            if self.class_weight is not None:
+                raise ValueError(
+                    f"class_weight must be None to fit a data set, got {self.class_weight!r}: its "
+                    "weights and anchor were fixed when it was encoded; pass sample_weight to "
+                    "QuantizedDataset.from_arrays"
                 )
             self.classes_ = np.asarray(X.classes)
             self._fit_store(X, y, sample_weight)

@@ -124,6 +124,7 @@ def check_run(name: str, run: Run, settings: Mapping[str, Any]) -> None:
     one_of("storage", run.storage, ("codes", "simulate"))
     one_of("anchor", run.anchor, ("full", "running"))
     one_of("anchor_dtype", run.anchor_dtype, (None, torch.bfloat16, torch.float16, torch.float32))
+    one_of("capturable", run.capturable, (False, True))
     one_of("sync", run.sync, ("auto", True, False))
     if not 0.0 <= run.delta_floor < math.inf:
         raise ValueError(f"Invalid delta_floor: {run.delta_floor}")
