@@ -59,6 +59,7 @@ def main() -> None:
         scale = ops.quantization_scale(x, bits, "symmetric", None, None)
         codes = ops.quantize(x, scale, None, bits, "symmetric", None, None, "stochastic", key)
         plain = ops.unpack_bits(codes, n, bits)
+        table = torch.linspace(float(x.min()), float(x.max()), 1 << bits)
         calls: dict[str, Callable[[], object]] = {
             "quantize": lambda s=scale, b=bits: ops.quantize(  # type: ignore[misc]
                 x, s, None, b, "symmetric", None, None, "stochastic", key
@@ -66,6 +67,13 @@ def main() -> None:
             "dequantize": lambda c=codes, s=scale, b=bits: ops.dequantize(  # type: ignore[misc]
                 c, s, None, [n], b, "symmetric", None, None
             ),
+            "fake_quantize": lambda s=scale, b=bits: ops.fake_quantize(  # type: ignore[misc]
+                x, s, None, b, "symmetric", None, None, "stochastic", key
+            ),
+            "quantization_variance": lambda s=scale, b=bits: ops.quantization_variance(  # type: ignore[misc]
+                x, s, None, b, "symmetric"
+            ),
+            "rounding_error": lambda t=table: ops.rounding_error(x, t),  # type: ignore[misc]
             "pack_bits": lambda p=plain, b=bits: ops.pack_bits(p, b),  # type: ignore[misc]
             "unpack_bits": lambda c=codes, b=bits: ops.unpack_bits(c, n, b),  # type: ignore[misc]
         }
@@ -83,7 +91,7 @@ def main() -> None:
                 }
             )
             print(
-                f"{name:12} {bits} bits  {4e-9 * n / seconds:6.2f} GB/s of float32, {ratio:5.2f} x a copy"
+                f"{name:21} {bits} bits  {4e-9 * n / seconds:6.2f} GB/s of float32, {ratio:5.2f} x a copy"
             )
     if options.json:
         facts = {"machine": machine(), "elements": n, "threads": options.threads, "rows": rows}

@@ -5,7 +5,9 @@
 // the machine (members then sleep and take turns), but that is never faster.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -67,19 +69,14 @@ class Team {
       return;
     }
     const int patience = patience_.load(std::memory_order_relaxed);
-    const int most = phase % 16 == 0 ? kPatient : patience;  // now and then: is it quiet again?
-    for (int spins = 0; spins < most; ++spins) {
-      if (phase_.load(std::memory_order_acquire) != phase) {
-        if (patience != kPatient) patience_.store(kPatient, std::memory_order_relaxed);
-        return;
-      }
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
+    if (spin(phase, patience)) {
+      if (patience < kPatient) patience_.store(2 * patience, std::memory_order_relaxed);
+      return;
     }
     // Somebody lost its processor. Asleep, this member leaves its own to it; spinning or yielding
-    // would hold the whole team up until the end of a stranger's time slice.
-    patience_.store(kHasty, std::memory_order_relaxed);
+    // would hold the whole team up until the end of a stranger's time slice. Only where this goes
+    // on, as in a team that is larger than the machine, are members soon asleep.
+    patience_.store(std::max(patience / 4, kHasty), std::memory_order_relaxed);
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);  // before the phase is read again: the last to arrive sees one of both
     wake_.wait(lock, [&] { return phase_.load() != phase; });
@@ -87,8 +84,22 @@ class Team {
   }
 
  private:
-  static constexpr int kPatient = 1024;  // spins: 20 to 50 microseconds, about what a sleep costs
-  static constexpr int kHasty = 32;      // while members lose their processors
+  /// Whether the phase ended within so many microseconds.
+  bool spin(uint32_t phase, int patience) const {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(patience);
+    do {
+      for (int i = 0; i < 64; ++i) {
+        if (phase_.load(std::memory_order_acquire) != phase) return true;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+      }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+  }
+
+  // Microseconds. A step takes 5 to 100 of them, a sleep in a virtual machine about 50.
+  static constexpr int kPatient = 256, kHasty = 1;
 
   const int size_;
   alignas(64) std::atomic<int> arrived_{0};
