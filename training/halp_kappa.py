@@ -3,7 +3,7 @@
 Least squares, 400 x 20, with prescribed singular values: the Hessian's eigenvalues run from 1 down to
 1 / kappa. 50 centres of T = 800 single-example steps from w = 0. Drawn: the norm of the full gradient at the
 end against kappa, for each method the best of alpha L in {0.1, 0.3} and, for HALP, of alpha T mu in
-{3, 10} (below 8 bits in {10, 30}); L is the largest squared norm of an example. The lattice of the LP
+{1, 3} (below 8 bits in {3, 10}); L is the largest squared norm of an example. The lattice of the LP
 methods holds [-3, 3].
 
     python -m training.halp_kappa --plot kappa.png
@@ -23,7 +23,7 @@ from training.least_squares import LeastSquares, conditioned_problem
 METHODS = ("svrg", "lp-svrg-16", "lp-svrg-8", "halp-16", "halp-8", "halp-4")
 KAPPAS = (1.0, 10.0, 100.0, 1000.0)
 #: alpha L; alpha T mu from 8 bits on, and below.
-STEPS, BOXES, BOXES_OF_FEW_BITS = (0.1, 0.3), (3.0, 10.0), (10.0, 30.0)
+STEPS, BOXES, BOXES_OF_FEW_BITS = (0.1, 0.3), (1.0, 3.0), (3.0, 10.0)
 RANGE = 3.0
 
 
