@@ -38,11 +38,25 @@ DATA: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "10 clusters": lambda g, n: g.integers(10, size=n) + 1e-3 * g.normal(size=n),
     "256 integers": lambda g, n: g.integers(256, size=n).astype(float),
 }
+#: What a solver might stumble over; `--adversarial`.
+ADVERSARIAL: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "constant": lambda g, n: np.full(n, 7.5),
+    "two values": lambda g, n: np.where(g.uniform(size=n) < 0.5, -1.5, 2.25),
+    "8 values": lambda g, n: g.integers(8, size=n).astype(float),
+    "outliers": lambda g, n: g.normal(size=n) * np.where(g.uniform(size=n) < 1e-3, 1e6, 1),
+    "mean 1e6": lambda g, n: 1e6 + g.normal(size=n),
+    "ascending": lambda g, n: np.sort(g.normal(size=n)),
+    "descending": lambda g, n: -np.sort(g.normal(size=n)),
+    "subnormal": lambda g, n: 1e-40 * g.normal(size=n),
+    "all integers": lambda g, n: g.permutation(n).astype(float),
+}
 FIVE = ("normal", "lognormal", "t3", "laplace", "90% zeros")
 
 
 def draw(name: str, n: int) -> torch.Tensor:
-    return torch.from_numpy(DATA[name](np.random.default_rng(42), n).astype(np.float32))
+    return torch.from_numpy(
+        (DATA | ADVERSARIAL)[name](np.random.default_rng(42), n).astype(np.float32)
+    )
 
 
 def take_turns(
@@ -219,6 +233,11 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument(
+        "--adversarial",
+        action="store_true",
+        help=f"these data instead: {', '.join(ADVERSARIAL)}",
+    )
+    parser.add_argument(
         "--levels", type=int, nargs="+", choices=[4, 8, 16, 32], default=[4, 8, 16, 32]
     )
     parser.add_argument("--objectives", nargs="+", default=["stochastic", "nearest"])
@@ -227,6 +246,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.sizes, args.rounds = [16, 20], 3
+    if args.adversarial:
+        args.data = list(ADVERSARIAL)
     torch.set_num_threads(1)
     bars, rows = Bars(), []
     for objective in args.objectives:

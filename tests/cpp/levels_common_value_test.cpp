@@ -70,14 +70,15 @@ TEST(CommonValue, IsSeenInASample) {
     const Floats x = mostly(common, 0.7, 5000, 1);
     on_every_isa([&](const char* isa) {
       const Thinned t = take_out_common(x.data(), x.size());
-      EXPECT_EQ(t.common, common) << isa;
-      EXPECT_EQ(t.copies, static_cast<uint64_t>(std::count(x.begin(), x.end(), common)));
-      EXPECT_EQ(t.n + t.copies, x.size());
+      ASSERT_EQ(t.runs.size(), 1u) << isa;
+      EXPECT_EQ(t.runs[0].value, common) << isa;
+      EXPECT_EQ(t.runs[0].copies, static_cast<uint64_t>(std::count(x.begin(), x.end(), common)));
+      EXPECT_EQ(t.n + t.runs[0].copies, x.size());
     });
   }
   const Floats none = mostly(0, 0.1, 5000, 2);
   const Thinned t = take_out_common(none.data(), none.size());
-  EXPECT_TRUE(t.x == none.data() && t.n == none.size() && t.copies == 0);
+  EXPECT_TRUE(t.x == none.data() && t.n == none.size() && t.runs.empty());
   EXPECT_EQ(take_out_common(none.data(), 0).n, 0u);
 }
 
@@ -91,8 +92,8 @@ TEST(CommonValue, BinsDoNotDependOnWhetherItIsSeen) {
       while (hidden[other] == common || other % (hidden.size() / 32) == 0) ++other;
       std::swap(hidden[hidden.size() / 32 * k], hidden[other++]);
     }
-    ASSERT_GT(take_out_common(seen.data(), seen.size()).copies, 0u);
-    ASSERT_EQ(take_out_common(hidden.data(), hidden.size()).copies, 0u);
+    ASSERT_FALSE(take_out_common(seen.data(), seen.size()).runs.empty());
+    ASSERT_TRUE(take_out_common(hidden.data(), hidden.size()).runs.empty());
     const FloatBins a(seen.data(), seen.size(), 256, 256, true),
         b(hidden.data(), hidden.size(), 256, 256, true);
     EXPECT_EQ(a.axis.lo, b.axis.lo);
@@ -140,6 +141,43 @@ TEST(CommonValue, NotFiniteIsNoticed) {
           solve(all.data(), nullptr, all.size(), Objective::nearest, Method::exact, 4, &scratch)
               .finite);
     }
+  }
+}
+
+/// Few distinct values: ascending ones are taken out whole, the rest of the way is the same.
+TEST(CommonValue, RunsOfAscendingValuesDoNotChangeABit) {
+  Scratch scratch;
+  std::mt19937_64 g(9);
+  std::normal_distribution<float> normal;
+  for (const double scale : {1.0, 1e-3}) {
+    Floats x(30000);
+    for (float& v : x) v = static_cast<float>(1e6 + scale * normal(g) * 8);  // steps of 1/16
+    Floats ascending = x;
+    std::sort(ascending.begin(), ascending.end());
+    const Thinned t = take_out_common(ascending.data(), ascending.size());
+    EXPECT_EQ(t.n, 0u);
+    uint64_t all = 0;
+    for (const auto& r : t.runs) all += r.copies;
+    EXPECT_EQ(all, x.size());
+    for (const Objective objective : {Objective::stochastic, Objective::nearest}) {
+      for (const Method m : {Method::exact, Method::hist}) {
+        const auto run = [&](const Floats& v) {
+          return solve(v.data(), nullptr, v.size(), objective, m, 9, &scratch);
+        };
+        const Solution got = run(ascending), want = run(x);
+        EXPECT_EQ(got.levels, want.levels);
+        EXPECT_EQ(got.cost, want.cost);
+        EXPECT_EQ(got.lower_bound, want.lower_bound);
+      }
+    }
+    ascending.back() = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_FALSE(
+        solve(ascending.data(), nullptr, x.size(), Objective::nearest, Method::exact, 9, &scratch)
+            .finite);
+    ascending.back() = HUGE_VALF;
+    EXPECT_FALSE(
+        solve(ascending.data(), nullptr, x.size(), Objective::nearest, Method::exact, 9, &scratch)
+            .finite);
   }
 }
 

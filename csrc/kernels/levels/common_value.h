@@ -4,19 +4,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace torchext::levels {
 
-/// Float32 values as the copies of one of them and the others.
+/// Copies of one value.
+struct Run {
+  float value;
+  uint64_t copies;
+};
+
+/// Float32 values as runs of copies and the others.
 struct Thinned {
   const float* x;  // the others [n], in their order
   size_t n;
-  float common = 0;
-  uint64_t copies = 0;           // 0: no value is common, and x is what was given
-  std::unique_ptr<float[]> own;  // their memory, if they were copied
+  std::vector<Run> runs;         // ascending; none: no value is common, and x is what was given
+  std::unique_ptr<float[]> own;  // memory of the others, if they were copied
 };
 
-/// Looks at 32 values; one that a third of them share is taken out. x must outlive the result.
+/// Takes out all of ascending values of which few are distinct; otherwise looks at 32 values and
+/// takes out one that a third of them share. x must outlive the result.
 Thinned take_out_common(const float* x, size_t n);
 
 /// Copies the values unequal to `common` (NaN is) to `out`, in order, and returns their number; out

@@ -11,6 +11,21 @@ constexpr size_t kChunk = size_t{1} << 23;    // most values that the packed sum
 constexpr uint64_t kOne = uint64_t{1} << 40;  // a count, above the sum of offsets
 constexpr uint32_t kNoItem = UINT32_MAX;
 
+/// Sorts the keys of a bin, which differ in the last `shift` bits only: by counting where there are
+/// more of them than such bits can tell apart, as in data with few distinct values.
+void sort_bin(uint32_t* keys, size_t n, uint32_t shift, std::vector<uint32_t>* counts) {
+  if (std::is_sorted(keys, keys + n)) return;
+  const size_t distinct = size_t{1} << shift;
+  if (n < distinct) {
+    std::sort(keys, keys + n);
+    return;
+  }
+  const uint32_t mask = static_cast<uint32_t>(distinct) - 1, start = *keys & ~mask;
+  counts->assign(distinct, 0);
+  for (size_t i = 0; i < n; ++i) ++(*counts)[keys[i] & mask];
+  for (uint32_t low = 0; low <= mask; ++low) keys = std::fill_n(keys, (*counts)[low], start | low);
+}
+
 }  // namespace
 
 FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool pad)
@@ -24,11 +39,11 @@ FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool p
     }
     for (size_t i = 0; i < count; ++i) ++counts[keys[i] >> 16];
   });
-  if (values_.copies > 0) {
-    const uint32_t key = key_of(values_.common);
+  for (const Run& run : values_.runs) {
+    const uint32_t key = key_of(run.value);
     lowest = std::min(lowest, key);
     highest = std::max(highest, key);
-    counts[key >> 16] += static_cast<uint32_t>(values_.copies);
+    counts[key >> 16] += static_cast<uint32_t>(run.copies);
   }
   // Infinities and NaN have the keys beyond those of finite values, on either side.
   finite_ = lowest > key_of(-HUGE_VALF) && highest < key_of(HUGE_VALF);
@@ -90,9 +105,9 @@ std::vector<FloatBins::Moments> FloatBins::sum_bins() const {
       moments[b].add(
           {sums[2 * size_t{b}] >> 40, sums[2 * size_t{b}] & (kOne - 1), sums[2 * size_t{b} + 1]});
   }
-  if (values_.copies > 0) {
-    const uint32_t key = key_of(values_.common);
-    const uint64_t offset = key & ((1u << (map_[key >> 16] & 31)) - 1), c = values_.copies;
+  for (const Run& run : values_.runs) {
+    const uint32_t key = key_of(run.value);
+    const uint64_t offset = key & ((1u << (map_[key >> 16] & 31)) - 1), c = run.copies;
     moments[bin_of(key)].add({c, c * offset, c * offset * offset});
   }
   return moments;
@@ -171,16 +186,19 @@ void FloatBins::members(const std::vector<uint32_t>& items, std::vector<double>*
       at += at != total;
     }
   });
-  if (values_.copies > 0) {
-    const uint32_t key = key_of(values_.common);
-    const size_t at = place[bin_of(key)];
-    if (at != total)
-      std::fill_n(keys.begin() + static_cast<std::ptrdiff_t>(at), values_.copies, key);
+  for (const Run& run : values_.runs) {
+    const uint32_t key = key_of(run.value);
+    size_t& at = place[bin_of(key)];
+    if (at == total) continue;
+    std::fill_n(keys.begin() + static_cast<std::ptrdiff_t>(at), run.copies, key);
+    at += run.copies;
   }
   values->resize(total);
+  std::vector<uint32_t> counts;
   for (size_t k = 0; k < items.size(); ++k) {
-    std::sort(keys.begin() + static_cast<std::ptrdiff_t>((*start)[k]),
-              keys.begin() + static_cast<std::ptrdiff_t>((*start)[k + 1]));
+    uint32_t* const first = keys.data() + (*start)[k];
+    const size_t held = (*start)[k + 1] - (*start)[k];
+    if (held > 1) sort_bin(first, held, map_[*first >> 16] & 31, &counts);
   }
   for (size_t i = 0; i < total; ++i) (*values)[i] = value_of(keys[i]);
 }
