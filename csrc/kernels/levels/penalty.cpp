@@ -82,9 +82,8 @@ class Passes {
   Passes(const Axis& axis, Objective objective, const std::vector<uint32_t>& candidates,
          int64_t steps, bool precise, PathScratch* scratch)
       : candidates_(candidates),
-        // A path with more steps than this means a price that is far too low.
-        most_(static_cast<double>(4 * steps + 16)),
-        cut_error_(axis.cut_error),
+        axis_(axis),
+        most_(most_steps(steps)),
         precise_(precise),
         s_(scratch) {
     const bool ends = objective == Objective::stochastic;
@@ -99,7 +98,7 @@ class Passes {
   bool run(double price) {
     p_.price = price;
     const double largest = s_->from.scale + most_ * price;
-    error_ = (precise_ ? 0x1p-98 : 10 * 0x1p-53) * largest + cut_error_;
+    error_ = priced_error(largest, precise_, axis_);
     p_.margin = (2 * most_ + 2) * error_;
     if (!(p_.margin < 0.25 * price)) return false;
     if (precise_) p_.margin += 0x1p-50 * largest;  // columns are dropped by the high halves alone
@@ -162,8 +161,8 @@ class Passes {
       for (size_t r = 0; precise_ && r < m; ++r) s_->x.l[r] = -c.b.l[r];
       row(s_->x, 0);
       row(c.a, 1);
-      p_.height = c.c.h.data();
-      p_.height_low = c.c.l.data();
+      p_.height[0] = c.c.h.data();
+      p_.height_low[0] = c.c.l.data();
     } else {
       column(c.c, 3);
       row(c.a, 0);
@@ -172,15 +171,16 @@ class Passes {
     }
     p_.rows.ready = p_.rows.end = s_->ready.data();
     p_.columns.count = p_.rows.count = static_cast<int64_t>(m);
-    p_.base = s_->base.h.data();
-    p_.base_low = s_->base.l.data();
+    p_.base[0] = s_->base.h.data();
+    p_.base_low[0] = s_->base.l.data();
     p_.value = s_->value.h.data();
     p_.value_low = s_->value.l.data();
     p_.arg = s_->arg.data();
   }
 
   const std::vector<uint32_t>& candidates_;
-  const double most_, cut_error_;
+  const Axis& axis_;
+  const double most_;
   const bool precise_;
   PathScratch* const s_;
   PricedPathFn* run_;

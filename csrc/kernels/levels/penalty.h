@@ -13,6 +13,14 @@
 
 namespace torchext::levels {
 
+/// A path with more steps than this means a price that is far too low for `steps` of them.
+inline double most_steps(int64_t steps) { return static_cast<double>(4 * steps + 16); }
+
+/// Bound on the error of an entry with its price; `largest`: the magnitudes that it is made of.
+inline double priced_error(double largest, bool precise, const Axis& axis) {
+  return (precise ? 0x1p-98 : 10 * 0x1p-53) * largest + axis.cut_error;
+}
+
 /// The cheapest path of exactly `steps` steps through the listed candidates, from the first to the
 /// last, or false: the price was not found (as where f is straight, which values on a grid have) or
 /// rounding hides it. Candidates as in best_path, more than `steps` of them. `price` is where the

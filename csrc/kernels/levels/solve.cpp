@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "adaquant.h"
+#include "bin_bound.h"
 #include "bins.h"
 #include "open_items.h"
 #include "penalty.h"
@@ -26,6 +27,8 @@ constexpr int64_t kLevelBins = 2048;
 // Values per level up to which bins are not worth their while, and the search not on values: for
 // few levels it soon is.
 constexpr int64_t kFew = 64, kWhole = 1024, kWholeFew = 128, kFewLevels = 8;
+constexpr int64_t kPricedLevels =
+    8;  // so many levels of bins are found by their price, fewer by the search
 constexpr double kBudget = 64;  // entries per value before the programme takes over
 
 class Solver {
@@ -75,6 +78,7 @@ class Solver {
   Solution approximate(const Axis& axis, const Bins* bins) {
     if (rtol_ > 0) return exact(axis, bins);
     if (all_single(axis) && axis.size() <= static_cast<size_t>(kFew * levels_)) return whole(axis);
+    if (std::optional<Solution> found = priced_bins(axis)) return *found;
     CoarseToFine search(objective_, levels_);
     search.start(axis);
     search.refine(axis, INT64_MAX);
@@ -163,6 +167,28 @@ class Solver {
   }
 
  private:
+  /// The best levels among the lower ends of bins and a bound on all others, if a price leads to
+  /// them and rounding hides little of the gap between.
+  std::optional<Solution> priced_bins(const Axis& axis) {
+    const int64_t steps = levels_ - 1;
+    if (!ends() || levels_ < kPricedLevels || static_cast<int64_t>(axis.size()) <= levels_)
+      return std::nullopt;
+    s_->all.resize(axis.size());
+    std::iota(s_->all.begin(), s_->all.end(), 0u);
+    Path path;
+    double price = 0;
+    if (!priced_path(axis, objective_, s_->all, steps, false, &price, &s_->path, &path))
+      return std::nullopt;
+    int64_t work = path.work;
+    const double bound = all_single(axis)
+                             ? path.value - path.slack
+                             : bin_bound(axis, price, steps, s_->path.arg.data(), &work);
+    Solution out = solution(axis, path.at, bound);
+    out.work.entries = work;
+    if (!out.certified && !(path.slack <= 0.01 * (out.cost - bound))) return std::nullopt;
+    return out;
+  }
+
   bool ends() const { return objective_ == Objective::stochastic; }
 
   /// The best path of block middles that the search has met.

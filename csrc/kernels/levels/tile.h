@@ -56,17 +56,17 @@ using RowMinimaFn = int64_t(const TileColumns& columns, const TileRows& rows,
 /// Shortest path through positions 0 .. rows.count - 1 of which each step costs `price` on top:
 /// value[0] = 0, value[r] = min over c < r of value[c] + cost(c, r) + price, arg[r] its first
 /// argmin. The arrays of `columns` and `rows` are those of RowMinima kernels, with `ready` beyond
-/// reach; columns.a[0] is `base`, which is written: value + height (`height` null: value itself),
-/// and the cost is the entry - height of the row. Costs are never negative and grow with the
-/// interval, so do values: columns that cost `margin` more than another one for some row, or as
-/// much as the price alone shows, are left out from there on. margin covers the rounding of two
-/// values.
+/// reach. columns.a[0] is base[0], blocks' columns.a[3] base[1], which are written: value + height,
+/// or value itself where `height` is null. The cost is the entry, of `ends` - height[0] of the row.
+/// Costs are never negative and grow with the interval, so do values: columns that cost `margin`
+/// more than another one for some row, or as much as the price alone shows, are left out from there
+/// on. margin covers the rounding of two values, and by how much a bound breaks these rules.
 struct PricedSteps {
   TileColumns columns;
   TileRows rows;
-  const double *height, *height_low;
+  const double *height[2], *height_low[2];
   double price, margin;
-  double *base, *base_low, *value, *value_low;
+  double *base[2], *base_low[2], *value, *value_low;
   uint32_t* arg;
 };
 
@@ -81,7 +81,8 @@ using RunSumsFn = void(const double* x, int64_t runs, double centre, double* out
 struct TileKernels {
   RowMinimaFn *ends, *blocks, *clusters;
   RowMinimaFn *ends_precise, *blocks_precise, *clusters_precise;
-  PricedPathFn *priced_ends, *priced_clusters, *priced_ends_precise, *priced_clusters_precise;
+  PricedPathFn *priced_ends, *priced_blocks, *priced_clusters;
+  PricedPathFn *priced_ends_precise, *priced_clusters_precise;
   RunSumsFn* run_sums;
 };
 

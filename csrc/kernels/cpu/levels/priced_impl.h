@@ -21,7 +21,7 @@ struct Priced {
     const Entry e = Entry::rows(p.s.rows, Pick{row, 1, 1});
     double at_favourite[kTileRows];
     store(at_favourite, high(Entry::entry(e, p.s.columns, p.favourite)));
-    const double above = p.s.height != nullptr ? p.s.height[row] : 0.0;
+    const double above = Entry::kAboveHeight ? p.s.height[0][row] : 0.0;
     return (at_favourite[0] - above) + p.s.margin;
   }
 
@@ -39,29 +39,33 @@ struct Priced {
     }
   }
 
-  /// value and base of eight rows from their smallest entries.
+  /// value and bases of eight rows from their smallest entries.
   static void finish(const Priced& p, int64_t row, N least) {
     const PricedSteps& s = p.s;
     N price;
     constant(s.price, &price);
-    N value = plus(least, price), base = value;
-    if (s.height != nullptr) {
-      N height;
-      lanes_of(s.height, s.height_low, Pick{row, 1, kTileRows}, &height);
-      value = plus(minus(least, height), price);
-      base = plus(value, height);
-    }
+    const auto height = [&](int k) __attribute__((always_inline)) {
+      N h;
+      lanes_of(s.height[k], s.height_low[k], Pick{row, 1, kTileRows}, &h);
+      return h;
+    };
+    if constexpr (Entry::kAboveHeight) least = minus(least, height(0));
+    const N value = plus(least, price);
     store(s.value + row, high(value));
-    store(s.base + row, high(base));
     store_low(s.value_low + row, value);
-    store_low(s.base_low + row, base);
+    for (int k = 0; k < Entry::kBases; ++k) {
+      const N base = s.height[k] != nullptr ? plus(value, height(k)) : value;
+      store(s.base[k] + row, high(base));
+      store_low(s.base_low[k] + row, base);
+    }
   }
 
   /// Rows row .. row + 7, columns up to row + 6 if `close`.
   static void small(Priced* p, int64_t row, int64_t rows, bool close) {
     const PricedSteps& s = p->s;
     const Pick eight{row, 1, rows};
-    s.base[row] = kInf;  // tiles take columns in pairs, and this one is not there yet
+    // Tiles take columns in pairs, and this one is not there yet.
+    for (int k = 0; k < Entry::kBases; ++k) s.base[k][row] = kInf;
     Best<N> best = tile<Entry, N>(s.columns, s.rows, eight, p->first_column, p->end_column);
     p->work += kTileRows * (p->end_column - p->first_column);
     finish(*p, row, best.value);
@@ -84,19 +88,21 @@ struct Priced {
     advance(p, row + rows - 1, least[rows - 1]);
   }
 
+  static void move(const double** array, int64_t by) {
+    if (*array != nullptr) *array += by;
+  }
+
   /// Rows row .. row + rows - 1, which have no use for columns from row on.
   static void large(Priced* p, int64_t row, int64_t rows) {
     const PricedSteps& s = p->s;
     const int64_t from = p->first_column;
     TileColumns c = s.columns;
     TileRows r = s.rows;
-    for (int k = 0; k < 4; ++k) {
-      c.a[k] += from;
-      c.low[k] += from;
-    }
-    for (int k = 0; k < 3; ++k) {
-      r.a[k] += row;
-      r.low[k] += row;
+    for (int k = 0; k < 6; ++k) {
+      move(&c.a[k], from);
+      move(&c.low[k], from);
+      move(&r.a[k], row);
+      move(&r.low[k], row);
     }
     c.count = p->end_column - from;
     r.count = rows;
@@ -118,8 +124,10 @@ int64_t priced_path(const PricedSteps& s) noexcept {
   Priced<Entry, N> p{s};
   const int64_t count = s.rows.count;
   s.value[0] = s.value_low[0] = 0;
-  s.base[0] = s.height != nullptr ? s.height[0] : 0.0;
-  s.base_low[0] = s.height != nullptr ? s.height_low[0] : 0.0;
+  for (int k = 0; k < Entry::kBases; ++k) {
+    s.base[k][0] = s.height[k] != nullptr ? s.height[k][0] : 0.0;
+    s.base_low[k][0] = s.height[k] != nullptr ? s.height_low[k][0] : 0.0;
+  }
   s.arg[0] = 0;
   for (int64_t row = 1; row < count;) {
     // Long blocks share passes over the columns, if all of those are there.
@@ -145,17 +153,12 @@ int64_t priced_path(const PricedSteps& s) noexcept {
   return p.work;
 }
 
-constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>,
-                             row_minima<Blocks<Plain>, Plain>,
-                             row_minima<Clusters<Plain>, Plain>,
-                             row_minima<Ends<Pair>, Pair>,
-                             row_minima<Blocks<Pair>, Pair>,
-                             row_minima<Clusters<Pair>, Pair>,
-                             priced_path<Ends<Plain>, Plain>,
-                             priced_path<Clusters<Plain>, Plain>,
-                             priced_path<Ends<Pair>, Pair>,
-                             priced_path<Clusters<Pair>, Pair>,
-                             run_sums};
+constexpr TileKernels kTiles{row_minima<Ends<Plain>, Plain>,      row_minima<Blocks<Plain>, Plain>,
+                             row_minima<Clusters<Plain>, Plain>,  row_minima<Ends<Pair>, Pair>,
+                             row_minima<Blocks<Pair>, Pair>,      row_minima<Clusters<Pair>, Pair>,
+                             priced_path<Ends<Plain>, Plain>,     priced_path<Blocks<Plain>, Plain>,
+                             priced_path<Clusters<Plain>, Plain>, priced_path<Ends<Pair>, Pair>,
+                             priced_path<Clusters<Pair>, Pair>,   run_sums};
 
 }  // namespace
 }  // namespace torchext::levels

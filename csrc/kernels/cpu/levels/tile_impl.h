@@ -106,6 +106,8 @@ TX_INL void lanes_of(const double* h, const double* l, const Pick& p, Pair* out)
 
 template <class N>
 struct Ends {
+  static constexpr int kBases = 1;
+  static constexpr bool kAboveHeight = true;  // entries lack the height of the row
   N x, y;
   TX_INL Ends rows(const TileRows& r, const Pick& p) {
     Ends e;
@@ -129,6 +131,8 @@ struct Ends {
 
 template <class N>
 struct Blocks {
+  static constexpr int kBases = 2;
+  static constexpr bool kAboveHeight = false;
   N x, y, height, x2, y2, height2;
   TX_INL Blocks rows(const TileRows& r, const Pick& p) {
     Blocks e;
@@ -140,9 +144,10 @@ struct Blocks {
     lanes_of(r.a[5], r.low[5], p, &e.height2);
     return e;
   }
+  template <class Columns = OneColumn>
   TX_INL N entry(const Blocks& e, const TileColumns& c, int64_t at) {
     const auto plane = [&](int k, N x, N y) __attribute__((always_inline)) {
-      return Ends<N>::template plane<OneColumn>(c, k, at, x, y);
+      return Ends<N>::template plane<Columns>(c, k, at, x, y);
     };
     const N one = smaller(plane(0, e.x, e.y), plane(3, e.x, e.y));
     const N two = smaller(plane(0, e.x2, e.y2), plane(3, e.x2, e.y2));
@@ -152,6 +157,8 @@ struct Blocks {
 
 template <class N>
 struct Clusters {
+  static constexpr int kBases = 1;
+  static constexpr bool kAboveHeight = false;
   N w, s, q;
   TX_INL Clusters rows(const TileRows& r, const Pick& p) {
     Clusters e;
