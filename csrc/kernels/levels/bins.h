@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "axis.h"
@@ -59,7 +60,9 @@ class FloatBins : public Bins {
     }
   };
 
-  void choose_widths(const std::vector<uint32_t>& counts, size_t most);
+  /// The coarse bins in use lie from `lowest` to `highest`.
+  void choose_widths(const std::vector<uint32_t>& counts, uint32_t lowest, uint32_t highest,
+                     size_t most);
   std::vector<Moments> sum_bins() const;
   void make_axis(const std::vector<Moments>& moments, double least, double most, bool pad);
   uint32_t bin_of(uint32_t key) const {
@@ -72,7 +75,8 @@ class FloatBins : public Bins {
   bool finite_ = true;
   uint32_t bins_ = 0;
   std::vector<Upper> used_;
-  std::vector<uint32_t> map_;   // per upper half of a key: number of its first bin << 5 | shift
+  // Per upper half of a key, if in use: number of its first bin << 5 | shift.
+  std::unique_ptr<uint32_t[]> map_;
   std::vector<uint32_t> item_;  // bin to item
 };
 

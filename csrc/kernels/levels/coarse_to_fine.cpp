@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kCuts = 64;            // of each kind in the first partition
+constexpr size_t kAtoms = 4;         // a level's share of the weight over that of an atom
 constexpr int64_t kBlockCost = 128;  // of a block in a round, in entries
 
 }  // namespace
@@ -30,6 +31,14 @@ void CoarseToFine::start(const Axis& axis) {
     cuts.push_back(static_cast<uint32_t>(uint64_t{size} * static_cast<uint64_t>(k) / kCuts));
     cuts.push_back(value);
   }
+  // Values that many share are blocks of their own: next to one the cost of a level has a kink, and
+  // no slope fits both sides.
+  const double many = axis.total() / static_cast<double>(kAtoms * layers_.size());
+  for (uint32_t i = 0; i + 1 < size; ++i)
+    if ((axis.cut[i + 1].w - axis.cut[i].w).h > many && axis.single(i)) {
+      cuts.push_back(i);
+      cuts.push_back(i + 1);
+    }
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::vector<Block> blocks;
