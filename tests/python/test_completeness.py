@@ -25,11 +25,8 @@ NO_BENCHMARK = {
     "fold_in": "one Philox block",
     "split": "one Philox block a key",
     "quantization_scale": "one pass at memory speed, part of quantize in benchmarks",
-    "quantization_variance": "a diagnostic",
-    "rounding_error": "a diagnostic",
     "dequantize_draws": "the decoder of quantize_draws",
     "quantize_draws": "the store's encoder is the fast path and has a benchmark",
-    "fake_quantize": "the rounding of quantize without the packing",
     "foreach_halp_commit_": "once an epoch",
     "foreach_halp_encode_": "once a run",
 }

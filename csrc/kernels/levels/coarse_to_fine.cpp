@@ -144,6 +144,7 @@ void CoarseToFine::reopen(const Axis& old, const std::vector<uint32_t>& first) {
       // A break inside a bin may also lie above all of it, which is below the next item.
       const bool inside = i > 0 && b.hi < old.size() && !old.single(b.hi);
       Block now{first[b.lo], ends ? first[b.hi + 1] - 1 : first[inside ? b.hi + 1 : b.hi]};
+      if (ends && first[b.hi + 1] == first[b.lo]) now.hi = now.lo;  // one value with the next item
       if (!blocks.empty()) now.lo = std::max(now.lo, blocks.back().hi + 1);
       if (now.lo <= now.hi) blocks.push_back(now);
     }

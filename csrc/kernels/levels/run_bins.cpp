@@ -52,8 +52,8 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
   for (size_t r = 0; r < runs; ++r) {
     const size_t begin = 1 + r * kRun, end = begin + kRun;
     // Beside an atom every step costs much: a bin that held some of it would have a wrong slope.
-    const bool beside = (r > 0 && x[begin] == x[begin - kRun]) ||
-                        (r + 1 < runs && x[end - 1] == x[end - 1 + kRun]);
+    const bool beside =
+        (r > 0 && x[begin] == x[begin - kRun]) || (r + 1 < runs && x[end - 1] == x[end - 1 + kRun]);
     if (x[end - 1] - x[begin] > wide || (beside && x[begin] != x[end - 1])) {
       for (size_t i = begin; i < end; ++i) add_one(i);
     } else {
