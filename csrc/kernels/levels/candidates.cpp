@@ -161,9 +161,10 @@ Solution solve_among(const T* x, const double* weight, size_t n, Objective objec
   sort_values(values.data(), w, values.size());
   Axis axis;
   axis_of_sorted(values.data(), w, values.size(), &axis);
-  std::vector<double> grid(candidates);
+  const auto [lo, hi] = ends_of(x, weight, n);
+  const std::vector<double> given = useful(candidates, lo, hi);  // scaling may round small ones
+  std::vector<double> grid(given);
   for (double& c : grid) c = std::ldexp(c, -power);
-  grid = useful(grid, axis.lo.front(), axis.hi.back());
 
   const Costs cost(axis, objective, grid);
   std::vector<size_t> path(cost.nodes());
@@ -184,7 +185,7 @@ Solution solve_among(const T* x, const double* weight, size_t n, Objective objec
   }
   for (size_t k = 0; k < path.size(); ++k)
     if (cost.candidate(path[k]) && (k == 0 || path[k] != path[k - 1]))
-      out.levels.push_back(std::ldexp(grid[cost.index(path[k])], power));
+      out.levels.push_back(given[cost.index(path[k])]);
   const bool stochastic = objective == Objective::stochastic;
   const ErrorMeter meter(x, weight, static_cast<int64_t>(n), out.levels.data(),
                          static_cast<int64_t>(out.levels.size()));

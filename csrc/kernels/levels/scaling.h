@@ -2,9 +2,11 @@
 // absent.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "../philox.h"  // TX_HD
@@ -28,6 +30,18 @@ TX_HD int weight_exponent(double heaviest) {
 
 /// Largest magnitude of finite x [n] whose weight (null: 1 each) is positive; 0 if there is none.
 double largest_magnitude(const double* x, const double* weight, size_t n);
+
+/// Smallest and largest of x [n] whose weight (null: 1 each) is positive; there must be one.
+template <class T>
+std::pair<double, double> ends_of(const T* x, const double* weight, size_t n) {
+  double lo = HUGE_VAL, hi = -HUGE_VAL;
+  for (size_t i = 0; i < n; ++i) {
+    if (weight != nullptr && !(weight[i] > 0)) continue;
+    lo = std::min<double>(lo, x[i]);
+    hi = std::max<double>(hi, x[i]);
+  }
+  return {lo, hi};
+}
 
 /// Exponents of the powers of two by which values and weights were divided.
 struct Scaling {

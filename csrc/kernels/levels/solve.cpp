@@ -5,6 +5,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -298,19 +299,6 @@ std::pair<size_t, size_t> bin_limits(Method method, bool ends, int64_t levels, d
   return {kHistBins / 4, std::clamp(few, kHistBins, kMostBins)};
 }
 
-/// Scaling rounds what becomes subnormal; the ends must be the smallest and the largest value.
-template <class T>
-void restore_ends(const T* x, const double* weight, size_t n, std::vector<double>* levels) {
-  double lo = HUGE_VAL, hi = -HUGE_VAL;
-  for (size_t i = 0; i < n; ++i) {
-    if (weight != nullptr && !(weight[i] > 0)) continue;
-    lo = std::min<double>(lo, x[i]);
-    hi = std::max<double>(hi, x[i]);
-  }
-  levels->front() = lo;
-  levels->back() = hi;
-}
-
 }  // namespace
 
 bool counts_values(Method method, size_t n) {
@@ -370,8 +358,8 @@ Solution solve(const T* x, const double* weight, size_t n, Objective objective, 
     out = by_method(&solver, method, objective, levels, s->axis, nullptr);
   }
   for (double& v : out.levels) v = std::ldexp(v, scaling.value);
-  if (scaling.value != 0 && objective == Objective::stochastic)
-    restore_ends(x, given, all, &out.levels);
+  if (scaling.value != 0 && objective == Objective::stochastic)  // which rounds small values
+    std::tie(out.levels.front(), out.levels.back()) = ends_of(x, given, all);
   const int power = 2 * scaling.value + scaling.weight;
   out.cost = std::ldexp(out.cost, power);
   out.lower_bound = std::ldexp(out.lower_bound, power);
