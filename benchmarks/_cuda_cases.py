@@ -145,6 +145,25 @@ def levels_of_one(n: int, method: str, o: Options) -> Contest:
     return Contest(lambda: torchext.optimal_levels(x, 16, method=method), 4 * x.numel())
 
 
+# ---- data sets
+
+
+def encode_rows(mode: str, o: Options) -> Contest:
+    """The second pass over a table at 4 bits on uniform levels: float32 read, codes and sums written."""
+    from torchext.data._encode import Encoder, layout_bytes
+    from torchext.data._levels import Codebook
+
+    rows, cols, bits = o.size(1 << 18, 1 << 11), o.size(1024, 64), 4
+    x = values(rows * cols, o).reshape(rows, cols)
+    grid = torch.tensor([[-4.0, 8 / 15]], device=o.device).repeat(cols, 1)
+    empty = torch.empty(0, device=o.device)
+    book = Codebook(grid, empty, empty.byte(), None, "affine", bits, mode)
+    zero = torch.zeros(cols, dtype=torch.float64, device=o.device)
+    encoder = Encoder(zero, zero + 1, book, key(o))
+    codes = torch.empty(layout_bytes(rows, cols, bits), dtype=torch.uint8, device=o.device)
+    return Contest(lambda: encoder.add(x, codes, row0=0), 4 * x.numel() + len(codes))
+
+
 # ---- linear models
 
 
@@ -223,6 +242,8 @@ CASES: Cases = {
     "16 levels of 2^14 values, exact": ("levels", lambda o: levels_of_one(1 << 14, "exact", o)),
     "16 levels of 2^24 values, exact": ("levels", lambda o: levels_of_one(1 << 24, "exact", o)),
     "16 levels of 2^26 values, hist": ("levels", lambda o: levels_of_one(1 << 26, "hist", o)),
+    "encode 4 bits, nearest, d = 1024": ("linear", lambda o: encode_rows("nearest", o)),
+    "encode 4 bits, stochastic, d = 1024": ("linear", lambda o: encode_rows("stochastic", o)),
     "SGD epoch 4 bits, d = 1024, B = 4096": ("linear", lambda o: linear_epoch(4096, o)),
     "SGD epoch 4 bits, d = 1024, B = 65536": ("linear", lambda o: linear_epoch(65536, o)),
     "LM-HALP (8, 8), d = 1024": ("linear", halp_epoch),

@@ -40,7 +40,9 @@ struct EncodeOptions {
 
 /// Levels a code of `bits` bits distinguishes in a mode: 2^bits, for double sampling 2^(bits-2)
 /// + 1.
-int64_t encode_level_count(EncodeMode mode, int bits) noexcept;
+inline int64_t encode_level_count(EncodeMode mode, int bits) noexcept {
+  return mode == EncodeMode::twice ? (int64_t{1} << (bits - 2)) + 1 : int64_t{1} << bits;
+}
 
 void encode_setup(const EncodeOptions& options, EncodeSetup* setup);
 

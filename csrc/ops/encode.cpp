@@ -6,9 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "encode_args.h"
 #include "kernels/column_stats.h"
-#include "kernels/encode_plan.h"
-#include "kernels/layout.h"
 #include "matrix.h"
 #include "scaled_rows.h"
 
@@ -71,13 +70,6 @@ void scale_rows(const Tensor& x, const std::optional<Tensor>& rows, const Tensor
   parallel_for(out.size(0), 64, [&](int64_t b, int64_t e) { cpu::scale_rows_ref(p, b, e); });
 }
 
-cpu::EncodeMode read_mode(const char* op, const std::string& mode) {
-  if (mode == "nearest") return cpu::EncodeMode::nearest;
-  if (mode == "stochastic") return cpu::EncodeMode::stochastic;
-  TX_CHECK(mode == "double", op, "mode must be nearest, stochastic or double, got ", mode);
-  return cpu::EncodeMode::twice;
-}
-
 void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tensor& grid,
             const Tensor& levels, std::string mode, int64_t bits, const Tensor& key, int64_t row0,
             const std::optional<Tensor>& position, int64_t copy, Tensor codes,
@@ -86,58 +78,13 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
             std::string loss, const std::optional<Tensor>& bounds, Tensor sums, Tensor totals,
             Tensor clipped) {
   constexpr const char* op = "_encode";
-  const Matrix m = read_matrix(op, x);
-  cpu::EncodeOptions o;
-  o.cols = m.cols;
-  TX_CHECK(valid_bits(bits), op, "bits must be 1..8 or 16, got ", bits);
-  o.bits = static_cast<int>(bits);
-  o.mode = read_mode(op, mode);
-  TX_CHECK(o.mode != cpu::EncodeMode::twice || bits >= 2, op,
-           "bits must be at least 2 in mode double, got ", bits);
+  EncodeArguments in =
+      read_encode(op, x, mean, scale, grid, levels, mode, bits, row0, position, copy, codes, y,
+                  weight, x0, intercept, loss, bounds, sums, totals, clipped);
+  const Matrix& m = in.x;
+  cpu::EncodeOptions& o = in.options;
   o.key = read_key(op, key);
-  o.copy = static_cast<uint32_t>(check_range(op, "copy", copy, 0, 0xFFFFFFFFll));
-  check_range(op, "row0", row0, 0, int64_t{1} << 56);
-  TX_CHECK(row0 % cpu::kEncodeTile == 0, op, "row0 must be a multiple of 64, got ", row0);
-  o.mean = read_array<double>(op, "mean", mean, ScalarType::Double, {m.cols});
-  o.scale = read_array<double>(op, "scale", scale, ScalarType::Double, {m.cols});
-  o.grid = read_array<float>(op, "grid", grid, ScalarType::Float, {m.cols, 2});
-  o.count = cpu::encode_level_count(o.mode, o.bits);
-  if (levels.numel() > 0) {
-    TX_CHECK(bits <= 8, op, "levels must be empty (affine) for more than 8 bits, got ",
-             shape_text(levels));
-    o.levels = read_array<float>(op, "levels", levels, ScalarType::Float, {m.cols, o.count});
-  }
-  if (bounds.has_value())
-    o.bounds = read_array<float>(op, "bounds", *bounds, ScalarType::Float, {m.cols, 2});
-  cpu::EncodeRows rows{m.data,  m.f64,   m.row_stride, row0,   m.rows,
-                       nullptr, nullptr, nullptr,      nullptr};
-  if (position.has_value()) {
-    check_shape(op, "rows", *position, {m.rows});
-    rows.position = read_rows(op, *position, int64_t{1} << 56);
-  }
-  if (y.has_value()) {
-    TX_CHECK(y->dim() == 2, op, "y must have shape (rows, outputs), got ", shape_text(*y));
-    o.outputs = y->size(1);
-    rows.y = read_array<float>(op, "y", *y, ScalarType::Float, {m.rows, o.outputs});
-  }
-  if (weight.has_value())
-    rows.weight = read_array<float>(op, "weight", *weight, ScalarType::Float, {m.rows});
-  if (x0.has_value()) {
-    TX_CHECK(y.has_value(), op, "x0 must come with y, got no y");
-    o.x0 = read_array<float>(op, "x0", *x0, ScalarType::Float, {o.outputs, m.cols});
-    if (intercept.has_value()) {
-      o.intercept = read_array<float>(op, "intercept", *intercept, ScalarType::Float, {o.outputs});
-    }
-  }
-  TX_CHECK(loss == "squared_error" || loss == "log_loss", op,
-           "loss must be squared_error or log_loss, got ", loss);
-  o.loss = loss == "log_loss" ? cpu::AnchorLoss::log_loss : cpu::AnchorLoss::squared_error;
-  rows.codes = write_array<uint8_t>(op, "codes", codes, ScalarType::Byte,
-                                    {layout_bytes({Layout::tile4, o.bits, m.rows, m.cols})});
-  double* out = write_array<double>(op, "sums", sums, ScalarType::Double,
-                                    {cpu::kMoments + cpu::kOutputSums * o.outputs, m.cols});
-  double* total = write_array<double>(op, "totals", totals, ScalarType::Double, {4, o.outputs + 1});
-  auto* clips = write_array<int64_t>(op, "clipped", clipped, ScalarType::Long, {m.cols});
+  if (position.has_value()) read_rows(op, *position, int64_t{1} << 56);
   if (m.rows == 0 || m.cols == 0) return;
 
   cpu::EncodeSetup setup;
@@ -154,15 +101,16 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
     parallel_for(count, 1, [&](int64_t b, int64_t e) {
       std::vector<double> scratch(static_cast<size_t>(scratch_size));
       for (int64_t c = b; c < e; ++c) {
-        cpu::encode_chunk(setup, rows, first + c, scratch.data(), work.data() + c * size,
+        cpu::encode_chunk(setup, in.rows, first + c, scratch.data(), work.data() + c * size,
                           clip.data() + c * m.cols);
       }
     });
     for (int64_t c = 0; c < count; ++c) {
       const double* sum = work.data() + c * size;
-      for (int64_t i = 0; i < column_sums; ++i) out[i] += sum[i];
-      for (int64_t i = 0; i < 4 * (o.outputs + 1); ++i) total[i] += sum[column_sums + i];
-      for (int64_t j = 0; j < m.cols; ++j) clips[j] += clip[static_cast<size_t>(c * m.cols + j)];
+      for (int64_t i = 0; i < column_sums; ++i) in.sums[i] += sum[i];
+      for (int64_t i = 0; i < 4 * (o.outputs + 1); ++i) in.totals[i] += sum[column_sums + i];
+      for (int64_t j = 0; j < m.cols; ++j)
+        in.clipped[j] += clip[static_cast<size_t>(c * m.cols + j)];
     }
   }
 }

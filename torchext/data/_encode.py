@@ -152,6 +152,8 @@ class EncodeSums:
 class Encoder:
     """Second pass: encodes blocks of rows into tile4 and keeps the running sums.
 
+    It works where its tensors are, all on one device. A GPU takes no anchor (``x0``).
+
     Args:
         mean, scale: float64 [n].
         codebook: levels in kernel form; its sampling decides the rule (nearest, stochastic or double).
@@ -183,9 +185,12 @@ class Encoder:
         self.copy, self.outputs, self.loss = copy, outputs, loss
         self.x0, self.intercept, self.bounds = x0, intercept, bounds
         self.rows = 0
-        self.sums = torch.zeros(MOMENTS + OUTPUT_SUMS * outputs, cols, dtype=torch.float64)
-        self.totals = torch.zeros(4, outputs + 1, dtype=torch.float64)
-        self.clipped = torch.zeros(cols, dtype=torch.int64)
+        where = mean.device
+        self.sums = torch.zeros(
+            MOMENTS + OUTPUT_SUMS * outputs, cols, dtype=torch.float64, device=where
+        )
+        self.totals = torch.zeros(4, outputs + 1, dtype=torch.float64, device=where)
+        self.clipped = torch.zeros(cols, dtype=torch.int64, device=where)
 
     def add(
         self,
@@ -210,7 +215,8 @@ class Encoder:
         """
         book, (rows, cols) = self.codebook, x.shape
         if codes is None:
-            codes = torch.empty(layout_bytes(rows, cols, book.bits), dtype=torch.uint8)
+            size = layout_bytes(rows, cols, book.bits)
+            codes = torch.empty(size, dtype=torch.uint8, device=x.device)
         torch.ops.torchext._encode(
             x,
             self.mean,

@@ -95,10 +95,6 @@ Slope loss_at(AnchorLoss loss, double z, double y) {
 
 }  // namespace
 
-int64_t encode_level_count(EncodeMode mode, int bits) noexcept {
-  return mode == EncodeMode::twice ? (int64_t{1} << (bits - 2)) + 1 : int64_t{1} << bits;
-}
-
 void encode_setup(const EncodeOptions& o, EncodeSetup* s) {
   EncodePlan& p = s->plan;
   p.cols = o.cols;

@@ -1,0 +1,60 @@
+"""Encoding on CUDA, in emulation: the codes and sums of the CPU to the last bit."""
+
+from __future__ import annotations
+
+import emulation
+import pytest
+import torch
+from encode_cases import MODES, Case, assert_same
+
+emulation.load()
+CPU, EMULATED = torch.ops.torchext._encode, torch.ops.torchext_emulated._encode
+WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+
+
+def same(case: Case) -> None:
+    assert_same(case.run(CPU), case.run(EMULATED))
+
+
+@pytest.mark.parametrize("tables", [False, True])
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_and_width(mode: str, bits: int, tables: bool) -> None:
+    if (mode == "double" and bits < 2) or (tables and bits > 8):
+        pytest.skip("refused by the op")
+    same(Case(131, 7, bits, mode, tables=tables))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 64, 65, 1024, 1025, 2200])
+@pytest.mark.parametrize("cols", [1, 4, 33])
+def test_ragged_shapes(rows: int, cols: int) -> None:
+    same(Case(rows, cols, 5, "stochastic"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("outputs", [0, 1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_targets_and_weights(mode: str, outputs: int, weighted: bool) -> None:
+    same(Case(1100, 5, 4, mode, outputs=outputs, weighted=weighted))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_doubles_scattered_rows_and_strides(mode: str) -> None:
+    case = Case(200, 6, 4, mode, dtype=torch.float64, scattered=True)
+    same(case)
+    case.x = torch.cat([case.x, case.x], 1)[:, :6]  # rows lie apart
+    same(case)
+    case.x = case.x.t().contiguous().t()  # columns lie apart
+    same(case)
+
+
+def test_without_bounds_nothing_is_clipped() -> None:
+    case = Case(70, 3, 3, "nearest")
+    got = case.run(EMULATED, bounds=None)
+    assert_same(case.run(CPU, bounds=None), got)
+    assert got["clipped"].tolist() == [7, 7, 7]
+
+
+def test_an_anchor_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="_encode: x0 must be None on a GPU"):
+        Case(70, 3, 3, "nearest").run(EMULATED, x0=torch.zeros(1, 3))
