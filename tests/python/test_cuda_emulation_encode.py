@@ -58,3 +58,12 @@ def test_without_bounds_nothing_is_clipped() -> None:
 def test_an_anchor_is_refused() -> None:
     with pytest.raises(RuntimeError, match="_encode: x0 must be None on a GPU"):
         Case(70, 3, 3, "nearest").run(EMULATED, x0=torch.zeros(1, 3))
+
+
+def test_a_value_on_the_upper_of_two_adjacent_levels() -> None:
+    """Their middle rounds to the upper one, which must not become the lower."""
+    case = Case(64, 1, 1, "nearest", tables=True)
+    low, high = 1 + 2.0**-23, 1 + 2.0**-22
+    case.levels = torch.tensor([[low, high]])
+    case.x = torch.tensor([low, high]).repeat(32)[:, None].contiguous()
+    same(case)
