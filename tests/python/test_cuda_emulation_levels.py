@@ -50,6 +50,13 @@ def draws(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def test_ends_are_exact_however_far_apart() -> None:
+    x = torch.tensor([1.1420971e-275, 3e-200, 5e299, 7e299, 9.5e299, 1e300], dtype=torch.float64)
+    for values in (x, -x, torch.cat([x, -x])):
+        got = check(values, 4)
+        assert got[0][0] == values.min() and got[0][-1] == values.max()
+
+
 @pytest.mark.parametrize("s", [2, 3, 4, 5, 8, 17])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 31, 32, 33, 100, 129])
 def test_one_table_of_every_size(n: int, s: int) -> None:

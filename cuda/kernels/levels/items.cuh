@@ -23,6 +23,7 @@ struct TableItems {
   int capacity;
 
   int present, items, power, weight_power;  // values that count; distinct ones
+  double least, most;                       // the ends, of which scaling may lose bits
   double centre, radius, largest_sum, cut_error;
 
   TX_DEVICE DD about(int i) const { return levels::two_sum(lo[i], -centre); }
@@ -38,7 +39,7 @@ TX_DEVICE bool read_values(const Thread& t, const LevelTables& p, int64_t k, Tab
                                      : rest < p.inner ? rest
                                                       : p.inner);
   int present = 0, bad = 0;
-  double largest = 0, heaviest = 0;
+  double largest = 0, heaviest = 0, least = HUGE_VAL, most = -HUGE_VAL;
   for (int i = t.thread(); i < m->capacity; i += t.threads()) {
     double value = HUGE_VAL, w = 0;  // what is absent goes to the end
     if (i < size) {
@@ -51,6 +52,8 @@ TX_DEVICE bool read_values(const Thread& t, const LevelTables& p, int64_t k, Tab
       if (w > 0) {
         largest = largest < std::fabs(value) ? std::fabs(value) : largest;
         heaviest = heaviest < w ? w : heaviest;
+        least = value < least ? value : least;
+        most = value > most ? value : most;
       } else {
         value = HUGE_VAL;
       }
@@ -62,6 +65,10 @@ TX_DEVICE bool read_values(const Thread& t, const LevelTables& p, int64_t k, Tab
   if (block_sum(t, m->scratch, bad) > 0 || m->present == 0) return false;
   m->power = levels::scaling_exponent(block_max(t, m->scratch, largest));
   m->weight_power = kWeighted ? std::ilogb(block_max(t, m->scratch, heaviest)) : 0;
+  if (m->power != 0) {
+    m->least = -block_max(t, m->scratch, -least);
+    m->most = block_max(t, m->scratch, most);
+  }
   if (m->power != 0 || m->weight_power != 0) {
     for (int i = t.thread(); i < m->capacity; i += t.threads()) {
       m->x[i] = std::ldexp(m->x[i], -m->power) + 0.0;

@@ -93,8 +93,12 @@ struct SolveTables {
  private:
   TX_DEVICE static void write(const Params& p, const Thread& t, int64_t k, const TableItems& m,
                               const int32_t* path, int count, double cost, levels::Bound bound) {
-    for (int i = t.thread(); i < p.levels; i += t.threads())
-      p.found[k * p.levels + i] = std::ldexp(m.lo[path[i < count ? i : count - 1]], m.power) + 0.0;
+    for (int i = t.thread(); i < p.levels; i += t.threads()) {
+      const int at = i < count ? i : count - 1;
+      double level = std::ldexp(m.lo[path[at]], m.power) + 0.0;
+      if (m.power != 0) level = at == 0 ? m.least : at == count - 1 ? m.most : level;
+      p.found[k * p.levels + i] = level;
+    }
     if (t.thread() != 0) return;
     const int power = 2 * m.power + m.weight_power;
     p.distinct[k] = count;
