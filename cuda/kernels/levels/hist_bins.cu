@@ -1,24 +1,11 @@
 // Bins of float32 values, the same integers as csrc/kernels/levels/float_bins.cpp.
-#include "../vector_io.h"
-#include "block.cuh"
-#include "hist.h"
+#include "bin_sums.cuh"
 #include "kernels/levels/float_bin.h"
 
 namespace torchext::cuda {
 namespace {
 
 using levels::kCoarseBins;
-
-constexpr int kEach = 4;  // values of a thread at a time, 16 bytes
-
-/// Four values from i on; which of them exist is told by n.
-TX_DEVICE void load_four(const float* x, int64_t n, int64_t i, bool aligned, float* v) {
-  if (aligned && i + kEach <= n) {
-    load<kEach>(x + i, v);
-  } else {
-    for (int j = 0; j < kEach; ++j) v[j] = i + j < n ? x[i + j] : 0.0f;
-  }
-}
 
 /// Counts of the coarse bins and the range. Even blocks take the keys of negative values, odd ones
 /// the others: counters of 16 bits for half the bins fit the shared memory of every GPU. A counter
@@ -154,63 +141,19 @@ struct ChooseBins {
   }
 };
 
-/// Number, sum and sum of squares of the offsets in every bin. A block keeps four counters of 32
-/// bits a bin in shared memory, which hold a chunk of 2^16 values, and hands them on after each.
+/// Sums over the bins chosen.
 struct SumBins {
   using Params = HistLevels;
-  static constexpr int kThreads = 512;
-  static constexpr int64_t kChunk = 65536;
-  static constexpr size_t kShared = 4 * kHistBins * sizeof(uint32_t);
+  static constexpr int kThreads = BinSums::kThreads;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const HistWork& w = p.work;
     if (w.state->not_finite != 0) return;
-    auto* held = t.shared<uint32_t>();
-    uint32_t *first = held + kHistBins, *low = first + kHistBins, *high = low + kHistBins;
-    const bool fits = w.state->bins <= kHistBins, aligned = is_aligned(p.x);
-    for (int b = t.thread(); b < 4 * kHistBins; b += kThreads) held[b] = 0;
-    t.sync();
-    for (int64_t base = t.block() * kChunk; base < p.n; base += t.blocks() * kChunk) {
-      const int64_t end = base + kChunk < p.n ? base + kChunk : p.n;
-      for (int64_t i = base + t.thread() * kEach; i < end; i += kThreads * kEach) {
-        float v[kEach];
-        load_four(p.x, end, i, aligned, v);
-        for (int j = 0; j < kEach && i + j < end; ++j) {
-          const uint32_t key = levels::key_of(v[j]), entry = w.map[key >> 16];
-          const uint32_t shift = entry & 31, below = key & 0xFFFF;
-          const uint32_t bin = (entry >> 5) + (below >> shift);
-          const uint32_t offset = below & ((1u << shift) - 1), square = offset * offset;
-          if (fits) {
-            t.add(held + bin, 1u);
-            if (offset != 0) {
-              t.add(first + bin, offset);
-              t.add(low + bin, square & 0xFFFF);
-              if (square >> 16 != 0) t.add(high + bin, square >> 16);
-            }
-          } else {
-            hand_on(t, w, bin, 1, offset, square);
-          }
-        }
-      }
-      if (!fits) continue;
-      t.sync();
-      for (int b = t.thread(); b < w.state->bins; b += kThreads) {
-        if (held[b] == 0) continue;
-        hand_on(t, w, static_cast<uint32_t>(b), held[b], first[b],
-                low[b] + (uint64_t{high[b]} << 16));
-        held[b] = first[b] = low[b] = high[b] = 0;
-      }
-      t.sync();
-    }
-  }
-
- private:
-  TX_DEVICE static void hand_on(const Thread& t, const HistWork& w, uint32_t bin, uint64_t held,
-                                uint64_t first, uint64_t second) {
-    t.add(w.held + bin, held);
-    if (first == 0) return;
-    t.add(w.first + bin, first);
-    t.add(w.second + bin, second);
+    const BinSums sums{w.held, w.first, w.second};
+    sums.add(t, p.x, p.n, w.state->bins, [&w](uint32_t key) {
+      const uint32_t entry = w.map[key >> 16], shift = entry & 31, below = key & 0xFFFF;
+      return Place{(entry >> 5) + (below >> shift), below & ((1u << shift) - 1)};
+    });
   }
 };
 
@@ -224,7 +167,7 @@ cudaError_t launch_float_bins(const HistLevels& p, cudaStream_t stream) noexcept
   if (status != cudaSuccess) return status;
   status = launch<ChooseBins>(p, {1, 1, kBlockScratch * sizeof(double)}, stream);
   if (status != cudaSuccess) return status;
-  return launch<SumBins>(p, {blocks_for(p.n, SumBins::kChunk, 1024), 1, SumBins::kShared}, stream);
+  return launch<SumBins>(p, {blocks_for(p.n, BinSums::kChunk, 1024), 1, BinSums::kShared}, stream);
 }
 
 }  // namespace torchext::cuda

@@ -1,6 +1,6 @@
 // Levels among the starts of bins: one block of threads, from the sums of the bins to the proof.
+#include "bounds.cuh"
 #include "hist.h"
-#include "items.cuh"
 #include "kernels/levels/float_bin.h"
 
 namespace torchext::cuda {
@@ -9,8 +9,8 @@ namespace {
 using levels::kCoarseBins;
 
 constexpr int kCapacity = kCoarseBins;  // items: bins in use, and the two ends; fewer than 2^16
-constexpr int kBoundPlanes = 16;
-static_assert(kBoundPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
+constexpr int kPlanes = BlockBounds<double>::kWords;
+static_assert(kPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
 
 /// The items of the bins: lo, hi, and the sums below each.
 struct MakeItems {
@@ -170,8 +170,7 @@ struct SolveBins {
   }
 };
 
-/// A lower bound of the cost of any levels, those inside bins too: the programme again, over blocks
-/// of one bin with slopes (csrc/kernels/levels/block_layer.h), in plain double.
+/// A lower bound of the cost of any levels, those inside bins too, in plain double.
 struct BoundBins {
   using Params = HistLevels;
   static constexpr int kThreads = 512;
@@ -180,123 +179,21 @@ struct BoundBins {
     const HistWork& w = p.work;
     const HistWork::State& s = *w.state;
     if (s.not_finite != 0 || s.single != 0 || s.items <= p.levels) return;
-    const double lower = Bounds(p, t).lower(t, p.levels);
+    const Blocks blocks{w.lo, w.hi, w.cut, w.cut + 1, s.items, s.centre, s.radius, s.cut_error};
+    BlockBounds<double> bounds(blocks, false, w.planes, kCapacity, w.arg);
+    const double value = bounds.sweep(
+        t, t.shared<double>(), p.levels, [&blocks](int) { return Span{0, blocks.items}; },
+        [&](int layer, int r) {
+          const uint16_t* from = w.args + static_cast<size_t>(layer - 2) * kCapacity;
+          return blocks.rise(layer == 1 ? 0 : from[r], r);
+        },
+        [](int, int, double) {});
     if (t.thread() != 0) return;
-    const levels::Bound bound = levels::settled(s.cost, lower);
+    const levels::Bound bound =
+        levels::settled(s.cost, value - bounds.slack - p.levels * 0x1p-50 * s.cost);
     *p.lower = bound.lower;
     *p.certified = bound.certified;
   }
-
- private:
-  struct Bounds {
-    // A block ends an interval at its hi or lo with the sums below it, and starts one with those
-    // above.
-    double *t_hi, *t_lo, *y_hi, *y_lo, *g_hi, *g_lo;  // starts
-    double *x_lo, *x_hi, *h_lo, *h_hi;                // ends
-    double *base_hi, *base_lo, *flat, *rise, *next_rise;
-    Plane<double> next;
-    const HistWork& w;
-    double* scratch;
-    int items;
-
-    TX_DEVICE Bounds(const Params& p, const Thread& t)
-        : w(p.work), scratch(t.shared<double>()), items(p.work.state->items) {
-      double** const planes[] = {&t_hi, &t_lo, &y_hi,      &y_lo,  &g_hi,    &g_lo,
-                                 &x_lo, &x_hi, &h_lo,      &h_hi,  &base_hi, &base_lo,
-                                 &flat, &rise, &next_rise, &next.h};
-      static_assert(sizeof planes / sizeof *planes == kBoundPlanes);
-      TX_UNROLL
-      for (int k = 0; k < kBoundPlanes; ++k)
-        *planes[k] = w.planes + static_cast<size_t>(k) * kCapacity;
-      const double centre = w.state->centre;
-      for (int i = t.thread(); i < items; i += kThreads) {
-        const double lo = levels::two_sum(w.lo[i], -centre).h;
-        const double hi = levels::two_sum(w.hi[i], -centre).h;
-        const Cut below = w.cut[i], above = w.cut[i + 1];
-        t_hi[i] = hi;
-        t_lo[i] = lo;
-        y_hi[i] = hi * above.w.h - above.s.h;
-        y_lo[i] = lo * above.w.h - above.s.h;
-        g_hi[i] = above.q.h - hi * above.s.h;
-        g_lo[i] = above.q.h - lo * above.s.h;
-        x_lo[i] = -(lo * below.w.h - below.s.h);
-        x_hi[i] = -(hi * below.w.h - below.s.h);
-        h_lo[i] = -(below.q.h - lo * below.s.h);
-        h_hi[i] = -(below.q.h - hi * below.s.h);
-        rise[i] = next.h[i] = 0;  // the first level is the smallest value
-      }
-      t.sync();
-    }
-
-    /// Entries of row r: the smallest of the four corners; a level inside the same bin costs
-    /// nothing.
-    TX_DEVICE auto row(int r) const {
-      const double x0 = x_lo[r], x1 = x_hi[r], y0 = t_lo[r], y1 = t_hi[r], up = next_rise[r];
-      const double h0 = h_lo[r], h1 = h_hi[r] - up, own = up > 0 ? -up : 0.0;
-      return [this, r, x0, x1, y0, y1, h0, h1, own](int c) {
-        if (c == r) return flat[c] + own;
-        const double p0 = base_hi[c], q0 = t_hi[c], s0 = y_hi[c];
-        const double p1 = base_lo[c], q1 = t_lo[c], s1 = y_lo[c];
-        const double a = (p0 + q0 * x0) + s0 * y0, b = (p1 + q1 * x0) + s1 * y0;
-        const double d = (p0 + q0 * x1) + s0 * y1, e = (p1 + q1 * x1) + s1 * y1;
-        const double one = (a < b ? a : b) + h0, two = (d < e ? d : e) + h1;
-        return one < two ? one : two;
-      };
-    }
-
-    TX_DEVICE double lower(const Thread& t, int count) {
-      const HistWork::State& s = *w.state;
-      const Cut all = w.cut[items];
-      const double scale = 2 * (all.q.h + s.radius * (2 * s.largest_sum + s.radius * all.w.h));
-      double slack = 0, steepest = 0;
-      Best<double> last = Best<double>::none(0);
-      for (int layer = 1; layer < count; ++layer) {
-        const bool end = layer == count - 1;
-        double steep = 0, largest = 0;
-        for (int i = t.thread(); i < items; i += kThreads) {
-          base_hi[i] = (g_hi[i] + rise[i]) + next.h[i];
-          base_lo[i] = g_lo[i] + next.h[i];
-          flat[i] = (rise[i] < 0 ? rise[i] : 0.0) + next.h[i];
-          next_rise[i] = end ? 0.0 : slope_rise(layer, i);
-          steep = larger(steep, next_rise[i]);
-          largest = larger(largest, flat[i]);
-        }
-        steep = block_max(t, scratch, steep);
-        largest = block_max(t, scratch, largest);
-        t.sync();
-        int passes = 1;
-        if (end) {
-          last = one_row<double>(t, scratch, layer == 1 ? 1 : items, row(items - 1));
-        } else if (layer == 1) {
-          for (int r = t.thread(); r < items; r += kThreads) next.h[r] = row(r)(0);
-        } else {
-          passes = row_minima(t, items, 1, w.arg, next, [this](int r) { return row(r); });
-        }
-        t.sync();
-        slack += minima_noise(passes) *
-                 (8 * 0x1p-53 * (scale + steepest + steep + largest) + s.cut_error);
-        steepest = steep;
-        double* const held = rise;
-        rise = next_rise;
-        next_rise = held;
-      }
-      return last.value - slack - count * 0x1p-50 * s.cost;
-    }
-
-    TX_DEVICE static double larger(double so_far, double x) {
-      const double size = std::fabs(x);
-      return so_far < size ? size : so_far;
-    }
-
-    /// What a layer charges for a level at the upper end of bin r rather than the lower: the slope
-    /// of the cost at the best predecessor, over the bin's width.
-    TX_DEVICE double slope_rise(int layer, int r) const {
-      const double width = w.hi[r] - w.lo[r];
-      if (width == 0) return 0;
-      const int k = layer == 1 ? 0 : w.args[static_cast<size_t>(layer - 2) * kCapacity + r];
-      return (-x_lo[k] + (w.cut[r].s.h - t_lo[k] * w.cut[r].w.h)) * width;
-    }
-  };
 };
 
 }  // namespace
@@ -317,7 +214,7 @@ HistWork hist_work(unsigned char* memory, int32_t levels) noexcept {
   take(&w.shift, kCoarseBins);
   take(&w.lo, kCapacity);
   take(&w.hi, kCapacity);
-  take(&w.planes, int64_t{kBoundPlanes} * kCapacity);
+  take(&w.planes, int64_t{kPlanes} * kCapacity);
   take(&w.cut, kCapacity + 1);
   take(&w.terms, levels);
   take(&w.arg, kCapacity);

@@ -223,10 +223,11 @@ TX_DEVICE double cost_by_value(const Thread& t, const TableItems& m, const int32
   return m.scratch[0];
 }
 
-/// The best path of `count` levels through the items; returns a lower bound of its cost.
-template <class N>
+/// The best path of `count` levels through the items, those between the ends from span_of(layer);
+/// returns a lower bound of its cost.
+template <class N, class SpanOf>
 TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N>* programme,
-                             int count, uint16_t* args, int32_t* path) {
+                             int count, uint16_t* args, int32_t* path, const SpanOf& span_of) {
   t.sync();
   programme->items = m.items;
   double largest = 0;
@@ -239,8 +240,15 @@ TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N>*
   const double first = std::fabs(m.about(0).h), last = std::fabs(m.about(m.items - 1).h);
   programme->scale = levels::entry_scale(m.cut[m.items - 1], first < last ? last : first, largest);
   programme->cut_error = m.cut_error;
-  const double value = programme->solve(t, m.scratch, count, args, path);
+  const double value = programme->solve(t, m.scratch, count, args, path, span_of);
   return value - programme->slack;
+}
+
+/// The same through all items.
+template <class N>
+TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N>* programme,
+                             int count, uint16_t* args, int32_t* path) {
+  return solve_items(t, m, programme, count, args, path, [&m](int) { return Span{0, m.items}; });
 }
 
 /// Everything about group k; false for a table without an answer.

@@ -41,6 +41,8 @@ struct Plane<DD> {
 
 TX_DEVICE void from_double(double x, double* out) { *out = x; }
 TX_DEVICE void from_double(double x, DD* out) { *out = DD{x, 0}; }
+TX_DEVICE void narrow(DD x, double* out) { *out = x.h; }
+TX_DEVICE void narrow(DD x, DD* out) { *out = x; }
 TX_DEVICE double high(double x) { return x; }
 TX_DEVICE double high(DD x) { return x.h; }
 TX_DEVICE double shuffle_xor(const Thread& t, double x, int mask) { return t.shuffle_xor(x, mask); }
@@ -77,26 +79,34 @@ struct Best {
   }
 };
 
-/// Minima of rows 0 .. items - 1 to `next`, their first argmins to `arg`; row r has the columns
+/// Consecutive items.
+struct Span {
+  int begin, end;
+  TX_DEVICE int size() const { return end - begin; }
+};
+
+/// Minima of `rows` to `next`, their first argmins among `columns` to `arg`; row r has the columns
 /// below r + extra, and row_of(r) gives its entries. Coarse to fine: the argmins of every other row
 /// bound those between, a group of lanes a row. Returns the number of passes.
 template <class N, class RowOf>
-TX_DEVICE int row_minima(const Thread& thread, int items, int extra, uint16_t* arg,
+TX_DEVICE int row_minima(const Thread& thread, Span rows, Span columns, int extra, uint16_t* arg,
                          const Plane<N>& next, const RowOf& row_of) {
+  const int items = rows.size();
   int stride = 1, passes = 0;
   while (2 * stride <= items) stride *= 2;
   for (; stride > 0; stride /= 2, ++passes) {
-    const int rows = (items - stride) / (2 * stride) + 1;
+    const int live_rows = (items - stride) / (2 * stride) + 1;
     int width = 32;  // lanes of a group
-    while (width > 1 && width * rows > thread.threads()) width /= 2;
+    while (width > 1 && width * live_rows > thread.threads()) width /= 2;
     const int lane = thread.thread() % width, groups = thread.threads() / width;
-    for (int k0 = 0; k0 < rows; k0 += groups) {
-      const int k = k0 + thread.thread() / width, r = stride - 1 + 2 * stride * k;
-      const bool live = k < rows;
-      const int c0 = live && r >= stride ? arg[r - stride] : 0;
+    for (int k0 = 0; k0 < live_rows; k0 += groups) {
+      const int k = k0 + thread.thread() / width, at = stride - 1 + 2 * stride * k;
+      const int r = rows.begin + at;
+      const bool live = k < live_rows;
+      const int c0 = live && at >= stride ? arg[r - stride] : columns.begin;
       Best<N> best = Best<N>::none(c0);
       if (live) {
-        int c1 = r + stride < items ? arg[r + stride] + 1 : items;
+        int c1 = at + stride < items ? arg[r + stride] + 1 : columns.end;
         c1 = c1 <= c0 ? c0 + 1 : c1;  // rounding may have put argmins out of order
         c1 = c1 > r + extra ? r + extra : c1;
         const auto entry = row_of(r);
@@ -113,11 +123,12 @@ TX_DEVICE int row_minima(const Thread& thread, int items, int extra, uint16_t* a
   return passes;
 }
 
-/// The minimum of one row over the columns below `columns`, in all threads.
+/// The minimum of one row over `columns`, in all threads.
 template <class N, class Entry>
-TX_DEVICE Best<N> one_row(const Thread& thread, double* scratch, int columns, const Entry& entry) {
-  Best<N> best = Best<N>::none(0);
-  for (int c = thread.thread(); c < columns; c += thread.threads()) best.offer(entry(c), c);
+TX_DEVICE Best<N> one_row(const Thread& thread, double* scratch, Span columns, const Entry& entry) {
+  Best<N> best = Best<N>::none(columns.begin);
+  for (int c = columns.begin + thread.thread(); c < columns.end; c += thread.threads())
+    best.offer(entry(c), c);
   for (int mask = 16; mask > 0; mask /= 2) best.join(thread, mask);
   auto* parts = reinterpret_cast<Best<N>*>(scratch);
   thread.sync();
@@ -175,31 +186,40 @@ struct Programme {
   }
 
   /// The cheapest path of `count` levels, 2 <= count < items, to path [count]; returns its cost.
-  /// Argmins of the layers between are kept in args [count - 3][capacity].
+  /// Level i, 0 < i < count - 1, is one of span_of(i). Argmins of the layers between are kept in
+  /// args [count - 3][capacity].
+  template <class SpanOf>
   TX_DEVICE double solve(const Thread& thread, double* scratch, int count, uint16_t* args,
-                         int32_t* path) {
+                         int32_t* path, const SpanOf& span_of) {
     slack = 0;
     for (int i = thread.thread(); i < items; i += thread.threads()) base.set(i, g[i]);
     thread.sync();
     double largest = 0;
+    Span columns{0, 1};
     if (count > 2) {
       const N first_t = t[0], first_y = y[0], first_base = base[0];
-      for (int r = thread.thread(); r < items; r += thread.threads()) {
+      columns = span_of(1);
+      for (int r = columns.begin + thread.thread(); r < columns.end; r += thread.threads()) {
         N v;
         from_double(kUnreachable, &v);
         if (r > 0) v = (first_base + first_t * -y[r]) + first_y * t[r];
         next.set(r, v);
       }
       thread.sync();
-      largest = finish_layer(thread, 1, largest);
+      largest = finish_layer(thread, columns, 1, largest);
     }
     for (int layer = 2; layer < count - 1; ++layer) {
-      const int passes = row_minima(thread, items, 0, arg, next, [this](int r) { return row(r); });
+      const Span rows = span_of(layer);
+      const int passes =
+          row_minima(thread, rows, columns, 0, arg, next, [this](int r) { return row(r); });
       uint16_t* kept = args + static_cast<size_t>(layer - 2) * capacity;
-      for (int r = thread.thread(); r < items; r += thread.threads()) kept[r] = arg[r];
-      largest = finish_layer(thread, passes, largest);
+      for (int r = rows.begin + thread.thread(); r < rows.end; r += thread.threads())
+        kept[r] = arg[r];
+      largest = finish_layer(thread, rows, passes, largest);
+      columns = rows;
     }
-    const Best<N> last = one_row<N>(thread, scratch, count > 2 ? items - 1 : 1, row(items - 1));
+    if (columns.end == items) --columns.end;
+    const Best<N> last = one_row<N>(thread, scratch, columns, row(items - 1));
     add_slack(1, largest);
     if (thread.thread() == 0) {
       path[count - 1] = items - 1;
@@ -213,9 +233,6 @@ struct Programme {
   }
 
  private:
-  TX_DEVICE static void narrow(DD x, double* out) { *out = x.h; }
-  TX_DEVICE static void narrow(DD x, DD* out) { *out = x; }
-
   TX_DEVICE void add_slack(int passes, double largest) {
     constexpr double kError = Plane<N>::kWords > 1 ? 0x1p-98 : 8 * 0x1p-53;
     slack += minima_noise(passes) * (kError * (scale + largest) + cut_error);
@@ -223,10 +240,10 @@ struct Programme {
 
   /// Row minima become the costs of the ways to the rows, and those the columns of the next layer.
   /// Returns the largest of them, which is the last.
-  TX_DEVICE double finish_layer(const Thread& thread, int passes, double largest) {
+  TX_DEVICE double finish_layer(const Thread& thread, Span rows, int passes, double largest) {
     add_slack(passes, largest);
-    const double last = high(next[items - 1] + -g[items - 1]);
-    for (int r = thread.thread(); r < items; r += thread.threads())
+    const double last = high(next[rows.end - 1] + -g[rows.end - 1]);
+    for (int r = rows.begin + thread.thread(); r < rows.end; r += thread.threads())
       base.set(r, g[r] + (next[r] + -g[r]));
     thread.sync();
     const double size = last < 0 ? -last : last;
