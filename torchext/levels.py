@@ -12,7 +12,8 @@ from torchext import ops
 __all__ = ["OptimalLevels", "RoundingError", "optimal_levels", "rounding_error"]
 
 _EXACT = 2**24  # values of a table up to which ``auto`` is exact
-_EXACT_CUDA = 2**14
+_BLOCK_CUDA = 2**14  # values of a table that a block of threads holds, for any number of levels,
+_LEVELS_CUDA = 256  # and most exact levels of one table of more
 _DTYPES = {
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
@@ -113,8 +114,8 @@ def optimal_levels(
         levels: number of levels s, 2..65536 (1 for ``"nearest"`` and for values that are all the same).
         bits: in place of ``levels``: ``2**bits`` of them, one per code.
         method: ``"auto"`` is ``"exact"`` up to 2**24 values a table and beyond that ``"hist"`` with ``rtol``
-            raised to 1e-3; on CUDA ``"exact"`` up to 2**14 and ``"hist"`` beyond. See
-            :func:`torchext.ops.optimal_levels` for all of them.
+            raised to 1e-3; on CUDA with ``rtol`` as it is, and above 2**14 values ``"exact"`` for at most
+            256 levels. See :func:`torchext.ops.optimal_levels` for all of them.
         objective: ``"stochastic"`` or ``"nearest"``.
         weight: not negative, of the shape of ``x``; a value of weight 0 counts as absent.
         dim: one table per index of this dimension.
@@ -157,8 +158,9 @@ def optimal_levels(
         )
     if method == "auto":
         method, size = "exact", _largest_table(x, dim, bucket_size)
-        if x.is_cuda and size > _EXACT_CUDA:
-            method = "hist"
+        if x.is_cuda:
+            exact = size <= _BLOCK_CUDA or (size <= _EXACT and count <= _LEVELS_CUDA)
+            method = "exact" if exact else "hist"
         elif candidates is None and size > _EXACT:
             method, rtol = "hist", max(rtol, 1e-3)
     found = ops.optimal_levels(

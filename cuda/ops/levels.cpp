@@ -1,7 +1,6 @@
-// optimal_levels on CUDA: exact levels of tables that a block of threads holds, bins for larger
-// ones.
+// optimal_levels on CUDA: tables that a block of threads holds, and one larger one by its bins.
 #include "device.h"
-#include "kernels/levels/hist.h"
+#include "kernels/levels/exact.h"
 #include "kernels/levels/table.h"
 #include "ops/levels_request.h"
 
@@ -56,11 +55,13 @@ void solve_tables(const Request& ask, const Tables& tables, const Tensor& values
   check_launch(kLevelsOp, cuda::launch_level_tables(p, device.stream()));
 }
 
-/// One table of more values, by bins.
+/// One table of more values, by its bins: as they are under method hist, else ever finer.
 void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, bool weight,
                 const LevelResults& results, const Device& device) {
-  const auto because = [](const char* what) {
-    return std::string(what) + " on CUDA under method hist above " +
+  const bool exact = ask.method != Method::hist;
+  const int32_t most = exact ? cuda::kMostExactLevels : cuda::kMostHistLevels;
+  const auto because = [exact](const std::string& what) {
+    return what + " on CUDA under method " + (exact ? "exact" : "hist") + " above " +
            std::to_string(cuda::kMostTableValues) + " values, got ";
   };
   TX_CHECK(tables.count == 1, kLevelsOp, because("x must be one table"), tables.count, " tables");
@@ -68,25 +69,31 @@ void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, 
            because("x must be float32, bfloat16 or float16"), "float64");
   TX_CHECK(!weight, kLevelsOp, because("weight must be None"), "a tensor");
   // Bins of float16 values below 0 need not start at one; those of bfloat16 are single values.
-  TX_CHECK(ask.dtype != ScalarType::Half, kLevelsOp,
+  TX_CHECK(exact || ask.dtype != ScalarType::Half, kLevelsOp,
            because("level_dtype must be float32 or float64"), "float16");
-  TX_CHECK(ask.rtol == 0, kLevelsOp, because("rtol must be 0"), ask.rtol);
-  TX_CHECK(ask.count <= cuda::kMostHistLevels, kLevelsOp, because("levels must be in [2, 1024]"),
-           ask.count);
+  TX_CHECK(exact || ask.rtol == 0, kLevelsOp, because("rtol must be 0"), ask.rtol);
+  TX_CHECK(ask.count <= most, kLevelsOp,
+           because("levels must be in [2, " + std::to_string(most) + "]"), ask.count);
   const auto levels = static_cast<int32_t>(ask.count);
-  const Tensor work =
-      torch::stable::new_empty(values, {cuda::hist_work(nullptr, levels).bytes}, ScalarType::Byte);
-  const cuda::HistLevels p{values.const_data_ptr<float>(),
-                           tables.n,
-                           levels,
-                           results.found.mutable_data_ptr<double>(),
-                           results.distinct.mutable_data_ptr<int64_t>(),
-                           results.cost.mutable_data_ptr<double>(),
-                           results.lower.mutable_data_ptr<double>(),
-                           results.certified.mutable_data_ptr<bool>(),
-                           cuda::hist_work(work.mutable_data_ptr<uint8_t>(), levels)};
-  check_launch(kLevelsOp, cuda::launch_float_bins(p, device.stream()));
-  check_launch(kLevelsOp, cuda::launch_hist_levels(p, device.stream()));
+  const int64_t bytes =
+      exact ? cuda::exact_work(nullptr, levels).bytes : cuda::hist_work(nullptr, levels).bytes;
+  const Tensor work = torch::stable::new_empty(values, {bytes}, ScalarType::Byte);
+  auto* const memory = work.mutable_data_ptr<uint8_t>();
+  cuda::ExactLevels p{};
+  if (exact) p.work = cuda::exact_work(memory, levels);
+  p.table = {values.const_data_ptr<float>(),
+             tables.n,
+             levels,
+             ask.rtol,
+             results.found.mutable_data_ptr<double>(),
+             results.distinct.mutable_data_ptr<int64_t>(),
+             results.cost.mutable_data_ptr<double>(),
+             results.lower.mutable_data_ptr<double>(),
+             results.certified.mutable_data_ptr<bool>(),
+             exact ? p.work.hist : cuda::hist_work(memory, levels)};
+  check_launch(kLevelsOp, cuda::launch_float_bins(p.table, device.stream()));
+  check_launch(kLevelsOp, exact ? cuda::launch_exact_levels(p, device.stream())
+                                : cuda::launch_hist_levels(p.table, device.stream()));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
@@ -99,9 +106,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
   check_sizes(ask, tables, x);
   check_supported(ask, candidates.has_value(), x, method);
   const bool fits = tables.count == 0 || tables.largest() <= cuda::kMostTableValues;
-  TX_CHECK(fits || ask.method == Method::hist, kLevelsOp, "x must hold at most ",
-           cuda::kMostTableValues, " values per table on CUDA under method ", method, ", got ",
-           tables.largest(), " (method hist takes more)");
+  TX_CHECK(fits || ask.method != Method::dnc, kLevelsOp, "x must hold at most ",
+           cuda::kMostTableValues, " values per table on CUDA under method dnc, got ",
+           tables.largest(), " (exact and hist take more)");
   const Device device(x);
   if (weight) device.check(kLevelsOp, "weight", *weight);
   const bool f64 = x.scalar_type() == ScalarType::Double;

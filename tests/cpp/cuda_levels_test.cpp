@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/levels/hist.h"
+#include "kernels/levels/exact.h"
 #include "kernels/levels/solve.h"
 #include "kernels/levels/table.h"
 
@@ -96,33 +96,58 @@ TEST(CudaLevels, TablesEqualTheCpu) {
   }
 }
 
+/// A large table, its results and the CPU's.
+struct LargeTable {
+  static constexpr int32_t kLevels = 4;
+  std::vector<float> x = std::vector<float>(17000);
+  Results r{1, kLevels};
+
+  LargeTable() {
+    std::mt19937 random(2);
+    std::normal_distribution<float> normal;
+    for (float& v : x) v = normal(random);
+  }
+  HistLevels request(const HistWork& work) {
+    return {x.data(),       static_cast<int64_t>(x.size()),
+            kLevels,        0,
+            r.found.data(), r.distinct.data(),
+            r.cost.data(),  r.lower.data(),
+            r.flags(),      work};
+  }
+  levels::Solution on_cpu(levels::Method method) const {
+    levels::Scratch scratch;
+    return levels::solve(x.data(), nullptr, x.size(), levels::Objective::stochastic, method,
+                         kLevels, &scratch);
+  }
+};
+
 TEST(CudaLevels, BinsEqualTheCpu) {
-  std::mt19937 random(2);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(17000);
-  for (float& v : x) v = normal(random);
-  constexpr int32_t kLevels = 4;
-  Results r(1, kLevels);
-  Workspace work(hist_work(nullptr, kLevels).bytes);
-  const HistLevels p{x.data(),
-                     static_cast<int64_t>(x.size()),
-                     kLevels,
-                     r.found.data(),
-                     r.distinct.data(),
-                     r.cost.data(),
-                     r.lower.data(),
-                     r.flags(),
-                     hist_work(work.data(), kLevels)};
+  LargeTable table;
+  Workspace work(hist_work(nullptr, LargeTable::kLevels).bytes);
+  const HistLevels p = table.request(hist_work(work.data(), LargeTable::kLevels));
   ASSERT_EQ(launch_float_bins(p, nullptr), cudaSuccess);
   ASSERT_EQ(launch_hist_levels(p, nullptr), cudaSuccess);
-  levels::Scratch scratch;
-  const levels::Solution want =
-      levels::solve(x.data(), nullptr, x.size(), levels::Objective::stochastic,
-                    levels::Method::hist, kLevels, &scratch);
-  EXPECT_EQ(r.found, want.levels);
-  EXPECT_EQ(r.cost[0], want.cost);
-  EXPECT_LE(r.lower[0], r.cost[0]);
-  EXPECT_GE(r.lower[0], want.lower_bound * .99);
+  const levels::Solution want = table.on_cpu(levels::Method::hist);
+  EXPECT_EQ(table.r.found, want.levels);
+  EXPECT_EQ(table.r.cost[0], want.cost);
+  EXPECT_LE(table.r.lower[0], table.r.cost[0]);
+  EXPECT_GE(table.r.lower[0], want.lower_bound * .99);
+}
+
+TEST(CudaLevels, ExactLevelsOfALargeTableEqualTheCpu) {
+  LargeTable table;
+  Workspace work(exact_work(nullptr, LargeTable::kLevels).bytes);
+  ExactLevels p{};
+  p.work = exact_work(work.data(), LargeTable::kLevels);
+  p.table = table.request(p.work.hist);
+  ASSERT_EQ(launch_float_bins(p.table, nullptr), cudaSuccess);
+  ASSERT_EQ(launch_exact_levels(p, nullptr), cudaSuccess);
+  const levels::Solution want = table.on_cpu(levels::Method::exact);
+  EXPECT_EQ(table.r.found, want.levels);
+  EXPECT_EQ(table.r.cost[0], want.cost);
+  EXPECT_EQ(table.r.lower[0], want.lower_bound);
+  EXPECT_TRUE(want.certified);
+  EXPECT_NE(*table.r.flags(), 0);
 }
 
 TEST(CudaLevels, RefusesTablesThatAreTooLarge) {

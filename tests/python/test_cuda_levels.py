@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import levels_data
 import pytest
 import torch
 from parity import same_bits
@@ -107,8 +108,9 @@ def test_small_bins() -> None:
     """Under compute-sanitizer too: a few bins, and more than shared memory holds."""
     for x in (draws(16_500), draws(16_500) / draws(16_501)[1:]):
         want = torchext.optimal_levels(x, 4, method="hist")
-        got = torchext.optimal_levels(x.cuda(), 4)
+        got = torchext.optimal_levels(x.cuda(), 4, method="hist")
         assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+        check(x, 4)
 
 
 @pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
@@ -116,8 +118,7 @@ def test_small_bins() -> None:
 def test_bins(n: int, s: int) -> None:
     x = draws(n)
     want = torchext.optimal_levels(x, s, method="hist")
-    got = torchext.optimal_levels(x.cuda(), s)
-    assert got.method == "hist"
+    got = torchext.optimal_levels(x.cuda(), s, method="hist")
     assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
     assert (got.lower_bound.cpu() <= got.cost.cpu()).all()
     assert got.lower_bound.item() == pytest.approx(want.lower_bound.item(), rel=0.05)
@@ -135,26 +136,44 @@ def test_bins_of_other_data(kind: str) -> None:
     assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
 
 
-def test_graph_of_bins() -> None:
+@pytest.mark.parametrize("n", [16_385, 1 << 22, 1 << 24])
+@pytest.mark.parametrize("s", [2, 4, 16, 64])
+def test_exact_of_one_table(n: int, s: int) -> None:
+    check(draws(n), s)
+
+
+@pytest.mark.parametrize("name", levels_data.NAMES)
+def test_exact_of_other_data(name: str) -> None:
+    check(levels_data.draw(name, 1 << 20).float(), 16)
+
+
+def test_auto() -> None:
+    x = draws(1 << 16).cuda()
+    assert torchext.optimal_levels(x, 256).method == "exact"
+    assert torchext.optimal_levels(x, 257).method == "hist"
+
+
+@pytest.mark.parametrize("method", ["hist", "exact"])
+def test_graph_of_one_table(method: str) -> None:
     x = draws(100_000).cuda()
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        torchext.optimal_levels(x, 16)
+        torchext.optimal_levels(x, 16, method=method)
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = torchext.optimal_levels(x, 16)
+        found = torchext.optimal_levels(x, 16, method=method)
     for scale in (1.0, 3.0):
         x.copy_(scale * draws(100_000))
         graph.replay()
-        want = torchext.optimal_levels(x.cpu(), 16, method="hist")
+        want = torchext.optimal_levels(x.cpu(), 16, method=method)
         assert same_bits(want.levels, found.levels) and same_bits(want.cost, found.cost)
 
 
 def test_refused() -> None:
     x = torch.zeros(1 << 15, device="cuda")
     for more, text in (
-        ({"method": "exact"}, "at most 16384 values per table on CUDA"),
+        ({"method": "dnc"}, "at most 16384 values per table on CUDA"),
         ({"method": "smawk", "bucket_size": 64}, "method must be exact, dnc or hist on CUDA"),
         ({"objective": "nearest", "bucket_size": 64}, "objective must be stochastic on CUDA"),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),

@@ -42,8 +42,8 @@ class BlockBounds {
     Side left, right;
     // A level in a block starts an interval above the block's values and ends one below them.
     for (int k = 0; k < 2; ++k) {
-      for (Plane<N>* plane : {&left.u[k], &left.v[k], &left.z[k], &right.u[k], &right.z[k],
-                              &base_[k]})
+      for (Plane<N>* plane :
+           {&left.u[k], &left.v[k], &left.z[k], &right.u[k], &right.z[k], &base_[k]})
         take(plane);
     }
     for (int k = 0; k < 2; ++k) right.v[k] = left.u[k];
@@ -66,8 +66,8 @@ class BlockBounds {
   }
 
   /// Bounds of all ways to the blocks of each layer: visit(layer, item, bound) for the layers
-  /// between the ends. Returns the bound of all ways to the end. rise_of(layer, item) is any number,
-  /// the same both ways; span_of(layer) are the items of a layer.
+  /// between the ends. Returns the bound of all ways to the end. rise_of(layer, item) is any
+  /// number, the same both ways; span_of(layer) are the items of a layer.
   template <class SpanOf, class RiseOf, class Visit>
   TX_DEVICE double sweep(const Thread& t, double* scratch, int count, const SpanOf& span_of,
                          const RiseOf& rise_of, const Visit& visit) {
@@ -107,7 +107,7 @@ class BlockBounds {
           visit(layer, place(r), high(next_[r]));
       }
       slack += minima_noise(passes) *
-               (kError * (scale + steepest + steep + largest) + blocks_.cut_error) +
+                   (kError * (scale + steepest + steep + largest) + blocks_.cut_error) +
                0x1p-52 * (largest + steep);
       steepest = steep;
       double* const held = rise_;

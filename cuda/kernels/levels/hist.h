@@ -8,6 +8,7 @@ namespace torchext::cuda {
 
 constexpr int64_t kHistBins = 4096;        // at most, unless more coarse ones are in use
 constexpr int32_t kMostHistLevels = 1024;  // argmins of all layers are kept
+constexpr int kMostItems = 65536;          // bins in use and the two ends, fewer than 2^16
 
 /// Where the arrays of a run lie in the workspace; all are device memory.
 struct HistWork {
@@ -21,6 +22,7 @@ struct HistWork {
   uint64_t *held, *first, *second;  // of bins: values, sums of their offsets and of their squares
   int64_t zeroed;                   // bytes from `state` that start as zeros
   uint32_t *map, *key;              // first bin << 5 | shift of a coarse bin; first key of a bin
+  uint32_t* bin;                    // of an item; the ends may have none
   uint8_t* shift;
   double *lo, *hi, *planes;  // of items
   levels::Cut* cut;
@@ -38,6 +40,7 @@ struct HistLevels {
   const float* x;
   int64_t n;
   int32_t levels;
+  double rtol;  // the gap that counts as certified, if that is more than settled() allows
   double* found;
   int64_t* distinct;
   double *cost, *lower;
@@ -47,6 +50,9 @@ struct HistLevels {
 
 /// Bins of x and their exact sums. Two passes over x.
 cudaError_t launch_float_bins(const HistLevels& p, cudaStream_t stream) noexcept;
+
+/// The bins as items, with the sums below each.
+cudaError_t launch_hist_items(const HistLevels& p, cudaStream_t stream) noexcept;
 
 /// Levels, cost and lower bound from the bins.
 cudaError_t launch_hist_levels(const HistLevels& p, cudaStream_t stream) noexcept;

@@ -1,6 +1,6 @@
 // Levels among the starts of bins: one block of threads, from the sums of the bins to the proof.
 #include "bounds.cuh"
-#include "hist.h"
+#include "hist_results.cuh"
 #include "kernels/levels/float_bin.h"
 
 namespace torchext::cuda {
@@ -8,7 +8,6 @@ namespace {
 
 using levels::kCoarseBins;
 
-constexpr int kCapacity = kCoarseBins;  // items: bins in use, and the two ends; fewer than 2^16
 constexpr int kPlanes = BlockBounds<double>::kWords;
 static_assert(kPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
 
@@ -47,6 +46,7 @@ struct MakeItems {
       const levels::FloatBin bin = bin_at(w, b, least, most);
       w.lo[before + at] = bin.lo;
       w.hi[before + at] = bin.hi;
+      w.bin[before + at] = static_cast<uint32_t>(b);
       w.planes[at++] = bin.above(least);
       several |= bin.lo != bin.hi;
     }
@@ -54,6 +54,8 @@ struct MakeItems {
     if (t.thread() == 0) {
       if (before != 0) w.lo[0] = w.hi[0] = least;
       if (after != 0) w.lo[all - 1] = w.hi[all - 1] = most;
+      if (before != 0) w.bin[0] = levels::kNoBin;
+      if (after != 0) w.bin[all - 1] = levels::kNoBin;
     }
     several = block_reduce(t, scratch, several, [](int a, int b) { return a | b; });
     const double centre = levels::round_centre(
@@ -124,14 +126,14 @@ struct SolveBins {
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const HistWork& w = p.work;
     if (w.state->not_finite != 0) {
-      give_up(p, t);
+      write_nothing(p, t);
       return;
     }
     TableItems m{};
     m.lo = w.lo;
     m.cut = w.cut;
     m.scratch = t.shared<double>();
-    m.capacity = kCapacity;
+    m.capacity = kMostItems;
     m.items = w.state->items;
     m.centre = w.state->centre;
     m.cut_error = w.state->cut_error;
@@ -142,57 +144,41 @@ struct SolveBins {
       for (int i = t.thread(); i < count; i += kThreads) w.path[i] = i;
       t.sync();
     } else {
-      Programme<DD> programme = Programme<DD>::at(w.planes, w.arg, kCapacity);
+      Programme<DD> programme = Programme<DD>::at(w.planes, w.arg, kMostItems);
       proved = solve_items(t, m, &programme, count, w.args, w.path);
     }
     if (!all || !single) cost = cost_of_path(t, m, w.path, count, w.terms);
     if (!all && single && !levels::is_accurate(cost, m.cut_error, count))
       cost = cost_by_value(t, m, w.path, count, w.planes);
-    for (int i = t.thread(); i < p.levels; i += kThreads)
-      p.found[i] = m.lo[w.path[i < count ? i : count - 1]] + 0.0;
-    if (t.thread() != 0) return;
     // Where levels may lie inside bins, the proof is BoundBins'.
     levels::Bound bound{0, single};
     if (single && !all) bound = levels::settled(cost, proved);
-    *p.distinct = count;
-    *p.cost = w.state->cost = cost;
-    *p.lower = bound.lower;
-    *p.certified = bound.certified;
-  }
-
- private:
-  TX_DEVICE static void give_up(const Params& p, const Thread& t) {
-    for (int i = t.thread(); i < p.levels; i += kThreads) p.found[i] = __builtin_nan("");
-    if (t.thread() != 0) return;
-    *p.distinct = 0;
-    *p.cost = *p.lower = __builtin_nan("");
-    *p.certified = false;
+    write_levels(p, t, m.lo, w.path, count, cost, bound);
+    if (t.thread() == 0) w.state->cost = cost;
   }
 };
 
 /// A lower bound of the cost of any levels, those inside bins too, in plain double.
 struct BoundBins {
   using Params = HistLevels;
-  static constexpr int kThreads = 512;
+  static constexpr int kThreads = 640;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const HistWork& w = p.work;
     const HistWork::State& s = *w.state;
     if (s.not_finite != 0 || s.single != 0 || s.items <= p.levels) return;
     const Blocks blocks{w.lo, w.hi, w.cut, w.cut + 1, s.items, s.centre, s.radius, s.cut_error};
-    BlockBounds<double> bounds(blocks, false, w.planes, kCapacity, w.arg);
+    BlockBounds<double> bounds(blocks, false, w.planes, kMostItems, w.arg);
     const double value = bounds.sweep(
         t, t.shared<double>(), p.levels, [&blocks](int) { return Span{0, blocks.items}; },
         [&](int layer, int r) {
-          const uint16_t* from = w.args + static_cast<size_t>(layer - 2) * kCapacity;
+          const uint16_t* from = w.args + static_cast<size_t>(layer - 2) * kMostItems;
           return blocks.rise(layer == 1 ? 0 : from[r], r);
         },
         [](int, int, double) {});
     if (t.thread() != 0) return;
-    const levels::Bound bound =
-        levels::settled(s.cost, value - bounds.slack - p.levels * 0x1p-50 * s.cost);
-    *p.lower = bound.lower;
-    *p.certified = bound.certified;
+    write_bound(p, s.cost,
+                levels::settled(s.cost, value - bounds.slack - p.levels * 0x1p-50 * s.cost));
   }
 };
 
@@ -201,9 +187,7 @@ struct BoundBins {
 HistWork hist_work(unsigned char* memory, int32_t levels) noexcept {
   HistWork w{};
   const auto take = [&](auto** array, int64_t count) {
-    using T = std::remove_reference_t<decltype(**array)>;
-    *array = reinterpret_cast<T*>(memory + w.bytes);
-    w.bytes += (count * static_cast<int64_t>(sizeof(T)) + 127) / 128 * 128;
+    w.bytes += place_array(memory, w.bytes, count, array);
   };
   take(&w.state, 1);
   take(&w.count, kCoarseBins);
@@ -212,22 +196,26 @@ HistWork hist_work(unsigned char* memory, int32_t levels) noexcept {
   take(&w.map, kCoarseBins);
   take(&w.key, kCoarseBins);
   take(&w.shift, kCoarseBins);
-  take(&w.lo, kCapacity);
-  take(&w.hi, kCapacity);
-  take(&w.planes, int64_t{kPlanes} * kCapacity);
-  take(&w.cut, kCapacity + 1);
+  take(&w.bin, kMostItems);
+  take(&w.lo, kMostItems);
+  take(&w.hi, kMostItems);
+  take(&w.planes, int64_t{kPlanes} * kMostItems);
+  take(&w.cut, kMostItems + 1);
   take(&w.terms, levels);
-  take(&w.arg, kCapacity);
-  take(&w.args, int64_t{kCapacity} * (levels > 3 ? levels - 3 : 0));
+  take(&w.arg, kMostItems);
+  take(&w.args, int64_t{kMostItems} * (levels > 3 ? levels - 3 : 0));
   take(&w.path, levels);
   return w;
 }
 
+cudaError_t launch_hist_items(const HistLevels& p, cudaStream_t stream) noexcept {
+  return launch<MakeItems>(p, kOneBlock, stream);
+}
+
 cudaError_t launch_hist_levels(const HistLevels& p, cudaStream_t stream) noexcept {
-  const Launch one{1, 1, kBlockScratch * sizeof(double)};
-  cudaError_t status = launch<MakeItems>(p, one, stream);
-  if (status == cudaSuccess) status = launch<SolveBins>(p, one, stream);
-  return status != cudaSuccess ? status : launch<BoundBins>(p, one, stream);
+  cudaError_t status = launch_hist_items(p, stream);
+  if (status == cudaSuccess) status = launch<SolveBins>(p, kOneBlock, stream);
+  return status != cudaSuccess ? status : launch<BoundBins>(p, kOneBlock, stream);
 }
 
 }  // namespace torchext::cuda
