@@ -5,8 +5,12 @@ from __future__ import annotations
 import levels_data
 import pytest
 import torch
+from parity import same_bits
+from pretend_gpu import GPU, PretendGpu
 from test_cuda_emulation_levels import both, check, draws, tensors
 from torch import Tensor
+
+import torchext
 
 N = 16_500
 
@@ -102,3 +106,14 @@ def test_refused() -> None:
         both(x.double(), 4)
     with pytest.raises(RuntimeError, match=rf"levels must be in \[2, 256\] {above}, got 257"):
         both(x, 257)
+
+
+def test_auto_is_exact_and_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = draws(N)
+    with PretendGpu() as gpu:
+        found = torchext.optimal_levels(x.to(GPU), 4)
+        assert gpu.syncs == 0
+        assert found.method == "exact" and found.certified.item()
+        assert same_bits(torchext.optimal_levels(x, 4).cost, found.cost.cpu())
+        monkeypatch.setattr("torchext.levels._LEVELS_CUDA", 3)
+        assert torchext.optimal_levels(x.to(GPU), 4).method == "hist"
