@@ -233,7 +233,8 @@ std::vector<uint32_t> prune_by_price(const Axis& axis, Objective objective,
   std::vector<uint32_t> reversed(m);
   for (size_t k = 0; k < m; ++k) reversed[k] = top - candidates[m - 1 - k];
   const auto steps = static_cast<int64_t>(path.at.size()) - 1;
-  Passes passes(mirror(axis), objective, reversed, steps, false, scratch);
+  const Axis mirrored = mirror(axis);  // outlives the passes, which refer to it
+  Passes passes(mirrored, objective, reversed, steps, false, scratch);
   if (!passes.run(price)) return candidates;
   const double most = path.value + price * static_cast<double>(steps) +
                       2 * (path.slack + passes.slack()) + 0x1p-50 * std::fabs(path.value);
