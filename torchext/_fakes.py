@@ -327,6 +327,11 @@ def _tables(x: Tensor, dim: int | None, bucket_size: int | None) -> list[int]:
     return [_channel_count(x.shape, dim, bucket_size)] if grouped else []
 
 
+@library.register_fake("torchext::_levels_work")
+def _(x: Tensor, levels: int, objective: str, method: str) -> Tensor:
+    return x.new_empty(3, dtype=torch.int64)
+
+
 @library.register_fake("torchext::optimal_levels")
 def _(
     x: Tensor, weight: Tensor | None, candidates: Tensor | None, levels: int, dim: int | None,

@@ -23,3 +23,12 @@ def isa(name: str) -> Iterator[bool]:
         yield force_isa(name)
     finally:
         force_isa(before)
+
+
+def levels_work(
+    x: torch.Tensor, levels: int, objective: str = "stochastic", method: str = "exact"
+) -> dict[str, int]:
+    """What optimal_levels of one table takes on any machine: interval costs or bounds evaluated (a
+    double-double one counts 4), rounds of pruning, most blocks held at a time. ``smawk`` does not count."""
+    found = torch.ops.torchext._levels_work(x, levels, objective, method)
+    return dict(zip(("evaluations", "rounds", "blocks"), found.tolist(), strict=True))

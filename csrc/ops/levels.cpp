@@ -131,9 +131,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels(
   return results.stored_as(ask.dtype);
 }
 
+/// What the search for levels of one table took: entries evaluated, rounds, most blocks at a time.
+Tensor levels_work(const Tensor& x, int64_t count, std::string objective, std::string method) {
+  const Request ask{parse_objective(objective), parse_method(method), count, 0, x.scalar_type()};
+  check_sizes(ask, Tables(kLevelsOp, sizes_of(x), std::nullopt, std::nullopt), x);
+  const Values values(kLevelsOp, "x", x);
+  values.check();
+  Tensor out = torch::stable::new_empty(x, {3}, ScalarType::Long);
+  values.visit([&](const auto* from) {
+    levels::Scratch scratch;
+    const auto work = solve_table(ask, from, nullptr, x.numel(), 0, &scratch).work;
+    auto* const counts = out.mutable_data_ptr<int64_t>();
+    counts[0] = work.entries;
+    counts[1] = work.rounds;
+    counts[2] = work.blocks;
+  });
+  return out;
+}
+
 }  // namespace
 }  // namespace torchext::ops
 
 STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
+  m.impl("_levels_work", TORCH_BOX(&torchext::ops::levels_work));
   m.impl("optimal_levels", TORCH_BOX(&torchext::ops::optimal_levels));
 }

@@ -58,6 +58,8 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
       "_histogram_new(Tensor pilot, Tensor mean, Tensor scale, Tensor bounds, int levels) -> "
       "(Tensor, Tensor)");  // bins of every column and their counts, 0
   m.def(
+      "_levels_work(Tensor x, int levels, str objective, str method) -> Tensor");  // of benchmarks
+  m.def(
       "_loss_terms(Tensor z, Tensor y, Tensor? weight, Tensor? moved, Tensor? score, Tensor? "
       "length, str loss, Tensor(a!)? slopes) -> Tensor");  // slopes and sums of a line search
   m.def("_pack_codes(Tensor codes, int bits, str layout) -> Tensor");  // row-major codes into a

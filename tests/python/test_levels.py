@@ -275,3 +275,22 @@ def test_compiles_and_does_not_differentiate() -> None:
         lambda v: torchext.optimal_levels(v, 4).levels, fullgraph=True, backend="eager"
     )
     assert torch.equal(compiled(x), eager.levels)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_exact_evaluates_few_intervals(objective: str) -> None:
+    """What the benchmark reports beside the times; the same on every instruction set."""
+    x = torch.randn(1 << 16, generator=torch.Generator().manual_seed(1))
+    found = []
+    for name in _testing.ISAS:
+        with _testing.isa(name) as there:
+            if there:
+                found.append(
+                    [_testing.levels_work(x, 8, objective, m) for m in ("exact", "hist", "dnc")]
+                )
+    assert all(each == found[0] for each in found)
+    exact, hist, dnc = found[0]
+    assert 0 < hist["evaluations"] and 0 < exact["evaluations"] < dnc["evaluations"] / 2
+    assert exact["rounds"] > 0 and exact["blocks"] > 0 and dnc["rounds"] == 0
+    with pytest.raises(RuntimeError, match="optimal_levels: x must hold"):
+        _testing.levels_work(x[:0], 8, objective)

@@ -1,14 +1,15 @@
 #include <algorithm>
 #include <climits>
+#include <utility>
 
 #include "bins.h"
 #include "float_keys.h"
+#include "key_passes.h"
 
 namespace torchext::levels {
 namespace {
 
-constexpr size_t kChunk = size_t{1} << 23;    // most values that the packed sums can take
-constexpr uint64_t kOne = uint64_t{1} << 40;  // a count, above the sum of offsets
+constexpr size_t kChunk = size_t{1} << 23;  // most values that the packed sums can take
 constexpr uint32_t kNoItem = UINT32_MAX;
 
 /// Sorts the keys of a bin, which differ in the last `shift` bits only: by counting where there are
@@ -32,17 +33,7 @@ FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool p
     : values_(take_out_common(x, n)), n_(n), map_(new uint32_t[kCoarseBins]) {
   std::vector<uint32_t> counts(kCoarseBins, 0);
   uint32_t lowest = UINT32_MAX, highest = 0;
-  for_keys(values_.x, values_.n, [&](const uint32_t* keys, size_t count) {
-    uint32_t low = lowest, high = highest;  // in registers, so that eight are compared at a time
-    for (size_t i = 0; i < count; ++i) {
-      low = std::min(low, keys[i]);
-      high = std::max(high, keys[i]);
-    }
-    lowest = low;
-    highest = high;
-    uint32_t* const at = counts.data();
-    for (size_t i = 0; i < count; ++i) ++at[keys[i] >> 16];
-  });
+  key_passes().count(values_.x, values_.n, counts.data(), &lowest, &highest);
   for (const Run& run : values_.runs) {
     const uint32_t key = key_of(run.value);
     lowest = std::min(lowest, key);
@@ -60,26 +51,23 @@ FloatBins::FloatBins(const float* x, size_t n, size_t least, size_t most, bool p
 void FloatBins::choose_widths(const std::vector<uint32_t>& counts, uint32_t lowest,
                               uint32_t highest, size_t most) {
   std::vector<CutRule> rules;
-  int level = INT_MAX;
+  int level = INT_MAX, finest = INT_MIN;
   for (uint32_t h = lowest; h <= highest; ++h) {
     if (counts[h] == 0) continue;
+    const CutRule rule = cut_rule(h, counts[h]);
     used_.push_back({h, 0, 0});
-    rules.push_back(cut_rule(h, counts[h]));
-    level = std::min(level, -rules.back().weight);
+    rules.push_back(rule);
+    level = std::min(level, -rule.weight);
+    finest = std::max(finest, rule.limit - rule.weight);
   }
-  for (;; ++level) {  // one more level doubles nearly all of them
+  while (level < finest) {  // the finest level that does not give too many
+    const int middle = level + (finest - level + 1) / 2;
     size_t total = 0;
-    bool grows = false;
-    for (const CutRule& rule : rules) {
-      const int bits = rule.bits(level + 1);
-      total += size_t{1} << bits;
-      grows = grows || bits < rule.limit;
-    }
-    if (total > most) break;
-    if (!grows) {
-      ++level;
-      break;
-    }
+    for (const CutRule& rule : rules) total += size_t{1} << rule.bits(middle);
+    if (total <= most)
+      level = middle;
+    else
+      finest = middle - 1;
   }
   for (size_t i = 0; i < used_.size(); ++i) {
     const int b = rules[i].bits(level);
@@ -95,20 +83,11 @@ std::vector<FloatBins::Moments> FloatBins::sum_bins() const {
   std::vector<uint64_t> sums(2 * size_t{bins_});
   for (size_t begin = 0; begin < values_.n; begin += kChunk) {
     if (begin > 0) std::fill(sums.begin(), sums.end(), 0);
-    for_keys(values_.x + begin, std::min(kChunk, values_.n - begin),
-             [map = map_.get(), all = sums.data()](const uint32_t* keys, size_t count) {
-               for (size_t i = 0; i < count; ++i) {
-                 const uint32_t entry = map[keys[i] >> 16], shift = entry & 31,
-                                low = keys[i] & 0xFFFF;
-                 uint64_t* sum = all + 2 * size_t{(entry >> 5) + (low >> shift)};
-                 const uint64_t offset = low & ((1u << shift) - 1);
-                 sum[0] += kOne + offset;
-                 sum[1] += offset * offset;
-               }
-             });
+    key_passes().sum(values_.x + begin, std::min(kChunk, values_.n - begin), map_.get(),
+                     sums.data());
     for (uint32_t b = 0; b < bins_; ++b)
-      moments[b].add(
-          {sums[2 * size_t{b}] >> 40, sums[2 * size_t{b}] & (kOne - 1), sums[2 * size_t{b} + 1]});
+      moments[b].add({sums[2 * size_t{b}] >> 40, sums[2 * size_t{b}] & (kOneKey - 1),
+                      sums[2 * size_t{b} + 1]});
   }
   for (const Run& run : values_.runs) {
     const uint32_t key = key_of(run.value);
@@ -120,23 +99,22 @@ std::vector<FloatBins::Moments> FloatBins::sum_bins() const {
 
 void FloatBins::make_axis(const std::vector<Moments>& moments, double least, double most,
                           bool pad) {
-  const auto bin_at = [&](const Upper& u, uint32_t k) {
-    const Moments& m = moments[u.first_bin + k];
-    return float_bin(u.upper << 16 | k << u.shift, u.shift, m.n, m.first, m.second, least, most);
-  };
+  std::vector<std::pair<uint32_t, FloatBin>> held;
+  held.reserve(bins_);
   double sum = 0;
-  size_t found = 0;
   for (const Upper& u : used_) {
     for (uint32_t k = 0; k < 65536u >> u.shift; ++k) {
-      if (moments[u.first_bin + k].n == 0) continue;
-      sum += bin_at(u, k).above(least);
-      ++found;
+      const Moments& m = moments[u.first_bin + k];
+      if (m.n == 0) continue;
+      held.emplace_back(u.first_bin + k, float_bin(u.upper << 16 | k << u.shift, u.shift, m.n,
+                                                   m.first, m.second, least, most));
+      sum += held.back().second.above(least);
     }
   }
   axis.centre = round_centre(least + sum / static_cast<double>(n_), least, most);
-  axis.lo.reserve(found + 2);
-  axis.hi.reserve(found + 2);
-  axis.cut.reserve(found + 3);
+  axis.lo.reserve(held.size() + 2);
+  axis.hi.reserve(held.size() + 2);
+  axis.cut.reserve(held.size() + 3);
   item_.assign(bins_, kNoItem);
   Cut at;
   const auto add = [&](double lo, double hi) {
@@ -144,16 +122,12 @@ void FloatBins::make_axis(const std::vector<Moments>& moments, double least, dou
     axis.hi.push_back(hi);
     axis.cut.push_back(at);
   };
-  for (const Upper& u : used_) {
-    for (uint32_t k = 0; k < 65536u >> u.shift; ++k) {
-      if (moments[u.first_bin + k].n == 0) continue;
-      const FloatBin bin = bin_at(u, k);
-      if (pad && bin.lo != bin.hi && axis.lo.empty()) add(least, least);
-      item_[u.first_bin + k] = static_cast<uint32_t>(axis.size());
-      add(bin.lo, bin.hi);
-      const Cut sums = bin.sums(axis.centre);
-      at = {at.w + sums.w, at.s + sums.s, at.q + sums.q};
-    }
+  for (const auto& [number, bin] : held) {
+    if (pad && bin.lo != bin.hi && axis.lo.empty()) add(least, least);
+    item_[number] = static_cast<uint32_t>(axis.size());
+    add(bin.lo, bin.hi);
+    const Cut sums = bin.sums(axis.centre);
+    at = {at.w + sums.w, at.s + sums.s, at.q + sums.q};
   }
   if (pad && axis.lo.back() != axis.hi.back()) add(most, most);
   axis.cut.push_back(at);
