@@ -165,7 +165,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"a classifier needs at least 2 classes; got 1 class, {self.classes_[0]!r}"
+                f"a classifier needs at least 2 classes; got 1 class, {self.classes_.tolist()[0]!r}"
             )
         self._fit_arrays(X, self._signs(index), self._weights(index, sample_weight), index)
         return self
