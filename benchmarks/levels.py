@@ -62,9 +62,13 @@ def draw(name: str, n: int) -> torch.Tensor:
 
 
 def take_turns(
-    runs: dict[str, Callable[[], Any]], rounds: int, slow: float = 2.0
+    runs: dict[str, Callable[[], Any]], rounds: int, slow: float = 2.0, least: float = 0.01
 ) -> dict[str, float]:
-    """Median processor seconds of each; what takes over ``slow`` seconds runs at most three times."""
+    """Median processor seconds of each; what takes over ``slow`` seconds runs at most three times.
+
+    A turn repeats its contestant until ``least`` seconds have passed and counts the mean: a single short call
+    would be timed with the caches, and the clock of the memory, as the one before left them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     gc.collect()
     for turn in range(rounds):
@@ -72,8 +76,11 @@ def take_turns(
             if turn >= 3 and seconds[name][0] > slow:
                 continue
             begin = time.thread_time()
-            run()
-            seconds[name].append(time.thread_time() - begin)
+            calls, passed = 0, 0.0
+            while passed < least:
+                run()
+                calls, passed = calls + 1, time.thread_time() - begin
+            seconds[name].append(passed / calls)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

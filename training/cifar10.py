@@ -86,7 +86,7 @@ class Preset:
 
 def _settings(lr: float) -> dict[str, Settings]:
     """Chosen by a few short runs on the CPU preset; the full one is not tuned."""
-    base = Settings(lr=lr, weight_decay=2e-4, headroom=2.0, mu=1.0)
+    base = Settings(lr=lr, weight_decay=2e-4, headroom=2.0, mu=1.0, svrg_coef=0.5)
     return {
         "default": base,
         "momentum": replace(base, lr=lr / 10),

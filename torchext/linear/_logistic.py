@@ -114,7 +114,9 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
     ) -> LogisticRegression:
         classes, index = np.unique(y, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"a classifier needs at least 2 classes; got 1 class, {classes.tolist()[0]!r}")
+            raise ValueError(
+                f"a classifier needs at least 2 classes; got 1 class, {classes.tolist()[0]!r}"
+            )
         weight = None if weight is None else torch.as_tensor(weight).double()
         if self.class_weight is not None:
             each = torch.from_numpy(

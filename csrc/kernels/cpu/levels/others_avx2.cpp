@@ -6,10 +6,16 @@
 
 namespace torchext::levels {
 
+namespace {
+constexpr size_t kAhead =
+    2048;  // one stream fetched by the processor alone comes at half the speed
+}
+
 size_t copy_others_avx2(const float* x, size_t n, float common, float* out) noexcept {
   const __m256 all = _mm256_set1_ps(common);
   size_t kept = 0, i = 0;
   for (; i + 8 <= n; i += 8) {
+    _mm_prefetch(reinterpret_cast<const char*>(x + i + kAhead), _MM_HINT_T0);
     const __m256 v = _mm256_loadu_ps(x + i);
     const auto keep = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, all, _CMP_NEQ_UQ)));
     // The lanes to keep as bytes: a byte of ones for each bit, by which the numbers 0 .. 7 go.
