@@ -1,9 +1,10 @@
-"""Encoding on a real GPU: the codes and sums of the CPU to the last bit."""
+"""Encoding and what comes before it on a real GPU: the CPU's results to the last bit."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from column_cases import counts, stats, table
 from encode_cases import MODES, Case, assert_same
 
 from torchext import _build
@@ -23,3 +24,21 @@ def test_codes_and_sums(mode: str, bits: int) -> None:
     op = torch.ops.torchext._encode
     case = Case(5000, 131, bits, mode, tables=bits <= 4, outputs=2, weighted=True)
     assert_same(case.run(op), case.run(op, "cuda"))
+
+
+@pytest.mark.parametrize("cols", [1, 28, 131])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_statistics_of_columns(dtype: torch.dtype, cols: int) -> None:
+    op, x = torch.ops.torchext._column_stats, table(70_001, cols, dtype)
+    weight = torch.arange(len(x)).float().sqrt()
+    for a, b in zip(stats(op, x, weight), stats(op, x, weight, "cuda"), strict=True):
+        assert torch.equal(a, b)
+    x[60_000, -1] = x[65_000, 0] = float("nan")
+    assert int(stats(op, x, device="cuda")[2]) == (60_000 - 1024) * cols + cols - 1
+
+
+@pytest.mark.parametrize("cols", [1, 28, 131])
+@pytest.mark.parametrize("levels", [4, 32])
+def test_histograms_of_columns(levels: int, cols: int) -> None:
+    op, x = torch.ops.torchext._histogram_add, table(70_001, cols)
+    assert torch.equal(counts(op, x, levels), counts(op, x, levels, "cuda"))

@@ -106,15 +106,24 @@ class ColumnHistograms:
         pilot: float32 or float64 [512, n], rows ``i * K // 512`` of the table (all, if it has fewer); they
             place the bins.
         mean, scale, bounds, count: as for :func:`column_levels`.
+        device: where the rows are counted. Bins are placed and levels sought on the CPU.
     """
 
     def __init__(
-        self, pilot: Tensor, mean: Tensor, scale: Tensor, bounds: Tensor, count: int
+        self,
+        pilot: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        bounds: Tensor,
+        count: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.bounds, self.count = bounds.contiguous(), count
-        self.state, self.counts = torch.ops.torchext._histogram_new(
+        self.state = torch.ops.torchext._histogram_new(
             pilot, mean.contiguous(), scale.contiguous(), self.bounds, count
-        )
+        ).to(device)
+        shape = (2, len(bounds), histogram_bins(count))
+        self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
 
     def add(self, x: Tensor) -> None:
         """Count the rows of a block, [rows, n]."""
@@ -133,7 +142,7 @@ class ColumnHistograms:
         ``bound``: a bin of n values and width w hides n w k / 4 where the error's slope turns by k in it.
         """
         found = torch.ops.torchext._histogram_levels(
-            self.state, self.counts, self.bounds, self.count, kind, iterations
+            self.state.cpu(), self.counts.cpu(), self.bounds, self.count, kind, iterations
         )
         return _split(found)
 

@@ -72,19 +72,19 @@ def scale_rows(
     return out
 
 
-def new_stats(cols: int) -> Tensor:
-    """Running statistics of no rows: float64 [6, n] = (count, sum, minimum, maximum, 0, 0)."""
-    state = torch.zeros(6, cols, dtype=torch.float64)
+def new_stats(cols: int, device: torch.device | str = "cpu") -> Tensor:
+    """Running statistics of no rows: float64 [5, n] = (count, sum, minimum, maximum, weighted sum)."""
+    state = torch.zeros(5, cols, dtype=torch.float64, device=device)
     state[2], state[3] = float("inf"), float("-inf")
     return state
 
 
-def update_stats(x: Tensor, state: Tensor) -> int:
+def update_stats(x: Tensor, state: Tensor, weight: Tensor | None = None) -> int:
     """Add a block of rows; returns the flat index of its first NaN or infinity, or -1.
 
-    After a result other than -1 the state is of no use.
+    After a result other than -1 the state is of no use. ``weight``: float32 [R], of the weighted sum.
     """
-    return int(torch.ops.torchext._column_stats(x, state))
+    return int(torch.ops.torchext._column_stats(x, weight, state))
 
 
 def finish_stats(state: Tensor, scale: str = "max") -> tuple[Tensor, Tensor, Tensor]:

@@ -63,28 +63,27 @@ def measure(source: Source, targets: Targets | None, scale: str, progress: Progr
     """First pass. With sample weights the mean is weighted, so that centring removes the intercept."""
     state = new_stats(source.cols)
     weight = None if targets is None else targets.weight
-    weighted, mass = np.zeros(source.cols), 0.0
+    mass = 0.0
     size = block_rows(source)
     progress.start("statistics", source.rows)
     for first in range(0, source.rows, size):
         x = source.block(first, min(source.rows, first + size))
-        bad = update_stats(x, state)
+        here = None if weight is None else weight[first : first + len(x)]
+        bad = update_stats(x, state, here)
         if bad >= 0:
             row, col = divmod(bad, source.cols)
             raise DataError(
                 f"{source.where(first + row, col)}: the value is {_named(float(x[row, col]))}, not a finite "
                 "number"
             )
-        for at in range(0, len(x) if weight is not None else 0, 1024):
-            assert weight is not None
-            w = weight[first + at : first + at + 1024].numpy().astype(np.float64)[: len(x) - at]
-            weighted += (x[at : at + 1024].numpy().astype(np.float64) * w[:, None]).sum(axis=0)
-            mass += float(w.sum())
+        for at in range(0, 0 if here is None else len(here), 1024):
+            assert here is not None
+            mass += float(here[at : at + 1024].numpy().astype(np.float64).sum())
         progress.add(len(x))
     mean, width, bounds = finish_stats(state, "none" if scale == "none" else "max")
     if weight is not None and scale != "none":
         low, high = state[2], state[3]
-        mean = torch.minimum(torch.maximum(torch.from_numpy(weighted) / mass, low), high)
+        mean = torch.minimum(torch.maximum(state[4] / mass, low), high)
         width = torch.maximum(high - mean, mean - low)
         width = torch.where(width > 0, width, torch.ones_like(width))
         bounds = scaled_bounds(low, high, mean, width)
