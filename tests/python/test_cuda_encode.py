@@ -24,6 +24,8 @@ def test_codes_and_sums(mode: str, bits: int) -> None:
     op = torch.ops.torchext._encode
     case = Case(5000, 131, bits, mode, tables=bits <= 4, outputs=2, weighted=True)
     assert_same(case.run(op), case.run(op, "cuda"))
+    x0 = torch.randn(2, 131)
+    assert_same(case.run(op, x0=x0), case.run(op, "cuda", x0=x0))
 
 
 @pytest.mark.parametrize("cols", [1, 28, 131])
