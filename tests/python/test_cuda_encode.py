@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from column_cases import counts, stats, table
 from encode_cases import MODES, Case, assert_same
 
 from torchext import _build
+from torchext.data import QuantizedDataset
 
 pytestmark = [
     pytest.mark.cuda,
@@ -44,3 +47,29 @@ def test_statistics_of_columns(dtype: torch.dtype, cols: int) -> None:
 def test_histograms_of_columns(levels: int, cols: int) -> None:
     op, x = torch.ops.torchext._histogram_add, table(70_001, cols)
     assert torch.equal(counts(op, x, levels), counts(op, x, levels, "cuda"))
+
+
+def same_stores(rows: int, cols: int, **options: Any) -> None:
+    x = table(rows, cols)
+    y = x[:, :2].sum(1) + torch.randn(rows)
+    want = QuantizedDataset.from_arrays(x, y, random_state=0, **options)
+    store = QuantizedDataset.from_arrays(x.cuda(), y.cuda(), random_state=0, **options)
+    assert store.device.type == "cuda"
+    found = store.to("cpu").tensors()
+    for name, tensor in want.tensors().items():
+        assert torch.equal(found[name], tensor), name
+    assert store.pilot == want.pilot
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("sampling", ["auto", "nearest", "stochastic", "double"])
+def test_stores(sampling: str, bits: int) -> None:
+    if sampling == "double" and bits < 2:
+        pytest.skip("refused")
+    same_stores(70_001, 131, bits=bits, sampling=sampling)
+
+
+@pytest.mark.parametrize("bits", [2, 6])
+def test_small_stores(bits: int) -> None:
+    """Also under compute-sanitizer."""
+    same_stores(1100, 7, bits=bits)
