@@ -7,7 +7,7 @@ namespace {
 
 using cpu::EncodeMode;
 
-/// Slopes of squared errors. A block has 32 rows; it encodes 32 columns at a time into shared
+/// Slopes of the loss. A block has 32 rows; it encodes 32 columns at a time into shared
 /// memory, from which a thread adds them to a score: in column order, as the CPU does.
 template <EncodeMode kMode>
 struct AnchorSlopes {
@@ -55,15 +55,16 @@ struct AnchorSlopes {
     double* const slope = p.slopes + kSlopes * o * p.rows + row;
     const double b = p.intercept != nullptr ? p.intercept[o] : 0.0, w = weight_of(p, row);
     const double y = p.y[row * p.outputs + o];
-    const double exact = slope[kExactSlope * p.rows] + b - y,
-                 first = slope[kFirstSlope * p.rows] + b - y;
-    slope[kRowLoss * p.rows] = w * (0.5 * exact * exact);
-    slope[kExactSlope * p.rows] = w * exact;
+    const LossAndSlope exact = cpu::anchor_loss(p.loss, slope[kExactSlope * p.rows] + b, y);
+    const LossAndSlope first = cpu::anchor_loss(p.loss, slope[kFirstSlope * p.rows] + b, y);
+    slope[kRowLoss * p.rows] = w * exact.loss;
+    slope[kExactSlope * p.rows] = w * exact.slope;
     if (kTwice) {  // symmetric: either draw is multiplied by the slope at the other one
-      slope[kFirstSlope * p.rows] = w * 0.5 * (slope[kSecondSlope * p.rows] + b - y);
-      slope[kSecondSlope * p.rows] = w * 0.5 * first;
+      const LossAndSlope second = cpu::anchor_loss(p.loss, slope[kSecondSlope * p.rows] + b, y);
+      slope[kFirstSlope * p.rows] = w * 0.5 * second.slope;
+      slope[kSecondSlope * p.rows] = w * 0.5 * first.slope;
     } else {
-      slope[kFirstSlope * p.rows] = w * first;
+      slope[kFirstSlope * p.rows] = w * first.slope;
       slope[kSecondSlope * p.rows] = 0.0;
     }
   }

@@ -1,7 +1,7 @@
-// Values to codes in tile4 and the sums of the pass; csrc/kernels/encode.h has the rules. An anchor
-// is that of squared errors.
+// Values to codes in tile4 and the sums of the pass; csrc/kernels/encode.h has the rules.
 #pragma once
 
+#include "kernels/anchor_loss.h"
 #include "kernels/encode.h"
 #include "kernels/layout.h"
 #include "launch.h"
@@ -29,7 +29,8 @@ struct EncodeParams {
   const float* bounds;     // [cols, 2] or null
   const float* x0;         // [outputs, cols], the anchor; may be null
   const float* intercept;  // [outputs] or null
-  double* slopes;          // [outputs][kSlopes][rows], of the anchor
+  cpu::AnchorLoss loss;
+  double* slopes;  // [outputs][kSlopes][rows], of the anchor
   uint8_t* codes;
   double* chunk_sums;    // [chunks][kMoments + kOutputSums * outputs][cols]
   double* chunk_totals;  // [chunks][encode_totals]

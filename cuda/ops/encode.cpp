@@ -31,9 +31,6 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
              {"sums", &sums},
              {"totals", &totals},
              {"clipped", &clipped}});
-  // Slopes of log_loss come from exp and log1p, whose last bit is the C library's.
-  TX_CHECK(!x0.has_value() || loss != "log_loss", op,
-           "x0 must be None for log_loss on a GPU (encode on the CPU), got an anchor");
   const EncodeArguments in =
       read_encode(op, x, mean, scale, grid, levels, mode, bits, row0, position, copy, codes, y,
                   weight, x0, intercept, loss, bounds, sums, totals, clipped);
@@ -62,6 +59,7 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   p.bounds = o.bounds;
   p.x0 = o.x0;
   p.intercept = o.intercept;
+  p.loss = o.loss;
   p.codes = in.rows.codes;
   p.sums = in.sums;
   p.totals = in.totals;

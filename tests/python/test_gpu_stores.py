@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 X = torch.from_numpy(np.sinh(RNG.normal(size=(ROWS, COLS))) * RNG.uniform(0.2, 3, COLS)).float()
 X[:, 3] = 2.0
 Y = X.double() @ torch.from_numpy(RNG.normal(size=(COLS, 2))) + 0.1
-LABELS = (Y[:, 0] > 0).long()
+LABELS = torch.bucketize(Y[:, 0].contiguous(), torch.tensor([-1.0, 1.0]).double())
 WEIGHT = torch.from_numpy(RNG.uniform(0.5, 2, ROWS))
 THERE = {"_column_stats", "_encode"}
 
@@ -49,7 +49,8 @@ CASES: list[dict[str, Any]] = [
     dict(bits=16, levels="uniform"),
     dict(bits=4, level_rows=300),
     dict(bits=4, level_rows="all"),
-    dict(bits=4, loss="log_loss", anchor="none"),
+    dict(bits=4, loss="log_loss"),
+    dict(bits=4, loss="log_loss", sampling="double", alpha=0.1),
 ]  # fmt: skip
 
 
@@ -121,7 +122,6 @@ def test_wide_tables(tmp_path: Path) -> None:
     "case",
     [
         dict(bits=32),
-        dict(bits=4, loss="log_loss"),
         dict(bits=4, layout="row", path="made.tq"),
     ],
     ids=str,

@@ -152,7 +152,7 @@ class EncodeSums:
 class Encoder:
     """Second pass: encodes blocks of rows into tile4 and keeps the running sums.
 
-    It works on ``device``. A GPU takes no anchor (``x0``) of ``"log_loss"``.
+    It works on ``device``.
 
     Args:
         mean, scale: float64 [n].

@@ -56,7 +56,7 @@ def build(source: Source, options: Options) -> QuantizedDataset:
     if not isinstance(source, GpuSource):
         return _build(source, options)
     path = options.path
-    if not encodes_on_gpu(options, labels=source.y is not None):
+    if not encodes_on_gpu(options):
         store = _build(source.on_cpu(), options)
         return store if path is not None else store.to(source.device)
     there = replace(options, path=None, folder=options.spill_folder(), layout="tile4")

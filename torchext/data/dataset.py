@@ -101,8 +101,8 @@ class QuantizedDataset:
         """Encode a numpy array, tensor, data frame, or a ``.npy`` file (given by path, mapped).
 
         A tensor on a GPU is encoded there, to the same bits, and its store stays there (as after
-        :meth:`to`; with ``path=`` it is the mapped file). What has no CUDA kernel (``bits=32``, the anchor of
-        ``"log_loss"``) is encoded on the CPU from a copy, and moved.
+        :meth:`to`; with ``path=`` it is the mapped file). With ``bits=32`` it is made on the CPU from a copy,
+        and moved.
 
         Args:
             X: (K, n) numbers.

@@ -63,12 +63,10 @@ class GpuSource(Source):
         return Source(self.x.cpu().numpy(), self.y, self.weight, names=self.names, label=self.label)
 
 
-def encodes_on_gpu(options: Options, labels: bool) -> bool:
-    """Whether every step of the build has a CUDA kernel with the CPU's bits.
+def encodes_on_gpu(options: Options) -> bool:
+    """Whether every step of the build has a CUDA kernel.
 
-    Not: float32 rows (``bits=32``), the anchor of ``loss="log_loss"``, whose slopes are the C library's
-    ``exp`` and ``log1p``, and a file in another layout than tile4. These are encoded on the CPU.
+    Not: float32 rows (``bits=32``), and a file in another layout than tile4. These are made on the CPU.
     """
-    logistic = labels and options.anchored and options.loss == "log_loss"
     other_file = options.path is not None and options.final_layout != "tile4"
-    return options.bits != 32 and not logistic and not other_file
+    return options.bits != 32 and not other_file

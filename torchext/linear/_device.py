@@ -59,7 +59,7 @@ def table_to_encode(X: np.ndarray, options: Options, device: torch.device) -> np
     Other layouts than tile4 are made on the CPU: a checkpoint knows its data by the bytes of the codes.
     """
     here = device.type == "cpu" or options.final_layout != "tile4"
-    if here or not encodes_on_gpu(options, labels=True):
+    if here or not encodes_on_gpu(options):
         return X
     needed = X.nbytes + 2 * options.copies * X.size * options.bits // 8
     return as_tensor(X).to(device) if needed <= free_bytes(device) else X
