@@ -159,9 +159,25 @@ def encode_rows(mode: str, o: Options) -> Contest:
     empty = torch.empty(0, device=o.device)
     book = Codebook(grid, empty, empty.byte(), None, "affine", bits, mode)
     zero = torch.zeros(cols, dtype=torch.float64, device=o.device)
-    encoder = Encoder(zero, zero + 1, book, key(o))
+    encoder = Encoder(zero, zero + 1, book, key(o), device=o.device)
     codes = torch.empty(layout_bytes(rows, cols, bits), dtype=torch.uint8, device=o.device)
     return Contest(lambda: encoder.add(x, codes, row0=0), 4 * x.numel() + len(codes))
+
+
+def store_of_table(o: Options) -> Contest:
+    """A whole store at 4 bits: statistics, levels, pilot, codes; the bytes are those of the table."""
+    from torchext.data import QuantizedDataset
+
+    rows, cols = o.size(1 << 18, 1 << 11), o.size(1024, 64)
+    x = values(rows * cols, o).reshape(rows, cols)
+    y, on_cpu = x[:, 0].cpu(), x.cpu()
+
+    def build(table: Tensor) -> object:
+        return QuantizedDataset.from_arrays(table, y, bits=4, random_state=0).to(o.device)
+
+    contest = Contest(lambda: build(x), 4 * x.numel())
+    contest.rivals["encoded on the CPU, then moved"] = lambda: build(on_cpu)
+    return contest
 
 
 # ---- linear models
@@ -244,6 +260,7 @@ CASES: Cases = {
     "16 levels of 2^26 values, hist": ("levels", lambda o: levels_of_one(1 << 26, "hist", o)),
     "encode 4 bits, nearest, d = 1024": ("linear", lambda o: encode_rows("nearest", o)),
     "encode 4 bits, stochastic, d = 1024": ("linear", lambda o: encode_rows("stochastic", o)),
+    "store from a table, 4 bits, d = 1024": ("linear", store_of_table),
     "SGD epoch 4 bits, d = 1024, B = 4096": ("linear", lambda o: linear_epoch(4096, o)),
     "SGD epoch 4 bits, d = 1024, B = 65536": ("linear", lambda o: linear_epoch(65536, o)),
     "LM-HALP (8, 8), d = 1024": ("linear", halp_epoch),

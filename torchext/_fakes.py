@@ -104,8 +104,8 @@ def _(
 
 
 @library.register_fake("torchext::_column_stats")
-def _(x: Tensor, state: Tensor) -> int:
-    return -1  # what finite data gives; a data-dependent result has no meaning without data
+def _(x: Tensor, weight: Tensor | None, state: Tensor) -> Tensor:
+    return state.new_empty((), dtype=torch.int64)
 
 
 @library.register_fake("torchext::_encode")
@@ -134,14 +134,8 @@ def _(
 
 
 @library.register_fake("torchext::_histogram_new")
-def _(
-    pilot: Tensor, mean: Tensor, scale: Tensor, bounds: Tensor, levels: int
-) -> tuple[Tensor, Tensor]:
-    from torchext.data._column_levels import histogram_bins
-
-    cols = pilot.shape[1]
-    state = pilot.new_empty((-(-cols // 64), 3360), dtype=torch.uint8)
-    return state, pilot.new_empty((2, cols, histogram_bins(levels)), dtype=torch.int64)
+def _(pilot: Tensor, mean: Tensor, scale: Tensor, bounds: Tensor, levels: int) -> Tensor:
+    return pilot.new_empty((-(-pilot.shape[1] // 64), 3360), dtype=torch.uint8)
 
 
 @library.register_fake("torchext::_histogram_add")

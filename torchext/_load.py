@@ -51,6 +51,16 @@ def load_extension(name: str) -> None:
         raise explain(library, error) from error
 
 
+def has_cuda_kernels() -> bool:
+    """Whether the CUDA kernels of this build are loaded."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key("torchext::_sgd_epoch", "CUDA"))
+
+
+def why_no_cuda_kernels() -> object:
+    """The reason, if they are not."""
+    return cuda_error or "this build has no CUDA kernels, see docs/building.md"
+
+
 # A missing CUDA library must not stop CPU users: the error is kept until a CUDA tensor needs it.
 cuda_error: ImportError | None = None
 

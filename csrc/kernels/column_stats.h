@@ -1,4 +1,4 @@
-// First pass over a data set: sum, minimum and maximum of every column, and whether all is finite.
+// First pass over a data set: sums, minimum and maximum of every column, and whether all is finite.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,11 @@ using ColumnStatsFn = void(const ColumnBlock& block, int64_t row, int64_t rows, 
                            int64_t end, double* sum, double* lo, double* hi) noexcept;
 
 ColumnStatsFn column_stats_ref, column_stats_avx2, column_stats_avx512;
+
+/// Adds weight[r] * x to sum[col] for the columns [0, cols) of rows [row, row + rows), in row order
+/// and in double; `weight` is that of row 0.
+void weighted_sums(const ColumnBlock& block, int64_t row, int64_t rows, int64_t cols,
+                   const float* weight, double* sum) noexcept;
 
 /// The kernel of the instruction set in use.
 ColumnStatsFn* column_stats_kernel() noexcept;

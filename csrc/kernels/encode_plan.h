@@ -4,11 +4,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "anchor_loss.h"
 #include "encode.h"
 
 namespace torchext::cpu {
-
-enum class AnchorLoss : int { squared_error = 0, log_loss = 1 };
 
 /// Owns the arrays that an EncodePlan points to.
 struct EncodeSetup {

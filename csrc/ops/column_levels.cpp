@@ -1,16 +1,13 @@
 // Levels per column: from a table at once, or from histograms that blocks of rows are added to.
-#include "kernels/column_levels.h"
-
 #include <cstring>
 
-#include "matrix.h"
+#include "histogram_args.h"
 
 namespace torchext::ops {
 namespace {
 
 using Kind = cpu::ColumnLevels;
 using Maps = std::vector<cpu::HistogramMap>;
-constexpr auto kStripBytes = static_cast<int64_t>(cpu::kStripMaps * sizeof(cpu::HistogramMap));
 
 std::vector<Kind> read_kinds(const char* op, const std::string& kind) {
   if (kind == "lloyd") return {Kind::lloyd};
@@ -19,8 +16,6 @@ std::vector<Kind> read_kinds(const char* op, const std::string& kind) {
   TX_CHECK(kind == "both", op, "kind must be lloyd, nearest, stochastic or both, got ", kind);
   return {Kind::nearest, Kind::stochastic};
 }
-
-int64_t strips(int64_t cols) { return (cols + cpu::kLevelColumns - 1) / cpu::kLevelColumns; }
 
 /// work(strip, scratch) for every strip of columns, on torch's threads.
 template <class Work>
@@ -86,9 +81,8 @@ std::tuple<Tensor, Tensor> column_levels(const Tensor& x, const std::optional<Te
                        });
 }
 
-std::tuple<Tensor, Tensor> histogram_new(const Tensor& pilot, const Tensor& mean,
-                                         const Tensor& scale, const Tensor& bounds,
-                                         int64_t levels) {
+Tensor histogram_new(const Tensor& pilot, const Tensor& mean, const Tensor& scale,
+                     const Tensor& bounds, int64_t levels) {
   constexpr const char* op = "_histogram_new";
   const Matrix m = read_matrix(op, pilot);
   TX_CHECK(m.rows > 0, op, "pilot must hold at least one row, got ", shape_text(pilot));
@@ -104,19 +98,16 @@ std::tuple<Tensor, Tensor> histogram_new(const Tensor& pilot, const Tensor& mean
   });
   Tensor state = torch::stable::new_empty(bounds, {strips(m.cols), kStripBytes}, ScalarType::Byte);
   std::memcpy(state.mutable_data_ptr(), maps.data(), maps.size() * sizeof(cpu::HistogramMap));
-  Tensor counts = torch::stable::new_empty(bounds, {2, m.cols, bins}, ScalarType::Long);
-  std::fill_n(counts.mutable_data_ptr<int64_t>(), counts.numel(), int64_t{0});
-  return {state, counts};
+  return state;
 }
 
 /// The maps of histograms [2, cols, bins].
 Maps read_maps(const char* op, const Tensor& state, const Tensor& counts, int64_t cols) {
+  const Histograms h = read_histograms(op, state, counts, cols);
   Maps maps(static_cast<size_t>(strips(cols) * cpu::kStripMaps));
-  const auto* from =
-      read_array<uint8_t>(op, "state", state, ScalarType::Byte, {strips(cols), kStripBytes});
-  std::memcpy(maps.data(), from, maps.size() * sizeof(cpu::HistogramMap));
-  const auto bins = static_cast<int64_t>(maps.empty() ? counts.size(2) : maps[0].bins);
-  read_array<int64_t>(op, "counts", counts, ScalarType::Long, {2, cols, bins});
+  std::memcpy(maps.data(), h.maps, maps.size() * sizeof(cpu::HistogramMap));
+  TX_CHECK(maps.empty() || maps[0].bins == h.bins, op, "counts must have ", maps[0].bins,
+           " bins a column as state does, got ", h.bins);
   return maps;
 }
 

@@ -1,13 +1,10 @@
-// The two passes that turn a table into a store, their level statistics, and packing of codes.
+// The pass that turns the values of a table into codes, and rows as it scales them.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "encode_args.h"
-#include "kernels/column_stats.h"
 #include "matrix.h"
 #include "scaled_rows.h"
 
@@ -15,51 +12,6 @@ namespace torchext::ops {
 namespace {
 
 constexpr int64_t kRound = 16;  // chunks whose sums are held at a time; they are added up in order
-
-int64_t column_stats(const Tensor& x, Tensor state) {
-  constexpr const char* op = "_column_stats";
-  const Matrix m = read_matrix(op, x);
-  double* out = write_array<double>(op, "state", state, ScalarType::Double, {6, m.cols});
-  const cpu::ColumnBlock block{m.data, m.f64, m.row_stride};
-  auto* const kernel = cpu::column_stats_kernel();
-  const int64_t n = m.cols, chunks = (m.rows + cpu::kStatsChunk - 1) / cpu::kStatsChunk;
-  std::vector<double> work(static_cast<size_t>(std::min(chunks, kRound) * 3 * n));
-  for (int64_t first = 0; first < chunks; first += kRound) {
-    const int64_t count = std::min(kRound, chunks - first);
-    parallel_for(count, 1, [&](int64_t b, int64_t e) {
-      for (int64_t c = b; c < e; ++c) {
-        double *sum = work.data() + c * 3 * n, *lo = sum + n, *hi = lo + n;
-        std::fill(sum, sum + n, 0.0);
-        std::fill(lo, lo + n, std::numeric_limits<double>::infinity());
-        std::fill(hi, hi + n, -std::numeric_limits<double>::infinity());
-        const int64_t row = (first + c) * cpu::kStatsChunk;
-        kernel(block, row, std::min(cpu::kStatsChunk, m.rows - row), 0, n, sum, lo, hi);
-      }
-    });
-    for (int64_t c = 0; c < count; ++c) {
-      const double *sum = work.data() + c * 3 * n, *lo = sum + n, *hi = lo + n;
-      bool finite = true;
-      for (int64_t j = 0; j < n; ++j) {
-        finite = finite && std::isfinite(sum[j]);
-        out[n + j] += sum[j];
-        out[2 * n + j] = std::min(out[2 * n + j], lo[j]) + 0.0;  // one zero, whatever its sign
-        out[3 * n + j] = std::max(out[3 * n + j], hi[j]) + 0.0;
-      }
-      const int64_t row = (first + c) * cpu::kStatsChunk,
-                    end = std::min(row + cpu::kStatsChunk, m.rows);
-      for (int64_t r = row; !finite && r < end; ++r) {
-        for (int64_t j = 0; j < n; ++j) {
-          const int64_t at = r * m.row_stride + j;
-          const double v = m.f64 ? static_cast<const double*>(m.data)[at]
-                                 : static_cast<const float*>(m.data)[at];
-          if (!std::isfinite(v)) return r * n + j;
-        }
-      }
-    }
-  }
-  for (int64_t j = 0; j < n; ++j) out[j] += static_cast<double>(m.rows);
-  return -1;
-}
 
 void scale_rows(const Tensor& x, const std::optional<Tensor>& rows, const Tensor& mean,
                 const Tensor& scale, Tensor out) {
@@ -119,7 +71,6 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
 }  // namespace torchext::ops
 
 STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  m.impl("_column_stats", TORCH_BOX(&torchext::ops::column_stats));
   m.impl("_encode", TORCH_BOX(&torchext::ops::encode));
   m.impl("_scale_rows", TORCH_BOX(&torchext::ops::scale_rows));
 }

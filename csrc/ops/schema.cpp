@@ -23,9 +23,10 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
   m.def(
       "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
       "levels, str kind, int iterations) -> (Tensor, Tensor)");  // lloyd, nearest, stochastic, both
-  m.def("_column_stats(Tensor x, Tensor(a!) state) -> int");     // pass 1 of a store; index of a
-                                                                 // NaN/Inf or -1
-  m.def("_cpu_isa() -> str");                                    // instruction set in use
+  m.def("_column_stats(Tensor x, Tensor? weight, Tensor(a!) state) -> Tensor");  // pass 1 of a
+                                                                                 // store; index of
+                                                                                 // a NaN/Inf or -1
+  m.def("_cpu_isa() -> str");  // instruction set in use
   m.def(
       "_encode(Tensor x, Tensor mean, Tensor scale, Tensor grid, Tensor levels, str mode, int "
       "bits, Tensor key, "
@@ -56,7 +57,7 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
       "iterations) -> (Tensor, Tensor)");  // as _column_levels, of what was added
   m.def(
       "_histogram_new(Tensor pilot, Tensor mean, Tensor scale, Tensor bounds, int levels) -> "
-      "(Tensor, Tensor)");  // bins of every column and their counts, 0
+      "Tensor");  // bins of every column
   m.def(
       "_levels_work(Tensor x, int levels, str objective, str method) -> Tensor");  // of benchmarks
   m.def(

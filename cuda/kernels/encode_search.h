@@ -16,7 +16,7 @@ struct EncodeCell {
 class ColumnSearch {
  public:
   TX_DEVICE ColumnSearch(const EncodeParams& p, int64_t col)
-      : nearest_(p.mode == cpu::EncodeMode::nearest) {
+      : nearest_(p.mode == cpu::EncodeMode::nearest), mean_(p.mean[col]), scale_(p.scale[col]) {
     // As on the CPU, which decides by the search whether ties at adjacent floats see the exact
     // rule.
     table_ = p.levels != nullptr || p.count <= 16;
@@ -33,6 +33,8 @@ class ColumnSearch {
   }
 
   TX_DEVICE bool rounded() const { return nearest_ && table_; }
+  TX_DEVICE double mean() const { return mean_; }
+  TX_DEVICE double scale() const { return scale_; }
 
   /// The number of thresholds below a, and the levels around it.
   TX_DEVICE EncodeCell find(float a) const {
@@ -61,6 +63,7 @@ class ColumnSearch {
   }
 
   bool nearest_, table_;
+  double mean_, scale_;
   const float* levels_;
   float lo_, step_;
   int32_t last_;

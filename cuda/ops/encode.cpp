@@ -26,11 +26,11 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
              {"y", given(y)},
              {"weight", given(weight)},
              {"bounds", given(bounds)},
+             {"x0", given(x0)},
+             {"intercept", given(intercept)},
              {"sums", &sums},
              {"totals", &totals},
              {"clipped", &clipped}});
-  // Slopes of log_loss come from exp and log1p, whose last bit is the C library's.
-  TX_CHECK(!x0.has_value(), op, "x0 must be None on a GPU (encode on the CPU), got an anchor");
   const EncodeArguments in =
       read_encode(op, x, mean, scale, grid, levels, mode, bits, row0, position, copy, codes, y,
                   weight, x0, intercept, loss, bounds, sums, totals, clipped);
@@ -57,6 +57,9 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   p.levels = o.levels;
   p.count = o.count;
   p.bounds = o.bounds;
+  p.x0 = o.x0;
+  p.intercept = o.intercept;
+  p.loss = o.loss;
   p.codes = in.rows.codes;
   p.sums = in.sums;
   p.totals = in.totals;
@@ -64,7 +67,11 @@ void encode(const Tensor& x, const Tensor& mean, const Tensor& scale, const Tens
   const int64_t chunks = (p.rows + cpu::kEncodeChunk - 1) / cpu::kEncodeChunk;
   Tensor chunk_sums = torch::stable::new_empty(
       x, {chunks, cpu::kMoments + cpu::kOutputSums * p.outputs, p.cols}, ScalarType::Double);
-  Tensor chunk_totals = torch::stable::new_empty(x, {chunks, p.outputs + 1}, ScalarType::Double);
+  Tensor chunk_totals =
+      torch::stable::new_empty(x, {chunks, cuda::encode_totals(p)}, ScalarType::Double);
+  Tensor slopes = torch::stable::new_empty(
+      x, {p.x0 != nullptr ? p.outputs * cuda::kSlopes : 0, p.rows}, ScalarType::Double);
+  p.slopes = slopes.mutable_data_ptr<double>();
   p.chunk_sums = chunk_sums.mutable_data_ptr<double>();
   p.chunk_totals = chunk_totals.mutable_data_ptr<double>();
   check_launch(op, cuda::launch_encode(p, device.stream()));

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from torchext import _load
 from torchext.linear import _device
 
 GPU = torch.device("cuda", 0)
@@ -129,7 +130,7 @@ class PretendGpu(TorchDispatchMode):
             "stream": lambda _: contextlib.nullcontext(),
         }.items():  # fmt: skip
             self.patch.setattr(torch.cuda, name, value)
-        self.patch.setattr(_device, "has_kernels", lambda: True)
+        self.patch.setattr(_load, "has_cuda_kernels", lambda: True)
         self.patch.setattr(_device, "free_bytes", lambda _: self.free_bytes)
         PretendGpu.active = self
         super().__enter__()

@@ -55,9 +55,28 @@ def test_without_bounds_nothing_is_clipped() -> None:
     assert got["clipped"].tolist() == [7, 7, 7]
 
 
-def test_an_anchor_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="_encode: x0 must be None on a GPU"):
-        Case(70, 3, 3, "nearest").run(EMULATED, x0=torch.zeros(1, 3))
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 1), (31, 4), (65, 33), (1100, 70), (2049, 5)], ids=str)
+def test_an_anchor(shape: tuple[int, int], outputs: int, mode: str) -> None:
+    case = Case(*shape, 4, mode, outputs=outputs, weighted=shape[0] != 65, scattered=True)
+    at = {"x0": torch.randn(outputs, shape[1]), "intercept": torch.randn(outputs)}
+    assert_same(case.run(CPU, **at), case.run(EMULATED, **at))
+    at.pop("intercept")
+    got = case.run(EMULATED, **at)
+    assert_same(case.run(CPU, **at), got)
+    assert bool((got["totals"][1:, :-1] != 0.25).all())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_an_anchor_of_the_logistic_loss(outputs: int, mode: str) -> None:
+    case = Case(1100, 9, 4, mode, outputs=outputs, weighted=True)
+    assert case.y is not None
+    case.y = case.y.sign()
+    for size in (0.3, 300.0):  # slopes of both kinds, and saturated ones
+        at = {"x0": size * torch.randn(outputs, 9), "intercept": torch.randn(outputs)}
+        assert_same(case.run(CPU, loss="log_loss", **at), case.run(EMULATED, loss="log_loss", **at))
 
 
 def test_a_value_on_the_upper_of_two_adjacent_levels() -> None:

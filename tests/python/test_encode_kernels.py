@@ -16,6 +16,7 @@ from torchext.data import _levels as lev
 from torchext.data._column_levels import (
     ColumnHistograms,
     column_levels,
+    histogram_bins,
     optimal_column_levels,
     shared_levels,
 )
@@ -455,6 +456,18 @@ def test_stats(isa: str, dtype: torch.dtype) -> None:
             np.testing.assert_allclose(whole[1], x.double().sum(0), rtol=1e-12, atol=1e-12)
             assert torch.equal(whole[2], x.double().min(0).values)
             assert torch.equal(whole[3], x.double().max(0).values)
+            weight = torch.from_numpy(rng.uniform(size=rows).astype(np.float32))
+            with _testing.isa(isa):
+                weighted = enc.new_stats(cols)
+                enc.update_stats(x, weighted, weight)
+            assert torch.equal(weighted[:4], whole[:4]) and not whole[4].any()
+            model = np.zeros(cols)
+            for at in range(0, rows, 1024):
+                chunk = np.zeros(cols)
+                for w, v in zip(weight[at : at + 1024], x[at : at + 1024], strict=True):
+                    chunk += float(w) * v.double().numpy()
+                model += chunk
+            assert weighted[4].tolist() == model.tolist()
     for bad in (float("nan"), float("inf"), -float("inf")):
         x = torch.zeros(1100, 7, dtype=dtype)
         x[1060, 4] = x[1090, 0] = bad
@@ -664,7 +677,10 @@ def test_histogram_ops_have_shape_rules() -> None:
     state = enc.new_stats(65)
     enc.update_stats(x, state)
     mean, scale, bounds = enc.finish_stats(state)
-    made = torch.ops.torchext._histogram_new(x, mean, scale, bounds, 20)
+    made = (
+        torch.ops.torchext._histogram_new(x, mean, scale, bounds, 20),
+        torch.zeros(2, 65, histogram_bins(20), dtype=torch.int64),
+    )
     check = torch.library.opcheck
     ops = torch.ops.torchext
     check(ops._histogram_new.default, (x, mean, scale, bounds, 20))

@@ -46,7 +46,9 @@ def test_regressor_has_the_bits_of_the_cpu(case: dict[str, Any]) -> None:
     with PretendGpu() as gpu:
         cuda = SGDRegressor(**options, device="cuda").fit(X, Y)
     assert state_of(cuda) == state_of(cpu)
-    assert gpu.ran.count("_sgd_epoch") == cpu.n_iter_ and gpu.syncs == 0
+    assert gpu.ran.count("_sgd_epoch") == cpu.n_iter_
+    encodes = case["bits"] != 32 and "layout" not in case
+    assert ("_encode" in gpu.ops) == encodes and gpu.syncs == encodes  # a look for NaN
 
 
 @pytest.mark.parametrize("loss", ["squared", "log_loss"])
@@ -58,6 +60,16 @@ def test_classifier_has_the_bits_of_the_cpu(loss: str) -> None:
         cuda.fit(X, LABELS, sample_weight=weight)
     assert state_of(cuda) == state_of(cpu)
     np.testing.assert_array_equal(cuda.predict(X), cpu.predict(X))
+
+
+def test_rows_that_do_not_fit_are_encoded_on_the_cpu() -> None:
+    with PretendGpu(free_bytes=X.nbytes) as gpu:
+        cuda = SGDRegressor(bits=4, device="cuda", **SMALL).fit(X, Y)
+        assert "_encode" not in gpu.ops and "_sgd_epoch" in gpu.ops
+    with PretendGpu(free_bytes=3 * X.nbytes) as gpu:
+        other = SGDRegressor(bits=4, device="cuda", **SMALL).fit(X, Y)
+        assert "_encode" in gpu.ops
+    assert state_of(cuda) == state_of(other)
 
 
 def test_streams_of_batches() -> None:
@@ -192,7 +204,7 @@ def test_the_device_parameter() -> None:
 
 
 def test_without_kernels_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_device, "has_kernels", lambda: False)
+    monkeypatch.setattr(torchext._load, "has_cuda_kernels", lambda: False)
     with pytest.raises(ValueError, match="needs the CUDA kernels of torchext: "):
         _device.resolve("cuda")
     monkeypatch.setattr(torchext._load, "cuda_error", ImportError("libcudart is missing"))

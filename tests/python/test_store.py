@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import torchext
-from torchext.data import DataError, QuantizedDataset, order, pilot, plan
+from torchext.data import DataError, QuantizedDataset, _column_levels, order, pilot, plan
 from torchext.data._encode import layout_bytes
 from torchext.data._levels import grid_values
 from torchext.data.coded import CodedRows
@@ -360,7 +360,7 @@ def test_levels_of_all_rows(sampling: str, monkeypatch: pytest.MonkeyPatch) -> N
     options: dict[str, Any] = dict(bits=3, sampling=sampling, levels="optimal", random_state=0)
     want = QuantizedDataset.from_arrays(x, y, level_rows=40_000, **options)
     few = QuantizedDataset.from_arrays(x, y, level_rows=1000, **options)
-    monkeypatch.setattr(plan, "HISTOGRAM_BYTES", 64 * 2048 * 16)
+    monkeypatch.setattr(_column_levels, "HISTOGRAM_BYTES", 64 * 2048 * 16)
     monkeypatch.setattr(plan, "COUNTED_BYTES", 1 << 20)
     seen: list[str] = []
     for source in (x, x.astype(">f4")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,7 @@ def column_levels(
     table add up to that of the whole, in any order.
 
     Args:
-        x: float32 or float64 [K, n], the source or a sample of it.
+        x: float32 or float64 [K, n], the source or a sample of it, on the CPU or a GPU.
         mean, scale: float64 [n].
         bounds: float32 [n, 2], least and greatest scaled value of all rows (:func:`scaled_bounds`).
         count: levels, 2..256.
@@ -69,8 +70,7 @@ def column_levels(
 
     Determinism: class A, independent of the instruction set and the number of threads.
     """
-    found = torch.ops.torchext._column_levels(x, rows, mean, scale, bounds, count, kind, iterations)
-    return _split(found)[0]
+    return _find(x, rows, mean, scale, bounds, count, kind, iterations)[0]
 
 
 def optimal_column_levels(
@@ -84,16 +84,84 @@ def optimal_column_levels(
     iterations: int = 60,
 ) -> tuple[ColumnLevels, ColumnLevels]:
     """:func:`column_levels` of the kinds ``"nearest"`` and ``"stochastic"`` from one histogram."""
-    found = torch.ops.torchext._column_levels(
-        x, rows, mean, scale, bounds, count, "both", iterations
-    )
-    nearest, stochastic = _split(found)
+    nearest, stochastic = _find(x, rows, mean, scale, bounds, count, "both", iterations)
     return nearest, stochastic
+
+
+def _find(
+    x: Tensor,
+    rows: Tensor | None,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    count: int,
+    kind: str,
+    iterations: int,
+) -> list[ColumnLevels]:
+    """Levels by kind. A GPU counts its rows, the rest is done on the CPU, where the results are."""
+    if x.device.type == "cpu":
+        return _split(
+            torch.ops.torchext._column_levels(x, rows, mean, scale, bounds, count, kind, iterations)
+        )
+    total = len(x) if rows is None else len(rows)
+    few = min(PILOT_ROWS, total)
+    at = torch.arange(few) * total // few
+    pilot = x[(at if rows is None else rows[at]).to(x.device)].cpu()
+    there = None if rows is None else rows.to(x.device)
+
+    def blocks(part: slice) -> Iterator[Tensor]:
+        yield x[:, part] if there is None else x[:, part][there]
+
+    where = (pilot, mean, scale, bounds, count)
+    return counted_levels(blocks, *where, kind, x.device, iterations)
 
 
 def histogram_bins(count: int) -> int:
     """Bins a column for ``count`` levels, of 16 bytes each."""
     return 2048 if count <= 16 else 4096
+
+
+PILOT_ROWS = 512  # rows that place the bins
+HISTOGRAM_BYTES = 32 << 20  # of the columns that are counted together
+
+
+def counted_levels(
+    blocks: Callable[[slice], Iterable[Tensor]],
+    pilot: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    bounds: Tensor,
+    count: int,
+    kind: str,
+    device: torch.device | str = "cpu",
+    iterations: int = 60,
+) -> list[ColumnLevels]:
+    """Levels by kind from the histograms of all rows, a strip of columns after another.
+
+    Args:
+        blocks: all rows of some columns, block by block, on ``device``.
+        pilot, mean, scale, bounds, count, device: as for :class:`ColumnHistograms`, of all columns.
+        kind, iterations: as for :meth:`ColumnHistograms.levels`.
+    """
+    cols, width = len(bounds), strip_columns(count)
+    parts: list[list[ColumnLevels]] = []
+    for col in range(0, cols, width):
+        part = slice(col, min(cols, col + width))
+        histograms = ColumnHistograms(
+            pilot[:, part], mean[part], scale[part], bounds[part], count, device
+        )
+        for block in blocks(part):
+            histograms.add(block)
+        parts.append(histograms.levels(kind, iterations))
+    return [
+        ColumnLevels(*(torch.cat(tensors) for tensors in zip(*of_kind, strict=True)))
+        for of_kind in zip(*parts, strict=True)
+    ]
+
+
+def strip_columns(count: int) -> int:
+    """Columns that are counted together."""
+    return max(64, HISTOGRAM_BYTES // (16 * histogram_bins(count)) // 64 * 64)
 
 
 class ColumnHistograms:
@@ -106,15 +174,24 @@ class ColumnHistograms:
         pilot: float32 or float64 [512, n], rows ``i * K // 512`` of the table (all, if it has fewer); they
             place the bins.
         mean, scale, bounds, count: as for :func:`column_levels`.
+        device: where the rows are counted. Bins are placed and levels sought on the CPU.
     """
 
     def __init__(
-        self, pilot: Tensor, mean: Tensor, scale: Tensor, bounds: Tensor, count: int
+        self,
+        pilot: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        bounds: Tensor,
+        count: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.bounds, self.count = bounds.contiguous(), count
-        self.state, self.counts = torch.ops.torchext._histogram_new(
+        self.state = torch.ops.torchext._histogram_new(
             pilot, mean.contiguous(), scale.contiguous(), self.bounds, count
-        )
+        ).to(device)
+        shape = (2, len(bounds), histogram_bins(count))
+        self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
 
     def add(self, x: Tensor) -> None:
         """Count the rows of a block, [rows, n]."""
@@ -133,7 +210,7 @@ class ColumnHistograms:
         ``bound``: a bin of n values and width w hides n w k / 4 where the error's slope turns by k in it.
         """
         found = torch.ops.torchext._histogram_levels(
-            self.state, self.counts, self.bounds, self.count, kind, iterations
+            self.state.cpu(), self.counts.cpu(), self.bounds, self.count, kind, iterations
         )
         return _split(found)
 

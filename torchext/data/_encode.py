@@ -72,19 +72,19 @@ def scale_rows(
     return out
 
 
-def new_stats(cols: int) -> Tensor:
-    """Running statistics of no rows: float64 [6, n] = (count, sum, minimum, maximum, 0, 0)."""
-    state = torch.zeros(6, cols, dtype=torch.float64)
+def new_stats(cols: int, device: torch.device | str = "cpu") -> Tensor:
+    """Running statistics of no rows: float64 [5, n] = (count, sum, minimum, maximum, weighted sum)."""
+    state = torch.zeros(5, cols, dtype=torch.float64, device=device)
     state[2], state[3] = float("inf"), float("-inf")
     return state
 
 
-def update_stats(x: Tensor, state: Tensor) -> int:
+def update_stats(x: Tensor, state: Tensor, weight: Tensor | None = None) -> int:
     """Add a block of rows; returns the flat index of its first NaN or infinity, or -1.
 
-    After a result other than -1 the state is of no use.
+    After a result other than -1 the state is of no use. ``weight``: float32 [R], of the weighted sum.
     """
-    return int(torch.ops.torchext._column_stats(x, state))
+    return int(torch.ops.torchext._column_stats(x, weight, state))
 
 
 def finish_stats(state: Tensor, scale: str = "max") -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +152,7 @@ class EncodeSums:
 class Encoder:
     """Second pass: encodes blocks of rows into tile4 and keeps the running sums.
 
-    It works where its tensors are, all on one device. A GPU takes no anchor (``x0``).
+    It works on ``device``.
 
     Args:
         mean, scale: float64 [n].
@@ -164,6 +164,7 @@ class Encoder:
         intercept: float32 [m], added to z at the anchor.
         loss: ``"squared_error"`` or ``"log_loss"`` (y = +-1).
         bounds: float32 [n, 2]; values outside are clamped to the end levels and counted.
+        device: where the rows and codes are; the other tensors are moved there.
     """
 
     def __init__(
@@ -179,13 +180,18 @@ class Encoder:
         intercept: Tensor | None = None,
         loss: str = "squared_error",
         bounds: Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        cols = mean.shape[0]
-        self.mean, self.scale, self.codebook, self.key = mean, scale, codebook, key
+        cols, where = mean.shape[0], torch.device(device)
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(where)
+
+        self.mean, self.scale, self.key = mean.to(where), scale.to(where), key.to(where)
+        self.codebook = codebook.to(where)
         self.copy, self.outputs, self.loss = copy, outputs, loss
-        self.x0, self.intercept, self.bounds = x0, intercept, bounds
+        self.x0, self.intercept, self.bounds = moved(x0), moved(intercept), moved(bounds)
         self.rows = 0
-        where = mean.device
         self.sums = torch.zeros(
             MOMENTS + OUTPUT_SUMS * outputs, cols, dtype=torch.float64, device=where
         )
@@ -244,18 +250,19 @@ class Encoder:
         return codes
 
     def finish(self) -> EncodeSums:
-        """The sums so far as weighted means (zeros if there were no rows)."""
-        weight = float(self.totals[0, -1])
+        """The sums so far as weighted means (zeros if there were no rows), in CPU memory."""
+        sums, every = self.sums.cpu(), self.totals.cpu()
+        weight = float(every[0, -1])
         total = weight if weight > 0 else 1.0
-        mean = self.sums / total
+        mean = sums / total
         # [4, n, m]: a*y, (q-a)*y, exact gradient, decoded gradient
         per_output = (
             mean[MOMENTS:]
-            .reshape(self.outputs, OUTPUT_SUMS, self.sums.shape[1])
+            .reshape(self.outputs, OUTPUT_SUMS, sums.shape[1])
             .permute(1, 2, 0)
             .contiguous()
         )
-        totals = self.totals[:, :-1] / total
+        totals = every[:, :-1] / total
         return EncodeSums(
             rows=self.rows,
             weight=weight,
@@ -266,5 +273,5 @@ class Encoder:
             intercept_gradient=totals[2:],
             loss=totals[1],
             y_mean=totals[0],
-            clipped=self.clipped,
+            clipped=self.clipped.cpu(),
         )

@@ -8,7 +8,7 @@ anchors all speak of the values the kernels use.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,13 @@ class Codebook:
     kind: str
     bits: int
     sampling: str
+
+    def to(self, device: torch.device) -> Codebook:
+        """The same with all tensors there."""
+        moved = {name: getattr(self, name).to(device) for name in ("grid", "base", "table")}
+        return replace(
+            self, **moved, levels=None if self.levels is None else self.levels.to(device)
+        )
 
 
 def level_count(bits: int, sampling: str) -> int:

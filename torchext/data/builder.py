@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torchext.data import arrange, dense
 from torchext.data._encode import Encoder, EncodeSums, layout_bytes, planes
 from torchext.data.dataset import QuantizedDataset
 from torchext.data.format import ALIGN, SLACK, StoreWriter
+from torchext.data.gpu_source import GpuSource, encodes_on_gpu
 from torchext.data.options import Options
 from torchext.data.order import permutation
 from torchext.data.plan import Books, Plan, block_rows, decide, measure
@@ -51,7 +52,22 @@ class Sums:
 
 
 def build(source: Source, options: Options) -> QuantizedDataset:
-    """Encode a source; the result is mapped from the file if ``options.path`` is set."""
+    """Encode a source where it is; the result is mapped from the file if ``options.path`` is set."""
+    if not isinstance(source, GpuSource):
+        return _build(source, options)
+    path = options.path
+    if not encodes_on_gpu(options):
+        store = _build(source.on_cpu(), options)
+        return store if path is not None else store.to(source.device)
+    there = replace(options, path=None, folder=options.spill_folder(), layout="tile4")
+    store = _build(source, there)
+    if path is None:
+        return store
+    store.save(path)
+    return QuantizedDataset.open(path, verify=False)
+
+
+def _build(source: Source, options: Options) -> QuantizedDataset:
     progress = Progress(options.progress)
     try:
         key = options.key()
@@ -87,7 +103,7 @@ def _encode(
     writer: StoreWriter | None = None
     try:
         if options.path is None:
-            codes = _aligned(shape)
+            codes = _empty_codes(shape, source.device)
         else:
             writer = StoreWriter(
                 options.path,
@@ -98,8 +114,11 @@ def _encode(
         raw = codes
         if not straight:
             tiles = layout_bytes(source.rows, source.cols, options.bits)
-            small = 1 << 62 if options.path is None else 1 << 20
-            raw = scratch((options.copies, tiles), torch.uint8, options.spill_folder(), small)
+            if source.device.type == "cpu":
+                small = 1 << 62 if options.path is None else 1 << 20
+                raw = scratch((options.copies, tiles), torch.uint8, options.spill_folder(), small)
+            else:
+                raw = torch.empty_like(codes)
         sums = Sums.of(_second_pass(source, targets, plan, key, bounds, raw, progress))
         if not straight:
             progress.start("arrange", options.copies)
@@ -132,21 +151,25 @@ def _second_pass(
     """Encode every block for every copy; sums per copy."""
     x0 = None if plan.x0 is None else plan.x0.T.float().contiguous()
     intercept = None if plan.intercept is None else plan.intercept.float().contiguous()
+    outputs = 0 if targets is None else targets.outputs
     encoders = [
         Encoder(
             plan.columns.mean, plan.columns.scale, plan.book, key, copy=copy,
-            outputs=0 if targets is None else targets.outputs, x0=x0, intercept=intercept,
+            outputs=outputs, x0=x0, intercept=intercept,
             loss="squared_error" if targets is None else targets.loss, bounds=bounds,
+            device=source.device,
         )
         for copy in range(len(raw))
     ]  # fmt: skip
-    size, tile = block_rows(source), layout_bytes(64, source.cols, plan.book.bits)
+    size, tile = block_rows(source, outputs), layout_bytes(64, source.cols, plan.book.bits)
     progress.start("encode", source.rows)
     for first in range(0, source.rows, size):
         last = min(source.rows, first + size)
         x = source.block(first, last)
-        y = None if targets is None else targets.seen(slice(first, last))
-        weight = None if targets is None else targets.weights(slice(first, last))
+        rows = slice(first, last)
+        y = None if targets is None else targets.seen(rows).to(source.device)
+        weight = None if targets is None else targets.weights(rows)
+        weight = None if weight is None else weight.to(source.device)
         part = slice(first // 64 * tile, -(-last // 64) * tile)
         for copy, encoder in enumerate(encoders):
             encoder.add(x, raw[copy, part], y, weight)
@@ -160,17 +183,19 @@ def _arrange(
     rows, cols, bits = source.rows, source.cols, options.bits
     if order is not None:
         moved = out if layout == "tile4" else torch.empty_like(raw)
-        arrange.permute_tiles(raw, moved, order, cols, bits)
+        arrange.permute_tiles(raw, moved, order.to(raw.device), cols, bits)
         raw = moved
     if layout != "tile4":
         arrange.relayout(raw, out, rows, cols, bits, layout)
 
 
-def _aligned(shape: tuple[int, int]) -> Tensor:
-    """Codes in memory that start a cache line, with readable bytes behind the end.
+def _empty_codes(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Codes in memory; on the CPU they start a cache line and have readable bytes behind the end.
 
     numpy's zeros cost nothing until they are written, and lie in huge pages.
     """
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=torch.uint8, device=device)
     room = torch.from_numpy(np.zeros(shape[0] * shape[1] + SLACK + ALIGN, dtype=np.uint8))
     first = -room.data_ptr() % ALIGN
     return room[first : first + shape[0] * shape[1]].view(shape)
@@ -202,7 +227,7 @@ def _assemble(
         if plan.intercept is not None:
             b = sums.intercept_gradient
             anchor_intercept = torch.stack([plan.intercept, b[0], b[0] - b[1]])
-    stored = None if targets is None else targets.stored
+    stored, book = None if targets is None else targets.stored, plan.book.to(codes.device)
     weight = None if targets is None else targets.weight
     pick = slice(None) if order is None else order
     return QuantizedDataset(
@@ -211,8 +236,8 @@ def _assemble(
         layout=options.final_layout if options.bits != 32 else "dense",
         copies=1 if options.bits == 32 else options.copies, codes=codes,
         y=None if stored is None else stored[pick], weight=None if weight is None else weight[pick],
-        mean=plan.columns.mean, scale=plan.columns.scale, grid=plan.book.grid, table=plan.book.table,
-        levels=plan.book.levels, noise=sums.noise, moments=sums.moments, linear=sums.linear, anchor=anchor,
+        mean=plan.columns.mean, scale=plan.columns.scale, grid=book.grid, table=book.table,
+        levels=book.levels, noise=sums.noise, moments=sums.moments, linear=sums.linear, anchor=anchor,
         anchor_intercept=anchor_intercept, pilot=facts, task="none" if targets is None else targets.task,
         classes=None if targets is None else targets.classes, feature_names=source.names, key=key,
         loss=options.loss, y_mean=torch.zeros(0, dtype=torch.float64) if targets is None else targets.mean,

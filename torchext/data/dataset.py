@@ -100,6 +100,10 @@ class QuantizedDataset:
     ) -> QuantizedDataset:
         """Encode a numpy array, tensor, data frame, or a ``.npy`` file (given by path, mapped).
 
+        A tensor on a GPU is encoded there, to the same bits, and its store stays there (as after
+        :meth:`to`; with ``path=`` it is the mapped file). With ``bits=32`` it is made on the CPU from a copy,
+        and moved.
+
         Args:
             X: (K, n) numbers.
             y: (K,) or (K, m) labels, or None.

@@ -94,7 +94,7 @@ class Pilot:
 
     def _block(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]], out: Tensor | None) -> Block:
         index, whole = torch.from_numpy(rows), self.source.whole()
-        if whole is None or whole.stride(1) != 1:  # the kernel would copy it
+        if whole is None or whole.device.type != "cpu" or whole.stride(1) != 1:  # copied otherwise
             a = scale_rows(self.source.take(rows), self.mean, self.scale, out=out)
         else:
             a = scale_rows(whole, self.mean, self.scale, rows=index, out=out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from torchext.data import auto, pilot
 from torchext.data._column_levels import (
-    ColumnHistograms,
+    PILOT_ROWS,
     ColumnLevels,
     column_levels,
-    histogram_bins,
+    counted_levels,
     optimal_column_levels,
     shared_levels,
+    strip_columns,
 )
 from torchext.data._encode import finish_stats, new_stats, scaled_bounds, update_stats
 from torchext.data._levels import Codebook, chosen_codebook, level_count, level_kind
@@ -52,8 +53,16 @@ class Plan:
     intercept: Tensor | None = None  # float64 [m]
 
 
-def block_rows(source: Source) -> int:
-    """Rows read at a time, a multiple of 1,024: many where they are views, few where they are copies."""
+GPU_VALUES = 1 << 26  # of a block on a GPU: launches are few beside the work, scratch is small
+
+
+def block_rows(source: Source, outputs: int = 0) -> int:
+    """Rows read at a time, a multiple of 1,024: many where they are views, few where they are copies.
+
+    A GPU keeps some numbers for every row and output while it encodes.
+    """
+    if source.device.type != "cpu":
+        return 1024 * max(1, GPU_VALUES // (1024 * (source.cols + 8 * outputs)))
     if source.whole() is not None:
         return 16 * 1024
     return 1024 * max(1, (8 << 20) // (1024 * source.cols * source.dtype.itemsize))
@@ -61,30 +70,30 @@ def block_rows(source: Source) -> int:
 
 def measure(source: Source, targets: Targets | None, scale: str, progress: Progress) -> Columns:
     """First pass. With sample weights the mean is weighted, so that centring removes the intercept."""
-    state = new_stats(source.cols)
+    state = new_stats(source.cols, source.device)
     weight = None if targets is None else targets.weight
-    weighted, mass = np.zeros(source.cols), 0.0
+    mass = 0.0
     size = block_rows(source)
     progress.start("statistics", source.rows)
     for first in range(0, source.rows, size):
         x = source.block(first, min(source.rows, first + size))
-        bad = update_stats(x, state)
+        here = None if weight is None else weight[first : first + len(x)]
+        bad = update_stats(x, state, None if here is None else here.to(source.device))
         if bad >= 0:
             row, col = divmod(bad, source.cols)
             raise DataError(
                 f"{source.where(first + row, col)}: the value is {_named(float(x[row, col]))}, not a finite "
                 "number"
             )
-        for at in range(0, len(x) if weight is not None else 0, 1024):
-            assert weight is not None
-            w = weight[first + at : first + at + 1024].numpy().astype(np.float64)[: len(x) - at]
-            weighted += (x[at : at + 1024].numpy().astype(np.float64) * w[:, None]).sum(axis=0)
-            mass += float(w.sum())
+        for at in range(0, 0 if here is None else len(here), 1024):
+            assert here is not None
+            mass += float(here[at : at + 1024].numpy().astype(np.float64).sum())
         progress.add(len(x))
+    state = state.cpu()
     mean, width, bounds = finish_stats(state, "none" if scale == "none" else "max")
     if weight is not None and scale != "none":
         low, high = state[2], state[3]
-        mean = torch.minimum(torch.maximum(torch.from_numpy(weighted) / mass, low), high)
+        mean = torch.minimum(torch.maximum(state[4] / mass, low), high)
         width = torch.maximum(high - mean, mean - low)
         width = torch.where(width > 0, width, torch.ones_like(width))
         bounds = scaled_bounds(low, high, mean, width)
@@ -109,7 +118,6 @@ def shared_level_rows(cols: int) -> int:
     return max(64, SHARED_VALUES // cols)
 
 
-HISTOGRAM_BYTES = 32 << 20  # of the columns that are counted in one pass over all rows
 COUNTED_BYTES = 16 << 20  # of a block of rows, if it is a copy
 
 
@@ -118,27 +126,21 @@ def count_all(
 ) -> list[ColumnLevels]:
     """Levels from the histograms of all rows: one more pass, several where the columns are very many."""
     rows, cols = source.rows, source.cols
-    strip = max(64, HISTOGRAM_BYTES // (16 * histogram_bins(count)) // 64 * 64)
     size = block_rows(source)
     if source.whole() is None:
         size = max(size, COUNTED_BYTES // (source.dtype.itemsize * cols) // 64 * 64)
-    pilot = source.take(np.arange(min(512, rows)) * rows // min(512, rows))
-    parts: list[list[ColumnLevels]] = []
-    progress.start("levels of all rows", rows * -(-cols // strip))
-    for col in range(0, cols, strip):
-        part = slice(col, min(cols, col + strip))
-        histograms = ColumnHistograms(
-            pilot[:, part], columns.mean[part], columns.scale[part], columns.bounds[part], count
-        )
+    few = min(PILOT_ROWS, rows)
+    pilot = source.take(np.arange(few) * rows // few)
+    progress.start("levels of all rows", rows * -(-cols // strip_columns(count)))
+
+    def blocks(part: slice) -> Iterator[Tensor]:
         for first in range(0, rows, size):
             last = min(rows, first + size)
-            histograms.add(source.block(first, last)[:, part])
+            yield source.block(first, last)[:, part]
             progress.add(last - first)
-        parts.append(histograms.levels(kind))
-    return [
-        ColumnLevels(*(torch.cat(tensors) for tensors in zip(*of_kind, strict=True)))
-        for of_kind in zip(*parts, strict=True)
-    ]
+
+    c = columns
+    return counted_levels(blocks, pilot, c.mean, c.scale, c.bounds, count, kind, source.device)
 
 
 class Books:
@@ -197,7 +199,7 @@ class Books:
             if self.options.level_rows == "all" and not shared:
                 found = count_all(self.source, c, "both" if both else kind, count, self.progress)
             else:
-                x, rows = self._rows()
+                x, rows = self._few_rows() if shared else self._rows()
                 where = (x, c.mean, c.scale, c.bounds, count)
                 if both:
                     found = optimal_column_levels(*where, rows=rows)
@@ -206,6 +208,14 @@ class Books:
                     found = [find(*where, kind=kind, rows=rows)]
             self._found.update(zip(((k, count) for k in kinds), found, strict=True))
         return self._found[kind, count].levels
+
+    def _few_rows(self) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`_rows`, in CPU memory: a shared table is made of few values."""
+        if self.source.device.type == "cpu":
+            return self._rows()
+        return self.source.take(
+            Sample(self.key, self.source.rows, self.rows).indices().numpy()
+        ), None
 
     def _rows(self) -> tuple[Tensor, Tensor | None]:
         """A table and which of its rows are the sample (None: all), read from a stream once."""

@@ -53,7 +53,7 @@ class Source:
 
     def __init__(
         self,
-        x: Array,
+        x: Any,
         y: Any = None,
         weight: Any = None,
         *,
@@ -65,12 +65,21 @@ class Source:
             raise DataError(
                 f"{label}: expected a table of rows and columns, got shape {tuple(x.shape)}"
             )
-        self.x, self.y, self.weight, self.label = x, y, weight, label
+        self.x: Any = x
+        self.y, self.weight, self.label = y, weight, label
         self.names = [str(n) for n in names] if names is not None else None
         self.place = place or (lambda row: f"row {row}")
         self.rows, self.cols = int(x.shape[0]), int(x.shape[1])
-        self.dtype = working_type(x.dtype, label)
+        self.dtype = self._working_type()
         self._check_shape()
+
+    @property
+    def device(self) -> torch.device:
+        """Where :meth:`block` and :meth:`whole` have the table."""
+        return torch.device("cpu")
+
+    def _working_type(self) -> np.dtype[Any]:
+        return working_type(self.x.dtype, self.label)
 
     def _check_shape(self) -> None:
         if self.rows == 0:
@@ -102,7 +111,7 @@ class Source:
         return self._numbers(self.x[first:last], first)
 
     def take(self, rows: Array) -> Tensor:
-        """float32 or float64 of ascending row positions; a view if they are consecutive."""
+        """float32 or float64 of ascending row positions, on the CPU; a view if they are consecutive."""
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
             return self.block(int(rows[0]), int(rows[-1]) + 1)
         return self._numbers(self.x[rows], 0, rows)
@@ -175,5 +184,10 @@ def from_arrays(
         y = np.load(y, mmap_mode="r", allow_pickle=False)
     if names is None and hasattr(x, "columns"):
         names = [str(c) for c in x.columns]
-    array = as_array(x)
-    return Source(array, None if y is None else as_array(y), weight, names=names, label=label)
+    y = None if y is None else as_array(y)
+    weight = as_array(weight) if isinstance(weight, Tensor) else weight
+    if isinstance(x, Tensor) and x.device.type == "cuda":
+        from torchext.data.gpu_source import GpuSource
+
+        return GpuSource(x, y, weight, names=names)
+    return Source(as_array(x), y, weight, names=names, label=label)

@@ -12,8 +12,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
-from torchext.data import QuantizedDataset
-from torchext.data.sources import as_tensor
+from torchext.data import Options, QuantizedDataset
+from torchext.data.builder import build
+from torchext.data.sources import as_tensor, from_arrays
 from torchext.linear import _device, _exact, _problem
 from torchext.linear._callbacks import CallbackSupportMixin
 from torchext.linear._exact import Source
@@ -111,12 +112,15 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             valid = (X[out], y[out], None if weight is None else weight[out])
             X, y, weight = X[keep], y[keep], None if weight is None else weight[keep]
         began = time.perf_counter()
-        store = QuantizedDataset.from_arrays(
-            X, y, sample_weight=weight, bits=self.bits or 4, sampling=self.sampling, levels=self.levels,
+        options = Options(
+            bits=self.bits or 4, sampling=self.sampling, levels=self.levels,
             anchor="none" if self.anchor == "none" else "pilot", loss=self._loss_name(),
             alpha=self._penalties()[1], copies=self.copies, layout=self.layout,
             shuffle=True, random_state=seed,
         )  # fmt: skip
+        rows = _device.table_to_encode(X, options, _device.resolve(self.device))
+        store = build(from_arrays(rows, y, weight), options)
+        del rows
         seconds = time.perf_counter() - began
         self._train(
             store,

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchext import _load
+from torchext.data import Options
+from torchext.data.gpu_source import encodes_on_gpu
+from torchext.data.sources import as_tensor
 
 CPU = torch.device("cpu")
 
@@ -30,8 +34,8 @@ def resolve(device: Any) -> torch.device:
         raise ValueError(f'device must be "cpu", "cuda" or "cuda:<number>", got {device!r}')
     if found.type == "cpu":
         return CPU
-    if not has_kernels():
-        why = _load.cuda_error or "this build has no CUDA kernels, see docs/building.md"
+    if not _load.has_cuda_kernels():
+        why = _load.why_no_cuda_kernels()
         raise ValueError(f"device={device!r} needs the CUDA kernels of torchext: {why}")
     count = torch.cuda.device_count()
     number = found.index
@@ -42,16 +46,23 @@ def resolve(device: Any) -> torch.device:
     return torch.device("cuda", number)
 
 
-def has_kernels() -> bool:
-    """Whether the CUDA kernels of this build are loaded."""
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key("torchext::_sgd_epoch", "CUDA"))
-
-
 def free_bytes(device: torch.device) -> int:
     """Memory of the GPU that a solver may fill: what is free, or cached by torch and unused, less a tenth."""
     free, _ = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (free + cached) * 9 // 10
+
+
+def table_to_encode(X: np.ndarray, options: Options, device: torch.device) -> np.ndarray | Tensor:
+    """The rows where they are to be encoded: on a GPU, if it can and holds them and their codes.
+
+    Other layouts than tile4 are made on the CPU: a checkpoint knows its data by the bytes of the codes.
+    """
+    here = device.type == "cpu" or options.final_layout != "tile4"
+    if here or not encodes_on_gpu(options):
+        return X
+    needed = X.nbytes + 2 * options.copies * X.size * options.bits // 8
+    return as_tensor(X).to(device) if needed <= free_bytes(device) else X
 
 
 def moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:

@@ -76,9 +76,9 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         checkpoint_every: see ``checkpoint``.
         resume: go on from ``checkpoint`` if it exists; the result has the same bits as an uninterrupted run.
         device: where the epochs run: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU; the result has the
-            same bits. Codes that a GPU cannot hold are streamed to it, in batches of a multiple of 64
-            rows (128: layout ``"block"``), and ``average`` may then move the last bit. With ``"halp"`` and
-            ``"svrg"`` logistic losses agree to rounding.
+            same bits. Rows that fit there are encoded there. Codes that a GPU cannot hold are streamed to
+            it, in batches of a multiple of 64 rows (128: layout ``"block"``), and ``average`` may then move
+            the last bit. With ``"halp"`` and ``"svrg"`` logistic losses agree to rounding.
         n_jobs: threads, at most one a processor; None is 1, -1 all. The result does not depend on it.
         random_state: seed of every random bit.
         verbose: print a line per epoch.

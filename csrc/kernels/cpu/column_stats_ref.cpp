@@ -17,11 +17,26 @@ void run(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int
   }
 }
 
+template <class T>
+void add_weighted(const ColumnBlock& block, int64_t row, int64_t rows, int64_t cols,
+                  const float* weight, double* sum) noexcept {
+  for (int64_t r = row; r < row + rows; ++r) {
+    const T* x = static_cast<const T*>(block.x) + r * block.row_stride;
+    const double w = weight[r];
+    for (int64_t j = 0; j < cols; ++j) sum[j] += w * static_cast<double>(x[j]);
+  }
+}
+
 }  // namespace
 
 void column_stats_ref(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin,
                       int64_t end, double* sum, double* lo, double* hi) noexcept {
   (block.f64 ? run<double> : run<float>)(block, row, rows, begin, end, sum, lo, hi);
+}
+
+void weighted_sums(const ColumnBlock& block, int64_t row, int64_t rows, int64_t cols,
+                   const float* weight, double* sum) noexcept {
+  (block.f64 ? add_weighted<double> : add_weighted<float>)(block, row, rows, cols, weight, sum);
 }
 
 }  // namespace torchext::cpu

@@ -83,16 +83,6 @@ void setup_affine(const EncodeOptions& o, EncodeSetup* s) {
   p.inverse = s->inverse.data();
 }
 
-struct Slope {
-  double loss, slope;
-};
-
-Slope loss_at(AnchorLoss loss, double z, double y) {
-  if (loss == AnchorLoss::squared_error) return {0.5 * (z - y) * (z - y), z - y};
-  const double t = y * z, small = std::exp(-std::fabs(t));  // in (0, 1]: no overflow on either side
-  return {std::log1p(small) + (t < 0.0 ? -t : 0.0), -y * (t >= 0.0 ? small : 1.0) / (1.0 + small)};
-}
-
 }  // namespace
 
 void encode_setup(const EncodeOptions& o, EncodeSetup* s) {
@@ -207,11 +197,12 @@ void encode_chunk(const EncodeSetup& s, const EncodeRows& rows, int64_t chunk, d
         e[r] = eq[r] = eq2[r] = 0.0;
         totals[o] += y[r];
         if (!anchor || r >= count) continue;
-        const Slope exact = loss_at(s.loss, zr[0] + s.intercept[o], label);
-        const Slope first = loss_at(s.loss, zr[kEncodeTile] + s.intercept[o], label);
+        const LossAndSlope exact = anchor_loss(s.loss, zr[0] + s.intercept[o], label);
+        const LossAndSlope first = anchor_loss(s.loss, zr[kEncodeTile] + s.intercept[o], label);
         e[r] = w * exact.slope;
         if (twice) {  // symmetric: either draw is multiplied by the slope at the other one
-          const Slope second = loss_at(s.loss, zr[2 * kEncodeTile] + s.intercept[o], label);
+          const LossAndSlope second =
+              anchor_loss(s.loss, zr[2 * kEncodeTile] + s.intercept[o], label);
           eq[r] = w * 0.5 * second.slope;
           eq2[r] = w * 0.5 * first.slope;
         } else {
