@@ -93,9 +93,7 @@ def test_cpu_kernel(name: str) -> None:
 def test_cuda_kernel_or_a_reason(name: str) -> None:
     if torchext._build.CUDA and torch.version.cuda:
         anywhere = has_kernel(name, "CUDA") or has_kernel(name, "CompositeExplicitAutograd")
-        assert anywhere != (name in CPU_ONLY), (
-            f"{name}: add a CUDA kernel or a CPU_ONLY reason"
-        )
+        assert anywhere != (name in CPU_ONLY), f"{name}: add a CUDA kernel or a CPU_ONLY reason"
     assert all(reason for reason in CPU_ONLY.values())
 
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "centred.h"
+
 namespace torchext::levels {
 
 void Axis::bound_error(double terms) {
@@ -63,14 +65,17 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
   axis->centre = m > 0 ? round_centre(lo[0] + sum / total, lo[0], lo[m - 1]) : 0.0;
   DD below;
   RunningSum sum_s, sum_q;
+  Centred c;
   for (size_t i = 0; i < m; ++i) {
-    const DD w = cut[i + 1].w, t = axis->about(lo[i]);
+    const size_t k = i % kCentredBlock;
+    if (k == 0) centred()(lo + i, std::min(kCentredBlock, m - i), axis->centre, &c);
+    const DD w = cut[i + 1].w, t{c.t[0][k], c.t[1][k]}, square{c.square[0][k], c.square[1][k]};
     cut[i] = {below, sum_s.get(), sum_q.get()};
     const bool one = w.h == 1 && w.l == 0;
-    const DD wt = one ? t : w * t;
     below = below.l == 0 && one ? DD{below.h + 1, 0} : below + w;
+    const DD wt = one ? t : w * t;
     sum_s.add(wt);
-    sum_q.add(wt * t);
+    sum_q.add(one ? square : wt * t);
   }
   cut[m] = {below, sum_s.get(), sum_q.get()};
   if (m > 0) axis->bound_error(4 * static_cast<double>(present));
