@@ -1,7 +1,7 @@
 // optimal_levels on CUDA: tables that a block of threads holds, and one larger one by its bins.
-#include "device.h"
 #include "kernels/levels/exact.h"
 #include "kernels/levels/table.h"
+#include "level_errors.h"
 #include "ops/levels_request.h"
 
 namespace torchext::ops {
@@ -11,26 +11,25 @@ namespace {
 constexpr int64_t kMostWork = int64_t{3} << 24;
 constexpr int64_t kMostBlocks = 4096;
 
+/// Whether a type has all values of another: levels that are values need no rounding then.
 bool holds(ScalarType wide, ScalarType narrow) {
   if (wide == narrow || wide == ScalarType::Double) return true;
   return wide == ScalarType::Float && narrow != ScalarType::Double;
 }
 
 /// What only the CPU does so far.
-void check_supported(const Request& ask, bool candidates, const Tensor& x,
-                     const std::string& method) {
-  TX_CHECK(ask.stochastic(), kLevelsOp, "objective must be stochastic on CUDA, got nearest");
+void check_supported(const Request& ask, bool candidates, const std::string& method) {
   TX_CHECK(ask.method == Method::exact || ask.method == Method::dnc || ask.method == Method::hist,
            kLevelsOp, "method must be exact, dnc or hist on CUDA, got ", method);
   TX_CHECK(!candidates, kLevelsOp, "candidates must be None on CUDA, got a tensor");
-  TX_CHECK(ask.count >= 2, kLevelsOp, "levels must be in [2, 65536] on CUDA, got ", ask.count);
-  TX_CHECK(holds(ask.dtype, x.scalar_type()), kLevelsOp, "level_dtype must hold the values of x (",
-           dtype_name(x.scalar_type()), ") on CUDA, got ", dtype_name(ask.dtype));
+  TX_CHECK(ask.count >= 2 || !ask.stochastic(), kLevelsOp,
+           "levels must be in [2, 65536] on CUDA, got ", ask.count);
 }
 
 /// Tables that a block of threads holds; also under method hist, which is exact for few values.
+/// `stores`: levels may have to be rounded to the type that they are stored in.
 void solve_tables(const Request& ask, const Tables& tables, const Tensor& values,
-                  const std::optional<Tensor>& weight, const LevelResults& results,
+                  const std::optional<Tensor>& weight, const LevelResults& results, bool stores,
                   const Device& device) {
   const bool f64 = values.scalar_type() == ScalarType::Double;
   cuda::LevelTables p{};
@@ -42,22 +41,34 @@ void solve_tables(const Request& ask, const Tables& tables, const Tensor& values
   p.inner = tables.inner;
   p.n = tables.n;
   p.levels = static_cast<int32_t>(ask.count);
+  p.stochastic = ask.stochastic();
   p.rtol = ask.rtol;
+  p.format = format_of(ask.dtype);
   p.found = results.found.mutable_data_ptr<double>();
   p.distinct = results.distinct.mutable_data_ptr<int64_t>();
   p.cost = results.cost.mutable_data_ptr<double>();
   p.lower = results.lower.mutable_data_ptr<double>();
   p.certified = results.certified.mutable_data_ptr<bool>();
+  const Tensor moved = torch::stable::new_empty(values, {tables.count}, ScalarType::Bool);
+  p.moved = stores ? moved.mutable_data_ptr<bool>() : nullptr;
   const int64_t each = cuda::level_tables_work(p);
   p.blocks = std::min({p.count, kMostBlocks, std::max<int64_t>(1, kMostWork / each)});
   const Tensor work = torch::stable::new_empty(values, {p.blocks * each}, ScalarType::Byte);
   p.work = work.mutable_data_ptr<uint8_t>();
   check_launch(kLevelsOp, cuda::launch_level_tables(p, device.stream()));
+  if (!stores) return;
+  const LevelErrors errors(kLevelsOp, device, values, p.weight, tables, {tables.count},
+                           results.found, ask.count, false, ask.stochastic());
+  check_launch(kLevelsOp, cuda::launch_stored_costs(
+                              {tables.count, p.moved, errors.variance.const_data_ptr<double>(),
+                               errors.bias2.const_data_ptr<double>(), p.cost, p.lower},
+                              device.stream()));
 }
 
-/// One table of more values, by its bins: as they are under method hist, else ever finer.
-void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, bool weight,
-                const LevelResults& results, const Device& device) {
+/// One table of more values, by its bins: as they are under method hist, else ever finer. `type`:
+/// of x, which `values` may be wider than.
+void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, ScalarType type,
+                bool weight, const LevelResults& results, const Device& device) {
   const bool exact = ask.method != Method::hist;
   const int32_t most = exact ? cuda::kMostExactLevels : cuda::kMostHistLevels;
   const auto because = [exact](const std::string& what) {
@@ -68,6 +79,10 @@ void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, 
   TX_CHECK(values.scalar_type() == ScalarType::Float, kLevelsOp,
            because("x must be float32, bfloat16 or float16"), "float64");
   TX_CHECK(!weight, kLevelsOp, because("weight must be None"), "a tensor");
+  TX_CHECK(ask.stochastic(), kLevelsOp, because("objective must be stochastic"), "nearest");
+  TX_CHECK(holds(ask.dtype, type), kLevelsOp,
+           because("level_dtype must hold the values of x (" + std::string(dtype_name(type)) + ")"),
+           dtype_name(ask.dtype));
   // Bins of float16 values below 0 need not start at one; those of bfloat16 are single values.
   TX_CHECK(exact || ask.dtype != ScalarType::Half, kLevelsOp,
            because("level_dtype must be float32 or float64"), "float16");
@@ -104,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
                     parse_level_dtype(level_dtype, x.scalar_type())};
   const Tables tables(kLevelsOp, sizes_of(x), dim, bucket_size);
   check_sizes(ask, tables, x);
-  check_supported(ask, candidates.has_value(), x, method);
+  check_supported(ask, candidates.has_value(), method);
   const bool fits = tables.count == 0 || tables.largest() <= cuda::kMostTableValues;
   TX_CHECK(fits || ask.method != Method::dnc, kLevelsOp, "x must hold at most ",
            cuda::kMostTableValues, " values per table on CUDA under method dnc, got ",
@@ -116,9 +131,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
   const std::optional<Tensor> dense = dense_weight(kLevelsOp, weight, x);
   const LevelResults results(x, tables.shape(dim || bucket_size), count);
   if (fits) {
-    solve_tables(ask, tables, values, dense, results, device);
+    const bool as_found = ask.stochastic() && holds(ask.dtype, x.scalar_type());
+    const bool stores = !as_found && ask.dtype != ScalarType::Double;
+    solve_tables(ask, tables, values, dense, results, stores, device);
   } else {
-    solve_bins(ask, tables, values, dense.has_value(), results, device);
+    solve_bins(ask, tables, values, x.scalar_type(), dense.has_value(), results, device);
   }
   return results.stored_as(ask.dtype);
 }

@@ -249,10 +249,8 @@ def test_empty() -> None:
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"objective": "nearest"}, "objective must be stochastic on CUDA, got nearest"),
         ({"method": "adaquant"}, "method must be exact, dnc or hist on CUDA, got adaquant"),
         ({"candidates": torch.arange(9.0)}, "candidates must be None on CUDA"),
-        ({"level_dtype": "float16"}, r"must hold the values of x \(float32\) on CUDA, got float16"),
         ({"weight": torch.ones(3)}, r"weight must have shape \(64\), got \(3\)"),
         ({"method": "best"}, "method must be exact, hist, adaquant, dnc, smawk or dp, got best"),
     ],
@@ -277,6 +275,9 @@ def test_refused_sizes() -> None:
     ):
         with pytest.raises(RuntimeError, match=text):
             both(x, 4, method="hist", **more)
+    text = r"level_dtype must hold the values of x \(float32\) on CUDA under method exact"
+    with pytest.raises(RuntimeError, match=text):
+        both(x, 4, level_dtype="bfloat16")
     with pytest.raises(RuntimeError, match="level_dtype must be float32 or float64 on CUDA"):
         both(x.half(), 4, method="hist")
     with pytest.raises(RuntimeError, match="x must be float32, bfloat16 or float16 on CUDA"):

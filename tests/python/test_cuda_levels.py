@@ -22,7 +22,7 @@ def draws(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def check(x: Tensor, s: int, weight: Tensor | None = None, **more: int) -> None:
+def check(x: Tensor, s: int, weight: Tensor | None = None, **more: object) -> None:
     want = torchext.optimal_levels(x, s, weight=weight, **more)  # type: ignore[arg-type]
     on_gpu = None if weight is None else weight.cuda()
     got = torchext.optimal_levels(x.cuda(), s, weight=on_gpu, **more)  # type: ignore[arg-type]
@@ -44,6 +44,27 @@ def test_columns_and_rows(dtype: torch.dtype, dim: int) -> None:
     check(draws(700, 300).to(dtype), 16, dim=dim)
 
 
+@pytest.mark.parametrize("bucket", [7, 64, 1024, 4096, 16384])
+@pytest.mark.parametrize("s", [1, 2, 3, 16, 33])
+def test_nearest_buckets(bucket: int, s: int) -> None:
+    check(draws(3 * 16384 + 3), s, bucket_size=bucket, objective="nearest")
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize(
+    "level_dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+def test_level_dtypes(objective: str, level_dtype: torch.dtype, dim: int) -> None:
+    check(draws(700, 300), 16, dim=dim, objective=objective, level_dtype=level_dtype)
+
+
+def test_nearest_weights() -> None:
+    x = draws(64, 500)
+    w = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
+    check(x, 8, weight=w * (w > 0.2), dim=0, objective="nearest")
+
+
 def test_many_tables_share_the_workspace() -> None:
     check(draws(20_000, 33), 4, dim=0)
 
@@ -57,6 +78,8 @@ def test_weights() -> None:
 def test_precise_arithmetic() -> None:
     x = 1e6 + torch.arange(4000).double() % 6 + 1e-9 * draws(4000).double()
     check(x, 7, bucket_size=500)
+    x = 1e3 + torch.arange(4000).double() % 6 + 1e-7 * draws(4000).double()
+    check(x, 7, bucket_size=500, objective="nearest")
 
 
 def test_not_finite() -> None:
@@ -102,6 +125,17 @@ def test_small_tables(weighted: bool) -> None:
     check(x, 5, torch.rand(x.shape) if weighted else None, dim=0)
     check(x.double() * 1e-9 + torch.arange(3 * 90).reshape(3, 90) % 4, 5, dim=0)
     check(draws(1100), 4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_small_nearest_tables(weighted: bool) -> None:
+    """Under compute-sanitizer too."""
+    x = draws(3, 90)
+    check(x, 5, torch.rand(x.shape) if weighted else None, dim=0, objective="nearest")
+    far = x.double() * 1e-7 + torch.arange(3 * 90).reshape(3, 90) % 4
+    check(far, 5, dim=0, objective="nearest")
+    check(draws(1100), 4, objective="nearest")
+    check(x, 5, dim=0, level_dtype=torch.float16)
 
 
 def test_small_bins() -> None:
@@ -175,7 +209,7 @@ def test_refused() -> None:
     for more, text in (
         ({"method": "dnc"}, "at most 16384 values per table on CUDA"),
         ({"method": "smawk", "bucket_size": 64}, "method must be exact, dnc or hist on CUDA"),
-        ({"objective": "nearest", "bucket_size": 64}, "objective must be stochastic on CUDA"),
+        ({"objective": "nearest"}, "objective must be stochastic on CUDA under method exact"),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
     ):
         with pytest.raises(RuntimeError, match=text):
