@@ -315,9 +315,9 @@ def optimal_levels(
             ``adaquant`` with nearest rounding, and ``dp`` above 20,000 values.
 
     Determinism: class A; the same bits for any order of the values (``hist`` of float64: up to rounding),
-    on every instruction set and thread count. On CUDA, ``"exact"`` for tables of up to 16,384 values, and for
-    the stochastic objective ``"exact"`` and ``"hist"`` for one table of any size, have the levels and costs
-    of the CPU, unless several sets of levels are optimal to rounding; values that are not finite and
+    on every instruction set and thread count. On CUDA, ``"exact"`` for tables of up to 16,384 values, and
+    ``"hist"`` and, for the stochastic objective, ``"exact"`` for one table of any size have the levels and
+    costs of the CPU, unless several sets of levels are optimal to rounding; values that are not finite and
     levels beyond the range of ``level_dtype`` give NaN and count 0 there (docs/cuda.md).
 
     Example:

@@ -1,5 +1,6 @@
 // optimal_levels on CUDA: tables that a block of threads holds, and one larger one by its bins.
 #include "kernels/levels/exact.h"
+#include "kernels/levels/store.h"
 #include "kernels/levels/table.h"
 #include "level_errors.h"
 #include "ops/levels_request.h"
@@ -27,9 +28,8 @@ void check_supported(const Request& ask, bool candidates, const std::string& met
 }
 
 /// Tables that a block of threads holds; also under method hist, which is exact for few values.
-/// `stores`: levels may have to be rounded to the type that they are stored in.
 void solve_tables(const Request& ask, const Tables& tables, const Tensor& values,
-                  const std::optional<Tensor>& weight, const LevelResults& results, bool stores,
+                  const std::optional<Tensor>& weight, const LevelResults& results,
                   const Device& device) {
   const bool f64 = values.scalar_type() == ScalarType::Double;
   cuda::LevelTables p{};
@@ -43,32 +43,21 @@ void solve_tables(const Request& ask, const Tables& tables, const Tensor& values
   p.levels = static_cast<int32_t>(ask.count);
   p.stochastic = ask.stochastic();
   p.rtol = ask.rtol;
-  p.format = format_of(ask.dtype);
   p.found = results.found.mutable_data_ptr<double>();
   p.distinct = results.distinct.mutable_data_ptr<int64_t>();
   p.cost = results.cost.mutable_data_ptr<double>();
   p.lower = results.lower.mutable_data_ptr<double>();
   p.certified = results.certified.mutable_data_ptr<bool>();
-  const Tensor moved = torch::stable::new_empty(values, {tables.count}, ScalarType::Bool);
-  p.moved = stores ? moved.mutable_data_ptr<bool>() : nullptr;
   const int64_t each = cuda::level_tables_work(p);
   p.blocks = std::min({p.count, kMostBlocks, std::max<int64_t>(1, kMostWork / each)});
   const Tensor work = torch::stable::new_empty(values, {p.blocks * each}, ScalarType::Byte);
   p.work = work.mutable_data_ptr<uint8_t>();
   check_launch(kLevelsOp, cuda::launch_level_tables(p, device.stream()));
-  if (!stores) return;
-  const LevelErrors errors(kLevelsOp, device, values, p.weight, tables, {tables.count},
-                           results.found, ask.count, false, ask.stochastic());
-  check_launch(kLevelsOp, cuda::launch_stored_costs(
-                              {tables.count, p.moved, errors.variance.const_data_ptr<double>(),
-                               errors.bias2.const_data_ptr<double>(), p.cost, p.lower},
-                              device.stream()));
 }
 
-/// One table of more values, by its bins: as they are under method hist, else ever finer. `type`:
-/// of x, which `values` may be wider than.
-void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, ScalarType type,
-                bool weight, const LevelResults& results, const Device& device) {
+/// One table of more values, by its bins: as they are under method hist, else ever finer.
+void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, bool weight,
+                const LevelResults& results, const Device& device) {
   const bool exact = ask.method != Method::hist;
   const int32_t most = exact ? cuda::kMostExactLevels : cuda::kMostHistLevels;
   const auto because = [exact](const std::string& what) {
@@ -79,16 +68,11 @@ void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, 
   TX_CHECK(values.scalar_type() == ScalarType::Float, kLevelsOp,
            because("x must be float32, bfloat16 or float16"), "float64");
   TX_CHECK(!weight, kLevelsOp, because("weight must be None"), "a tensor");
-  TX_CHECK(ask.stochastic(), kLevelsOp, because("objective must be stochastic"), "nearest");
-  TX_CHECK(holds(ask.dtype, type), kLevelsOp,
-           because("level_dtype must hold the values of x (" + std::string(dtype_name(type)) + ")"),
-           dtype_name(ask.dtype));
-  // Bins of float16 values below 0 need not start at one; those of bfloat16 are single values.
-  TX_CHECK(exact || ask.dtype != ScalarType::Half, kLevelsOp,
-           because("level_dtype must be float32 or float64"), "float16");
+  TX_CHECK(!exact || ask.stochastic(), kLevelsOp, because("objective must be stochastic"),
+           "nearest");
   TX_CHECK(exact || ask.rtol == 0, kLevelsOp, because("rtol must be 0"), ask.rtol);
-  TX_CHECK(ask.count <= most, kLevelsOp,
-           because("levels must be in [2, " + std::to_string(most) + "]"), ask.count);
+  TX_CHECK(ask.count <= most, kLevelsOp, because("levels must be at most " + std::to_string(most)),
+           ask.count);
   const auto levels = static_cast<int32_t>(ask.count);
   const int64_t bytes =
       exact ? cuda::exact_work(nullptr, levels).bytes : cuda::hist_work(nullptr, levels).bytes;
@@ -99,6 +83,7 @@ void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, 
   p.table = {values.const_data_ptr<float>(),
              tables.n,
              levels,
+             ask.stochastic(),
              ask.rtol,
              results.found.mutable_data_ptr<double>(),
              results.distinct.mutable_data_ptr<int64_t>(),
@@ -109,6 +94,42 @@ void solve_bins(const Request& ask, const Tables& tables, const Tensor& values, 
   check_launch(kLevelsOp, cuda::launch_float_bins(p.table, device.stream()));
   check_launch(kLevelsOp, exact ? cuda::launch_exact_levels(p, device.stream())
                                 : cuda::launch_hist_levels(p.table, device.stream()));
+}
+
+/// Whether levels may have to be rounded: means, values of a wider type, and starts of bins. Bins
+/// of float16 values below 0 need not start at one; those of bfloat16 are single values.
+bool needs_rounding(const Request& ask, ScalarType values, bool bins) {
+  if (ask.dtype == ScalarType::Double) return false;
+  const bool starts = bins && ask.method == Method::hist && ask.dtype == ScalarType::Half;
+  return !ask.stochastic() || starts || !holds(ask.dtype, values);
+}
+
+/// Rounds the levels found to the type that they are stored in; where one moves, the cost is that
+/// of the stored ones.
+Tensor store_levels(const Request& ask, const Tables& tables, const Tensor& values,
+                    const std::optional<Tensor>& weight, const LevelResults& results,
+                    const Device& device) {
+  const Tensor stored = torch::stable::empty_like(results.found);
+  const Tensor moved = torch::stable::new_empty(values, {tables.count}, ScalarType::Bool);
+  const cuda::StoreLevels p{tables.count,
+                            static_cast<int32_t>(ask.count),
+                            format_of(ask.dtype),
+                            ask.stochastic(),
+                            results.found.const_data_ptr<double>(),
+                            stored.mutable_data_ptr<double>(),
+                            moved.mutable_data_ptr<bool>(),
+                            results.distinct.mutable_data_ptr<int64_t>(),
+                            results.cost.mutable_data_ptr<double>(),
+                            results.lower.mutable_data_ptr<double>(),
+                            results.certified.mutable_data_ptr<bool>()};
+  check_launch(kLevelsOp, cuda::launch_store_levels(p, device.stream()));
+  const LevelErrors errors(kLevelsOp, device, values,
+                           weight ? weight->const_data_ptr<double>() : nullptr, tables,
+                           {tables.count}, stored, ask.count, false, ask.stochastic());
+  check_launch(kLevelsOp,
+               cuda::launch_stored_costs(p, errors.variance.const_data_ptr<double>(),
+                                         errors.bias2.const_data_ptr<double>(), device.stream()));
+  return stored;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
@@ -129,14 +150,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels_cuda(
   const bool f64 = x.scalar_type() == ScalarType::Double;
   const Tensor values = f64 ? torch::stable::contiguous(x) : as_float(kLevelsOp, "x", x);
   const std::optional<Tensor> dense = dense_weight(kLevelsOp, weight, x);
-  const LevelResults results(x, tables.shape(dim || bucket_size), count);
+  LevelResults results(x, tables.shape(dim || bucket_size), count);
   if (fits) {
-    const bool as_found = ask.stochastic() && holds(ask.dtype, x.scalar_type());
-    const bool stores = !as_found && ask.dtype != ScalarType::Double;
-    solve_tables(ask, tables, values, dense, results, stores, device);
+    solve_tables(ask, tables, values, dense, results, device);
   } else {
-    solve_bins(ask, tables, values, x.scalar_type(), dense.has_value(), results, device);
+    solve_bins(ask, tables, values, dense.has_value(), results, device);
   }
+  if (needs_rounding(ask, x.scalar_type(), !fits))
+    results.found = store_levels(ask, tables, values, dense, results, device);
   return results.stored_as(ask.dtype);
 }
 

@@ -109,11 +109,17 @@ struct LargeTable {
     for (float& v : x) v = normal(random);
   }
   HistLevels request(const HistWork& work) {
-    return {x.data(),       static_cast<int64_t>(x.size()),
-            kLevels,        0,
-            r.found.data(), r.distinct.data(),
-            r.cost.data(),  r.lower.data(),
-            r.flags(),      work};
+    return {x.data(),
+            static_cast<int64_t>(x.size()),
+            kLevels,
+            true,
+            0,
+            r.found.data(),
+            r.distinct.data(),
+            r.cost.data(),
+            r.lower.data(),
+            r.flags(),
+            work};
   }
   levels::Solution on_cpu(levels::Method method) const {
     levels::Scratch scratch;

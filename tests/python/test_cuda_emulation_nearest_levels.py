@@ -8,7 +8,7 @@ import levels_data
 import pytest
 import torch
 from parity import same_bits
-from test_cuda_emulation_levels import DATA, both, draws
+from test_cuda_emulation_levels import DATA, LARGE, NAMES, both, draws, large
 from test_cuda_emulation_levels import check as check_any
 from torch import Tensor
 
@@ -150,6 +150,57 @@ def test_levels_beyond_the_type_are_none(objective: str) -> None:
         both(x, 4, objective=objective, dim=0, level_dtype="float16")
 
 
+BINS = [(name, s) for name in LARGE for s in (1, 2, 5)] + [("normal", 33)]
+
+
+@pytest.mark.parametrize(("name", "s"), BINS)
+def test_bins(name: str, s: int) -> None:
+    """The CPU's levels and cost; a lower bound that is as good and holds for any levels."""
+    x = large(name)
+    got, want = both(x, s, objective="nearest", method="hist")
+    for k in (0, 1, 2):
+        assert same_bits(got[k], want[k]), f"{NAMES[k]}: {got[k]} is not {want[k]}"
+    cost, lower = got[2].item(), got[3].item()
+    assert lower <= best(x, s) * (1 + 1e-12) and got[4].item() >= want[4].item()
+    assert cost - lower <= 1.01 * (cost - want[3].item())
+
+
+@pytest.mark.parametrize("name", levels_data.NAMES)
+def test_bins_of_kinds_of_data(name: str) -> None:
+    x = levels_data.draw(name, 16_500).float()
+    got, want = both(x, 4, objective="nearest", method="hist")
+    for k in (1, 2) if name == "distinct" else (0, 1, 2):  # equidistant values: a tie
+        assert same_bits(got[k], want[k]), f"{NAMES[k]}: {got[k]} is not {want[k]}"
+    assert got[3].item() <= best(x, 4) * (1 + 1e-12) and got[4].item() >= want[4].item()
+
+
+def best(x: Tensor, s: int) -> float:
+    """What the best levels cost before they are stored."""
+    arguments = (x.double(), None, None, s, None, None, "nearest", "exact", 0.0, "")
+    return float(torch.ops.torchext.optimal_levels(*arguments)[2])
+
+
+@pytest.mark.parametrize("method", ["exact", "hist"])
+@pytest.mark.parametrize("level_dtype", ["float16", "bfloat16"])
+def test_levels_of_one_table_in_a_narrower_type(level_dtype: str, method: str) -> None:
+    for objective in levels_data.OBJECTIVES if method == "hist" else ("stochastic",):
+        for name in ("normal", "log-normal", "bfloat16", "float16"):
+            more = {"objective": objective, "method": method, "level_dtype": level_dtype}
+            got, want = both(large(name), 5, **more)
+            for k in (0, 1, 2):
+                assert same_bits(got[k], want[k]), f"{name} {NAMES[k]}: {got[k]} is not {want[k]}"
+
+
+def test_bins_that_are_not_finite() -> None:
+    x = large("normal")
+    x[12_345] = float("nan")
+    for level_dtype in ("", "float64"):
+        arguments = (x, None, None, 4, None, None, "nearest", "hist", 0.0, level_dtype)
+        found = torch.ops.torchext_emulated.optimal_levels(*arguments)
+        assert found[0].isnan().all() and found[1].item() == 0 and not found[4].item()
+        assert found[2].isnan() and found[3].isnan()
+
+
 def test_empty() -> None:
     check(torch.zeros(0, 5), 4, dim=0)
     with pytest.raises(RuntimeError, match="x must hold at least one value per table"):
@@ -159,7 +210,6 @@ def test_empty() -> None:
 def test_refused() -> None:
     with pytest.raises(RuntimeError, match="candidates must be None on CUDA, got a tensor"):
         check(draws(9), 3, candidates=torch.arange(9.0))
-    for method in ("exact", "hist"):
-        text = f"objective must be stochastic on CUDA under method {method} above 16384 values, got nearest"
-        with pytest.raises(RuntimeError, match=text):
-            check(draws(16385), 3, method=method)
+    text = "objective must be stochastic on CUDA under method exact above 16384 values, got nearest"
+    with pytest.raises(RuntimeError, match=text):
+        check(draws(16385), 3)

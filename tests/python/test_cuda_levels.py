@@ -141,9 +141,10 @@ def test_small_nearest_tables(weighted: bool) -> None:
 def test_small_bins() -> None:
     """Under compute-sanitizer too: a few bins, and more than shared memory holds."""
     for x in (draws(16_500), draws(16_500) / draws(16_501)[1:]):
-        want = torchext.optimal_levels(x, 4, method="hist")
-        got = torchext.optimal_levels(x.cuda(), 4, method="hist")
-        assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+        for objective in levels_data.OBJECTIVES:
+            want = torchext.optimal_levels(x, 4, method="hist", objective=objective)
+            got = torchext.optimal_levels(x.cuda(), 4, method="hist", objective=objective)
+            assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
         check(x, 4)
 
 
@@ -181,10 +182,32 @@ def test_exact_of_other_data(name: str) -> None:
     check(levels_data.draw(name, 1 << 20).float(), 16)
 
 
+@pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
+@pytest.mark.parametrize("s", [1, 2, 16, 64])
+def test_nearest_bins(n: int, s: int) -> None:
+    x = draws(n)
+    want = torchext.optimal_levels(x, s, method="hist", objective="nearest")
+    got = torchext.optimal_levels(x.cuda(), s, method="hist", objective="nearest")
+    assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+    assert (got.lower_bound.cpu() >= want.lower_bound * (1 - 1e-6)).all()
+
+
+@pytest.mark.parametrize("name", levels_data.NAMES)
+def test_nearest_bins_of_other_data(name: str) -> None:
+    x = levels_data.draw(name, 1 << 20).float()
+    want = torchext.optimal_levels(x, 16, method="hist", objective="nearest")
+    got = torchext.optimal_levels(x.cuda(), 16, method="hist", objective="nearest")
+    if name not in ("distinct", "integers"):  # where several sets of levels cost the same
+        assert same_bits(want.levels, got.levels)
+        assert same_bits(want.cost, got.cost)
+    assert got.cost.item() == pytest.approx(want.cost.item(), rel=1e-6)
+
+
 def test_auto() -> None:
     x = draws(1 << 16).cuda()
     assert torchext.optimal_levels(x, 256).method == "exact"
     assert torchext.optimal_levels(x, 257).method == "hist"
+    assert torchext.optimal_levels(x, 16, objective="nearest").method == "hist"
 
 
 @pytest.mark.parametrize("method", ["hist", "exact"])
@@ -209,7 +232,10 @@ def test_refused() -> None:
     for more, text in (
         ({"method": "dnc"}, "at most 16384 values per table on CUDA"),
         ({"method": "smawk", "bucket_size": 64}, "method must be exact, dnc or hist on CUDA"),
-        ({"objective": "nearest"}, "objective must be stochastic on CUDA under method exact"),
+        (
+            {"objective": "nearest", "method": "exact"},
+            "objective must be stochastic on CUDA under method exact",
+        ),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
     ):
         with pytest.raises(RuntimeError, match=text):

@@ -16,7 +16,7 @@ using levels::Cut;
 /// Memory of a block and what has been found out about its table.
 struct TableItems {
   double *x, *weight;  // [capacity] values and weights in the making
-  double* lo;          // [capacity] distinct values, divided by 2^power
+  double *lo, *hi;     // [capacity] distinct values, divided by 2^power; or ends of bins
   int32_t* start;      // [capacity + 1] where a distinct value begins among the sorted ones
   Cut* cut;            // [capacity + 1] sums below each item, weights divided by 2^weight_power
   double* scratch;
@@ -221,7 +221,7 @@ TX_DEVICE void levels_of_path(const Thread& t, const TableItems& m, const int32_
   } else {
     for (int i = t.thread(); i + 1 < count; i += t.threads()) {
       const int a = path[i], b = path[i + 1];
-      chosen[i] = levels::cluster_mean(m.cut[a], m.cut[b], m.centre, m.lo[a], m.lo[b - 1]);
+      chosen[i] = levels::cluster_mean(m.cut[a], m.cut[b], m.centre, m.lo[a], m.hi[b - 1]);
     }
   }
 }

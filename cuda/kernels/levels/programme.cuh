@@ -205,13 +205,17 @@ struct Cells {
   }
   TX_DEVICE N base(int, N value) const { return value; }
   TX_DEVICE N value(int, N minimum) const { return minimum; }
+  /// From the sums of a cell. Not the difference if that is NaN: the weights were lost to rounding.
+  TX_DEVICE static N cost(N weight, N sum, N squares) {
+    N zero;
+    from_double(0, &zero);
+    const N cost = squares - sum * sum / weight;
+    return zero < cost ? cost : zero;
+  }
   TX_DEVICE auto row(const Plane<N>& base, int r) const {
     const N w_of_row = w[r], s_of_row = s[r], q_of_row = q[r];
     return [this, &base, w_of_row, s_of_row, q_of_row](int c) {
-      const N d = s_of_row - s[c], cost = (q_of_row - q[c]) - d * d / (w_of_row - w[c]);
-      N zero;
-      from_double(0, &zero);
-      return base[c] + (zero < cost ? cost : zero);  // false for 0/0 too: weights lost to rounding
+      return base[c] + cost(w_of_row - w[c], s_of_row - s[c], q_of_row - q[c]);
     };
   }
 };

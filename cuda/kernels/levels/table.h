@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../launch.h"
-#include "kernels/levels/stored.h"
+#include "kernels/philox.h"  // TX_HD_MEMBER
 
 namespace torchext::cuda {
 
@@ -19,14 +19,11 @@ struct LevelTables {
   int32_t levels;  // of a table, at least 2 (nearest: 1)
   bool stochastic;
   double rtol;
-  levels::StoredFormat format;  // in which levels are stored, if `moved` is given
 
   double* found;      // [count, levels] ascending, the last distinct one repeated
   int64_t* distinct;  // [count] how many; 0, and NaN elsewhere, where a table's values or weights
   double *cost, *lower;  // are not finite, or no weight is positive
   bool* certified;
-  bool* moved;  // [count] whether storing changed a level, and `cost` is of levels not stored; or
-                // null, and all are stored as found
 
   unsigned char* work;  // blocks of level_tables_work() bytes each
   int64_t blocks;
@@ -40,20 +37,10 @@ struct LevelTables {
 /// Bytes of workspace that a block needs.
 int64_t level_tables_work(const LevelTables& p) noexcept;
 
-/// Levels as csrc/kernels/levels/solve.h finds them and stored.h stores them: the same levels,
-/// unless several sets are optimal to the rounding of the programme, and the same cost. Two
-/// launches: in double, then in double-double where that proved too little. At most
-/// kMostTableValues values a table. No levels where the format has no number large enough.
+/// Levels as csrc/kernels/levels/solve.h finds them: the same levels, unless several sets are
+/// optimal to the rounding of the programme, and the same cost. Two launches: in double, then in
+/// double-double where that proved too little. At most kMostTableValues values a table.
 cudaError_t launch_level_tables(const LevelTables& p, cudaStream_t stream) noexcept;
 cudaError_t launch_nearest_tables(const LevelTables& p, cudaStream_t stream) noexcept;
-
-/// What rounding to the stored levels costs, where they are not those that were found.
-struct StoredCosts {
-  int64_t count;
-  const bool* moved;
-  const double *variance, *bias2;  // of error_sums.h
-  double *cost, *lower;
-};
-cudaError_t launch_stored_costs(const StoredCosts& p, cudaStream_t stream) noexcept;
 
 }  // namespace torchext::cuda

@@ -69,7 +69,7 @@ struct SolveTables {
     TableItems items{};
     items.x = hot;
     items.weight = hot + l.capacity;
-    items.lo = reinterpret_cast<double*>(work + l.lo);
+    items.lo = items.hi = reinterpret_cast<double*>(work + l.lo);
     items.start = reinterpret_cast<int32_t*>(work + l.start);
     items.cut = reinterpret_cast<Cut*>(work + l.cut);
     items.scratch = scratch;
@@ -104,60 +104,21 @@ struct SolveTables {
  private:
   /// Levels `chosen` [count], in the units of the items, and what is known about them.
   TX_DEVICE static void write(const Params& p, const Thread& t, int64_t k, const TableItems& m,
-                              double* chosen, int count, double cost, levels::Bound bound) {
-    const bool stores = p.moved != nullptr;
+                              const double* chosen, int count, double cost, levels::Bound bound) {
     t.sync();
-    if (kStochastic && stores && count == 1 && p.levels > 1) {  // which may lie between two stored
-      if (t.thread() == 0) chosen[1] = chosen[0];
-      count = 2;
-      t.sync();
+    for (int i = t.thread(); i < p.levels; i += t.threads()) {
+      const int at = i < count ? i : count - 1;
+      double level = std::ldexp(chosen[at], m.power) + 0.0;
+      if (kStochastic && m.power != 0) level = at == 0 ? m.least : at == count - 1 ? m.most : level;
+      p.found[k * p.levels + i] = level;
     }
-    int moved = 0, beyond = 0;
-    for (int i = t.thread(); i < count; i += t.threads()) {
-      double level = std::ldexp(chosen[i], m.power) + 0.0;
-      if (kStochastic && m.power != 0) level = i == 0 ? m.least : i == count - 1 ? m.most : level;
-      chosen[i] = level;
-      if (!stores) continue;
-      chosen[i] = levels::stored_level(p.format, level, levels::direction(kStochastic, i, count));
-      moved |= chosen[i] != level;
-      beyond |= std::fabs(chosen[i]) > levels::largest_number(p.format);
-    }
-    if (stores && block_sum(t, m.scratch, beyond) > 0) {
-      give_up(p, t, k);
-      return;
-    }
-    moved = stores ? block_sum(t, m.scratch, moved) : 0;
-    t.sync();
-    const int distinct = write_distinct(p, t, p.found + k * p.levels, m, chosen, count);
     if (t.thread() != 0) return;
     const int power = 2 * m.power + m.weight_power;
-    if (stores) p.moved[k] = moved > 0;
-    p.distinct[k] = distinct;
+    p.distinct[k] = count;
     p.cost[k] = std::ldexp(cost, power);
     p.lower[k] = std::ldexp(bound.lower, power);
     p.certified[k] =
         bound.certified || (kPrecise && p.rtol > 0 && p.cost[k] - p.lower[k] <= p.rtol * p.cost[k]);
-  }
-
-  /// Ascending levels, without those that became equal if they were stored, to found [p.levels];
-  /// copies of the last behind them. Returns how many there are.
-  TX_DEVICE static int write_distinct(const Params& p, const Thread& t, double* found,
-                                      const TableItems& m, const double* chosen, int count) {
-    int distinct = count;
-    if (p.moved == nullptr) {
-      for (int i = t.thread(); i < count; i += t.threads()) found[i] = chosen[i];
-    } else {
-      const int chunk = (count + t.threads() - 1) / t.threads(), begin = t.thread() * chunk;
-      const int end = begin + chunk < count ? begin + chunk : count;
-      int heads = 0;
-      for (int i = begin; i < end; ++i) heads += i == 0 || chosen[i] > chosen[i - 1];
-      int at = block_scan(t, m.scratch, heads, &distinct);
-      for (int i = begin; i < end; ++i)
-        if (i == 0 || chosen[i] > chosen[i - 1]) found[at++] = chosen[i];
-    }
-    for (int i = distinct + t.thread(); i < p.levels; i += t.threads())
-      found[i] = chosen[count - 1];
-    return distinct;
   }
 
   TX_DEVICE static void give_up(const Params& p, const Thread& t, int64_t k) {
@@ -167,7 +128,6 @@ struct SolveTables {
     p.distinct[k] = 0;
     p.cost[k] = p.lower[k] = nan;
     p.certified[k] = false;
-    if (p.moved != nullptr) p.moved[k] = false;
   }
 };
 
@@ -176,8 +136,9 @@ cudaError_t launch_kind(const LevelTables& p, cudaStream_t stream) noexcept {
   const TableLayout l = layout_of<N>(p);
   Launch at{p.blocks};
   at.shared = static_cast<size_t>(kScratchBytes + (l.shared() ? l.hot : 0));
+  constexpr int kMany = Plane<N>::kWords > 1 ? 384 : 512;  // more registers than 512 threads have
   return l.capacity <= 1024 ? launch<SolveTables<N, Entries, kWeighted, 64>>(p, at, stream)
-                            : launch<SolveTables<N, Entries, kWeighted, 512>>(p, at, stream);
+                            : launch<SolveTables<N, Entries, kWeighted, kMany>>(p, at, stream);
 }
 
 template <template <class> class Entries, bool kWeighted>
