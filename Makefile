@@ -77,8 +77,14 @@ style: setup ## format check, ruff, mypy, codespell
 tidy: build ## clang-tidy on the kernels
 	@JOBS=$(JOBS) tools/tidy.sh $(BUILD)
 
-spills: build ## no CUDA kernel keeps registers in local memory (needs nvcc, no GPU)
+spills: build ## no CUDA kernel keeps registers in local memory (needs nvcc, no GPU); SPILL_ARCHS="80": there too
 	@tools/check-spills.sh $(BUILD) $(dir $(PY))..
+	@for arch in $(SPILL_ARCHS); do \
+	  cmake -S . -B $(BUILD)/sm_$$arch -G Ninja -DTORCHEXT_PYTHON_MODULE=OFF -DTORCHEXT_CUDA=ON \
+	    -DCMAKE_CUDA_ARCHITECTURES=$$arch-real > /dev/null && \
+	  cmake --build $(BUILD)/sm_$$arch -j $(JOBS) --target torchext_cuda_kernels && \
+	  tools/check-spills.sh $(BUILD)/sm_$$arch $(dir $(PY)).. || exit 1; \
+	done
 
 docs: build ## Sphinx pages in docs/_build/html; every example in docstrings and pages is run
 	@$(PY) -m pytest -q --doctest-modules --doctest-glob='*.md' -p no:cacheprovider torchext docs $(wildcard README.md)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # check-spills.sh BUILD ENVIRONMENT: fails if a CUDA kernel of the build tree keeps registers in local memory.
 set -euo pipefail
-library=$(find "$1" -name 'libtorchext_cuda_kernels.a' | head -n 1)
-[ -n "$library" ] || { echo "no CUDA kernels were built in $1" >&2; exit 1; }
+library=$1/libtorchext_cuda_kernels.a
+[ -f "$library" ] || { echo "no CUDA kernels were built in $1" >&2; exit 1; }
 # The toolkit's, or the one that comes with torch's compiler.
 tool=$(command -v cuobjdump || find "$2" -path '*nvidia/bin/cuobjdump' | head -n 1)
 [ -n "$tool" ] || { echo "cuobjdump was not found on PATH or in $2: cannot check for spills" >&2; exit 1; }

@@ -45,8 +45,8 @@ for check in memcheck racecheck initcheck; do
   fi
   # No caching: every tensor is an allocation of its own, with bounds that the tool knows.
   step "$check" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$tool" --tool "$check" --error-exitcode 9 \
-    "$python" -m pytest -q -m cuda -p no:cacheprovider tests/python/test_cuda_samples.py \
-    tests/python/test_cuda_levels.py tests/python/test_cuda_encode.py -k "same_bits or small"
+    "$python" -m pytest -q -m cuda -p no:cacheprovider tests/python \
+    -k "test_small or (test_cuda_samples and same_bits)"
 done
 
 step demo "$python" -m training.linear.demo --device cuda --out "$out/demo"

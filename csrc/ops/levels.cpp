@@ -3,22 +3,12 @@
 
 #include "kernels/levels/candidates.h"
 #include "kernels/levels/rounding_error.h"
-#include "kernels/levels/stored.h"
 #include "levels_request.h"
 
 namespace torchext::ops {
 namespace {
 
 using levels::Solution;
-
-levels::StoredFormat format_of(ScalarType type) {
-  switch (type) {
-    case ScalarType::Half: return levels::kFloat16;
-    case ScalarType::BFloat16: return levels::kBFloat16;
-    case ScalarType::Float: return levels::kFloat32;
-    default: return levels::kFloat64;
-  }
-}
 
 std::vector<double> read_candidates(const Tensor& candidates) {
   TX_CHECK(candidates.dim() == 1 && candidates.numel() > 0, kLevelsOp,

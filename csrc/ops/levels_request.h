@@ -5,6 +5,7 @@
 
 #include "kernels/levels/reference.h"
 #include "kernels/levels/solve.h"
+#include "kernels/levels/stored.h"
 #include "tables.h"
 
 namespace torchext::ops {
@@ -37,6 +38,15 @@ inline ScalarType parse_level_dtype(const std::string& name, ScalarType otherwis
        {ScalarType::Half, ScalarType::BFloat16, ScalarType::Float, ScalarType::Double})
     if (name == dtype_name(type)) return type;
   fail(kLevelsOp, "level_dtype must be float16, bfloat16, float32 or float64, got ", name);
+}
+
+inline levels::StoredFormat format_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return levels::kFloat16;
+    case ScalarType::BFloat16: return levels::kBFloat16;
+    case ScalarType::Float: return levels::kFloat32;
+    default: return levels::kFloat64;
+  }
 }
 
 /// What one table is asked for.

@@ -23,6 +23,7 @@ template <class Visitor>
 struct VisitRuns {
   using Params = typename Visitor::Params;
   static constexpr int kThreads = kVisitThreads;
+  static constexpr int kMinBlocks = 4;  // the compiler would rather have one more, and spill
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const int64_t inner = p.channels.inner, runs = (p.n + inner - 1) / inner,

@@ -99,8 +99,7 @@ struct Halp {
         key_{p.key[0], p.key[1]},
         base_(kShared ? t.shared<unsigned char>() : p.scratch),
         ring_{static_cast<const X*>(loop_.x), part<X>(p.at.ring), loop_.pitch},
-        items_(loop_.outputs * p.groups),
-        stride_(stride_of(loop_)) {}
+        items_(loop_.outputs * p.groups) {}
 
   TX_DEVICE void epoch() {
     start();
@@ -130,6 +129,7 @@ struct Halp {
   TX_DEVICE T* part(int64_t at) const {
     return reinterpret_cast<T*>(base_ + at);
   }
+  TX_DEVICE int64_t stride() const { return stride_of(loop_); }  // a member is a register too many
 
   /// Calls body(output, column) for the units of this lane; always the same, so nobody waits.
   template <class Body>
@@ -184,9 +184,9 @@ struct Halp {
 
   TX_DEVICE void round_drift(int64_t refresh) {
     const auto* const targets = static_cast<const Target*>(p_.targets);
-    const int64_t from = refresh * loop_.outputs * stride_;
+    const int64_t from = refresh * loop_.outputs * stride();
     own_units([&](int o, int64_t j) {
-      const int64_t at = o * stride_ + j;
+      const int64_t at = o * stride() + j;
       Target target[kUnit];
       load<kUnit>(targets + at, target);
       H h[kUnit];
@@ -201,7 +201,7 @@ struct Halp {
       store_unit(h, part<H>(p_.at.drift) + at);
     });
     own_intercepts([&](int o) {
-      const int64_t at = o * stride_ + loop_.pitch;
+      const int64_t at = o * stride() + loop_.pitch;
       const uint32_t word =
           draw_word(key_, static_cast<uint64_t>(from + at), loop_.stream, cpu::kDriftNoise);
       part<H>(p_.at.drift)[at] = static_cast<H>(drift(targets[at], word));
@@ -241,7 +241,7 @@ struct Halp {
                                                            (i * loop_.outputs + o) * kNoiseWords);
       Dot dot = 0;
       if (j < loop_.pitch) {
-        dot = move(x + j, next + j, noise + j % 64, part<H>(p_.at.drift) + o * stride_ + j,
+        dot = move(x + j, next + j, noise + j % 64, part<H>(p_.at.drift) + o * stride() + j,
                    part<Z>(p_.at.z) + o * loop_.pitch + j, gamma, decay);
       }
       if (owns_intercept(item)) dot += move_intercept(o, noise[0], gamma);
@@ -285,7 +285,7 @@ struct Halp {
 
   TX_DEVICE Dot move_intercept(int o, R noise, int32_t gamma) {
     const int32_t code = cpu::halp_ranges(p_.e.format).data;
-    const H drift = part<H>(p_.at.drift)[o * stride_ + loop_.pitch];
+    const H drift = part<H>(p_.at.drift)[o * stride() + loop_.pitch];
     int32_t* const end = part<int32_t>(p_.at.ends) + o;
     *end = cpu::halp_move<kNarrow, kShift>(noise, gamma, code, drift, 0, *end, clips_);
     return static_cast<Dot>(code * *end);
@@ -354,8 +354,7 @@ struct Halp {
   const Key key_;
   unsigned char* const base_;
   const RowRing<X, kShared> ring_;
-  const int items_;       // warps' work: groups of 32 lanes of all outputs
-  const int64_t stride_;  // of h
+  const int items_;  // warps' work: groups of 32 lanes of all outputs
   int64_t clips_[3] = {};
 };
 

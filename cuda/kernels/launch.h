@@ -132,8 +132,20 @@ TX_DEVICE int32_t dp4a_unsigned(uint32_t a, uint32_t b, int32_t c) {
   return sum;
 }
 
+/// Kernel::kMinBlocks, if there is one: blocks that a multiprocessor must have room for. Without it
+/// the compiler may think that one block more is worth registers in local memory.
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads) run(const typename Kernel::Params p) {
+constexpr auto min_blocks(int) -> decltype(Kernel::kMinBlocks) {
+  return Kernel::kMinBlocks;
+}
+template <class Kernel>
+constexpr int min_blocks(long) {
+  return 0;  // no such demand
+}
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, min_blocks<Kernel>(0))
+    run(const typename Kernel::Params p) {
   Kernel::run(p, Thread{});
 }
 

@@ -17,6 +17,7 @@ template <class T, class U>
 struct GridKernel {
   using Params = GridLaunch;
   static constexpr int kThreads = 256, kWarps = kThreads / 32, kEach = 4;
+  static constexpr int kMinBlocks = 4;  // the compiler would rather have one more, and spill
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const cpu::GridRows& g = p.g;

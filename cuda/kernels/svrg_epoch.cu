@@ -31,6 +31,7 @@ template <int kBlock, bool kShared>
 struct Svrg {
   using Params = SvrgLaunch;
   static constexpr int kThreads = kBlock, kGroups = kBlock / kLanes;
+  static constexpr int kMinBlocks = 1;  // there is no other
 
   TX_DEVICE static void run(const Params& p, const Thread& t) { Svrg(p, t).epoch(); }
 

@@ -2,11 +2,9 @@
 // CUDA.
 #include <tuple>
 
-#include "device_format.h"
 #include "kernels/channel_ranges.h"
-#include "kernels/error_sums.h"
 #include "kernels/rounding_variance.h"
-#include "ops/tables.h"
+#include "level_errors.h"
 
 namespace torchext::ops {
 namespace {
@@ -66,26 +64,10 @@ std::tuple<Tensor, Tensor, Tensor> rounding_error(const Tensor& x, const Tensor&
   const OptTensor dense = dense_weight(op, weight, x);
   if (dense) device.check(op, "weight", *dense);
   const bool stochastic = parse_rounding(op, rounding);
-  const std::vector<int64_t> shape = tables.shape(dim || bucket_size);
-  Tensor variance = torch::stable::new_empty(x, shape, ScalarType::Double);
-  Tensor bias2 = torch::stable::new_empty(x, shape, ScalarType::Double);
-  Tensor clipped = torch::stable::new_empty(x, shape, ScalarType::Long);
-  Tensor work = torch::stable::new_empty(x, {tables.count, cuda::kErrorWords}, ScalarType::Long);
-  const cuda::ErrorSumsParams p{in.const_data_ptr(),
-                                float_type(in),
-                                dense ? dense->const_data_ptr<double>() : nullptr,
-                                in.numel(),
-                                {tables.count, std::max<int64_t>(1, tables.inner)},
-                                table.const_data_ptr<double>(),
-                                width,
-                                levels.dim() == 1 ? 0 : width,
-                                stochastic,
-                                work.mutable_data_ptr<int64_t>(),
-                                variance.mutable_data_ptr<double>(),
-                                bias2.mutable_data_ptr<double>(),
-                                clipped.mutable_data_ptr<int64_t>()};
-  check_launch(op, cuda::launch_error_sums(p, device.stream()));
-  return {variance, bias2, clipped};
+  const LevelErrors found(op, device, in, dense ? dense->const_data_ptr<double>() : nullptr, tables,
+                          tables.shape(dim || bucket_size), table, width, levels.dim() == 1,
+                          stochastic);
+  return {found.variance, found.bias2, found.clipped};
 }
 
 }  // namespace

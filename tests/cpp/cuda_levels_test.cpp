@@ -43,6 +43,7 @@ Results tables_of(const std::vector<double>& x, const std::vector<double>& weigh
   p.inner = inner;
   p.n = n;
   p.levels = levels;
+  p.stochastic = true;
   Results r(static_cast<size_t>(p.count), static_cast<size_t>(levels));
   p.found = r.found.data();
   p.distinct = r.distinct.data();
@@ -108,11 +109,17 @@ struct LargeTable {
     for (float& v : x) v = normal(random);
   }
   HistLevels request(const HistWork& work) {
-    return {x.data(),       static_cast<int64_t>(x.size()),
-            kLevels,        0,
-            r.found.data(), r.distinct.data(),
-            r.cost.data(),  r.lower.data(),
-            r.flags(),      work};
+    return {x.data(),
+            static_cast<int64_t>(x.size()),
+            kLevels,
+            true,
+            0,
+            r.found.data(),
+            r.distinct.data(),
+            r.cost.data(),
+            r.lower.data(),
+            r.flags(),
+            work};
   }
   levels::Solution on_cpu(levels::Method method) const {
     levels::Scratch scratch;
@@ -155,6 +162,7 @@ TEST(CudaLevels, RefusesTablesThatAreTooLarge) {
   p.outer = p.count = 1;
   p.inner = p.n = kMostTableValues + 1;
   p.levels = 4;
+  p.stochastic = true;
   EXPECT_EQ(launch_level_tables(p, nullptr), cudaErrorInvalidValue);
 }
 

@@ -104,7 +104,7 @@ def test_refused() -> None:
             both(x, 4, **more)
     with pytest.raises(RuntimeError, match=f"x must be float32, bfloat16 or float16 {above}"):
         both(x.double(), 4)
-    with pytest.raises(RuntimeError, match=rf"levels must be in \[2, 256\] {above}, got 257"):
+    with pytest.raises(RuntimeError, match=f"levels must be at most 256 {above}, got 257"):
         both(x, 257)
 
 

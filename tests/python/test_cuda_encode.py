@@ -24,8 +24,19 @@ pytestmark = [
 def test_codes_and_sums(mode: str, bits: int) -> None:
     if mode == "double" and bits < 2:
         pytest.skip("refused by the op")
+    same_codes(5000, bits, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_small_codes(mode: str) -> None:
+    """Under compute-sanitizer too."""
+    same_codes(130, 4, mode)
+    same_codes(130, 8, mode)
+
+
+def same_codes(rows: int, bits: int, mode: str) -> None:
     op = torch.ops.torchext._encode
-    case = Case(5000, 131, bits, mode, tables=bits <= 4, outputs=2, weighted=True)
+    case = Case(rows, 131, bits, mode, tables=bits <= 4, outputs=2, weighted=True)
     assert_same(case.run(op), case.run(op, "cuda"))
     x0 = torch.randn(2, 131)
     for loss in ("squared_error", "log_loss"):

@@ -63,7 +63,10 @@ def test_exact_pass_of_other_losses_is_close(loss: str, outputs: int) -> None:
 
 @pytest.mark.parametrize("loss, outputs", [("squared", 3), ("logistic", 1), ("softmax", 10)])
 def test_loss_terms(loss: str, outputs: int) -> None:
-    rows = 70_001
+    same_loss_terms(loss, outputs, 70_001)
+
+
+def same_loss_terms(loss: str, outputs: int, rows: int) -> None:
     z, moved, score = torch.randn(3, outputs, rows, generator=torch.Generator().manual_seed(1))
     y, length = targets(loss, rows, outputs).T.float().contiguous(), torch.rand(outputs)
     weight, out = torch.rand(rows), torch.zeros(outputs, rows)
@@ -92,13 +95,37 @@ def test_svrg_epoch(loss: str, outputs: int, cols: int) -> None:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_rows_in_the_units_of_a_solver(kind: torch.dtype) -> None:
-    x, mean = rows_of(kind, 1000, 130), torch.linspace(-1, 1, 130).double()
-    squares = torch.zeros(1000, dtype=torch.float64)
+    same_rows(kind, 1000)
+
+
+def same_rows(kind: torch.dtype, rows: int) -> None:
+    x, mean = rows_of(kind, rows, 130), torch.linspace(-1, 1, 130).double()
+    squares = torch.zeros(rows, dtype=torch.float64)
     for code, top in [(torch.int8, 127.0), (torch.int16, 32767.0), (torch.float32, 0.0)]:
-        codes = torch.zeros(1000, 192, dtype=code)
+        codes = torch.zeros(rows, 192, dtype=code)
         check("_grid_rows", (x, mean, 20 + mean, top, codes, squares))
-    picked = torch.randint(0, 1000, (300,), generator=torch.Generator().manual_seed(2))
+    picked = torch.randint(0, rows, (300,), generator=torch.Generator().manual_seed(2))
     check("_scale_rows", (x, picked, mean, 2 + mean, torch.zeros(300, 130)))
+
+
+def test_small_passes_and_rows() -> None:
+    """Under compute-sanitizer too."""
+    for kind in KINDS:
+        check("_exact_pass", exact_args(kind, "squared", 130, 70, 2, weighted=True))
+    both("_exact_pass", exact_args(torch.float32, "softmax", 130, 70, 3, weighted=False))
+    same_loss_terms("softmax", 3, 1100)
+    same_rows(torch.float32, 37)
+
+
+@pytest.mark.parametrize("cols", [70, 13_000])
+def test_small_inner_epochs(cols: int) -> None:
+    """Under compute-sanitizer too; the larger ones leave shared memory."""
+    for form in ("z8", "x16"):
+        check("_halp_epoch", halp_args(form, "squared", 1, cols, 40, 0.3, refresh=16))
+    check("_svrg_epoch", svrg_args("squared", 1, cols, 40))
+    if cols < 100:
+        check("_halp_epoch", halp_args("z16", "softmax", 3, cols, 40, 0.3, refresh=16))
+        check("_svrg_epoch", svrg_args("softmax", 3, cols, 40))
 
 
 CASES = {

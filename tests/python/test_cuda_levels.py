@@ -22,7 +22,7 @@ def draws(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def check(x: Tensor, s: int, weight: Tensor | None = None, **more: int) -> None:
+def check(x: Tensor, s: int, weight: Tensor | None = None, **more: object) -> None:
     want = torchext.optimal_levels(x, s, weight=weight, **more)  # type: ignore[arg-type]
     on_gpu = None if weight is None else weight.cuda()
     got = torchext.optimal_levels(x.cuda(), s, weight=on_gpu, **more)  # type: ignore[arg-type]
@@ -44,6 +44,27 @@ def test_columns_and_rows(dtype: torch.dtype, dim: int) -> None:
     check(draws(700, 300).to(dtype), 16, dim=dim)
 
 
+@pytest.mark.parametrize("bucket", [7, 64, 1024, 4096, 16384])
+@pytest.mark.parametrize("s", [1, 2, 3, 16, 33])
+def test_nearest_buckets(bucket: int, s: int) -> None:
+    check(draws(3 * 16384 + 3), s, bucket_size=bucket, objective="nearest")
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize(
+    "level_dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+def test_level_dtypes(objective: str, level_dtype: torch.dtype, dim: int) -> None:
+    check(draws(700, 300), 16, dim=dim, objective=objective, level_dtype=level_dtype)
+
+
+def test_nearest_weights() -> None:
+    x = draws(64, 500)
+    w = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
+    check(x, 8, weight=w * (w > 0.2), dim=0, objective="nearest")
+
+
 def test_many_tables_share_the_workspace() -> None:
     check(draws(20_000, 33), 4, dim=0)
 
@@ -57,6 +78,8 @@ def test_weights() -> None:
 def test_precise_arithmetic() -> None:
     x = 1e6 + torch.arange(4000).double() % 6 + 1e-9 * draws(4000).double()
     check(x, 7, bucket_size=500)
+    x = 1e3 + torch.arange(4000).double() % 6 + 1e-7 * draws(4000).double()
+    check(x, 7, bucket_size=500, objective="nearest")
 
 
 def test_not_finite() -> None:
@@ -104,12 +127,24 @@ def test_small_tables(weighted: bool) -> None:
     check(draws(1100), 4)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_small_nearest_tables(weighted: bool) -> None:
+    """Under compute-sanitizer too."""
+    x = draws(3, 90)
+    check(x, 5, torch.rand(x.shape) if weighted else None, dim=0, objective="nearest")
+    far = x.double() * 1e-7 + torch.arange(3 * 90).reshape(3, 90) % 4
+    check(far, 5, dim=0, objective="nearest")
+    check(draws(1100), 4, objective="nearest")
+    check(x, 5, dim=0, level_dtype=torch.float16)
+
+
 def test_small_bins() -> None:
     """Under compute-sanitizer too: a few bins, and more than shared memory holds."""
     for x in (draws(16_500), draws(16_500) / draws(16_501)[1:]):
-        want = torchext.optimal_levels(x, 4, method="hist")
-        got = torchext.optimal_levels(x.cuda(), 4, method="hist")
-        assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+        for objective in levels_data.OBJECTIVES:
+            want = torchext.optimal_levels(x, 4, method="hist", objective=objective)
+            got = torchext.optimal_levels(x.cuda(), 4, method="hist", objective=objective)
+            assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
         check(x, 4)
 
 
@@ -147,10 +182,32 @@ def test_exact_of_other_data(name: str) -> None:
     check(levels_data.draw(name, 1 << 20).float(), 16)
 
 
+@pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
+@pytest.mark.parametrize("s", [1, 2, 16, 64])
+def test_nearest_bins(n: int, s: int) -> None:
+    x = draws(n)
+    want = torchext.optimal_levels(x, s, method="hist", objective="nearest")
+    got = torchext.optimal_levels(x.cuda(), s, method="hist", objective="nearest")
+    assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
+    assert (got.lower_bound.cpu() >= want.lower_bound * (1 - 1e-6)).all()
+
+
+@pytest.mark.parametrize("name", levels_data.NAMES)
+def test_nearest_bins_of_other_data(name: str) -> None:
+    x = levels_data.draw(name, 1 << 20).float()
+    want = torchext.optimal_levels(x, 16, method="hist", objective="nearest")
+    got = torchext.optimal_levels(x.cuda(), 16, method="hist", objective="nearest")
+    if name not in ("distinct", "integers"):  # where several sets of levels cost the same
+        assert same_bits(want.levels, got.levels)
+        assert same_bits(want.cost, got.cost)
+    assert got.cost.item() == pytest.approx(want.cost.item(), rel=1e-6)
+
+
 def test_auto() -> None:
     x = draws(1 << 16).cuda()
     assert torchext.optimal_levels(x, 256).method == "exact"
     assert torchext.optimal_levels(x, 257).method == "hist"
+    assert torchext.optimal_levels(x, 16, objective="nearest").method == "hist"
 
 
 @pytest.mark.parametrize("method", ["hist", "exact"])
@@ -175,7 +232,10 @@ def test_refused() -> None:
     for more, text in (
         ({"method": "dnc"}, "at most 16384 values per table on CUDA"),
         ({"method": "smawk", "bucket_size": 64}, "method must be exact, dnc or hist on CUDA"),
-        ({"objective": "nearest", "bucket_size": 64}, "objective must be stochastic on CUDA"),
+        (
+            {"objective": "nearest", "method": "exact"},
+            "objective must be stochastic on CUDA under method exact",
+        ),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
     ):
         with pytest.raises(RuntimeError, match=text):

@@ -40,6 +40,15 @@ def test_epochs(bits: int, kind: dict[str, Any], outputs: int) -> None:
     same_epochs(p, batch=1024, order=order, gamma=np.full(5, 0.02), l2=0.01, fit_intercept=True)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_small_epochs(kind: dict[str, Any]) -> None:
+    """Under compute-sanitizer too."""
+    p = Problem(rows=200, cols=70, bits=4, outputs=2, **kind)
+    options = {"batch": 128, "order": np.array([1, 0]), "gamma": np.full(2, 0.02)}
+    same_epochs(p, fit_intercept=True, **options)
+    same_epochs(p, model_bits=32, residual_bits=32, gradient_bits=8, **options)
+
+
 @pytest.mark.parametrize("cols", [1, 63, 64, 4097, 20000])
 @pytest.mark.parametrize("layout", ["tile4", "block", "row"])
 def test_columns_and_layouts(cols: int, layout: str) -> None:
@@ -102,6 +111,16 @@ def data(rows: int, cols: int, bits: int, planes: int, device: str) -> tuple[Any
 @pytest.mark.parametrize("outputs", [1, 5])
 @pytest.mark.parametrize("digits", [1, 2])
 def test_products(shape: tuple[int, int, int, int], outputs: int, digits: int) -> None:
+    same_products(shape, outputs, digits)
+
+
+def test_small_products() -> None:
+    """Under compute-sanitizer too."""
+    same_products((300, 70, 3, 1), 2, 2)
+    same_products((65, 70, 5, 2), 1, 1)
+
+
+def same_products(shape: tuple[int, int, int, int], outputs: int, digits: int) -> None:
     rows, cols = shape[:2]
     rng = np.random.default_rng(2)
     x = torch.from_numpy(rng.normal(size=(outputs, cols)))
@@ -124,14 +143,24 @@ def test_products(shape: tuple[int, int, int, int], outputs: int, digits: int) -
 @pytest.mark.parametrize("bits", [1, 3, 4, 8, 16])
 @pytest.mark.parametrize("layout", ["tile4", "block", "row"])
 def test_packing(bits: int, layout: str) -> None:
-    codes = torch.randint(0, 1 << bits, (1000, 77), dtype=torch.int32)
+    same_packing(1000, bits, layout)
+
+
+@pytest.mark.parametrize("layout", ["tile4", "block", "row"])
+def test_small_packing(layout: str) -> None:
+    """Under compute-sanitizer too."""
+    same_packing(130, 3, layout)
+
+
+def same_packing(rows: int, bits: int, layout: str) -> None:
+    codes = torch.randint(0, 1 << bits, (rows, 77), dtype=torch.int32)
     codes = codes.to(torch.uint16 if bits == 16 else torch.uint8)
     packed = pack_codes(codes, bits, layout)
     assert torch.equal(pack_codes(codes.cuda(), bits, layout).cpu(), packed)
-    plain = unpack_codes(packed.cuda(), 1000, 77, bits, layout).cpu()
+    plain = unpack_codes(packed.cuda(), rows, 77, bits, layout).cpu()
     assert torch.equal(plain.view(torch.uint8), codes.view(torch.uint8))
     if layout == "tile4":
-        order, out = torch.randperm(1000), torch.empty_like(packed)
+        order, out = torch.randperm(rows), torch.empty_like(packed)
         permute_tiles(packed, order, 77, bits, out)
         there = torch.empty_like(packed, device="cuda")
         permute_tiles(packed.cuda(), order.cuda(), 77, bits, there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -43,8 +44,21 @@ def check(op: Any, arguments: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("kind", STORES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_same_bits_as_the_cpu(dtype: torch.dtype, kind: torch.dtype) -> None:
-    for rule in RULES:
-        lists = lattice((*SIZES, 100_003), dtype, kind)
+    same_steps((*SIZES, 100_003), dtype, kind, RULES)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float32], ids=str)
+def test_small_steps(kind: torch.dtype) -> None:
+    """Under compute-sanitizer too."""
+    same_steps((3, 1030), torch.float32, kind, RULES[:2])
+    check(OPS.foreach_svrg_step_.default, svrg(lattice((3, 1030), kind=torch.float32), Rule()))
+
+
+def same_steps(
+    sizes: tuple[int, ...], dtype: torch.dtype, kind: torch.dtype, rules: Sequence[Rule]
+) -> None:
+    for rule in rules:
+        lists = lattice(sizes, dtype, kind)
         check(OPS.foreach_halp_step_.default, halp(lists, rule.but(bits=STORES[kind])))
     plain = tuple(lists[name] for name in ("params", "z", "center", "delta"))
     check(OPS.foreach_halp_materialize_, plain)

@@ -81,25 +81,15 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
   if (m > 0) axis->bound_error(4 * static_cast<double>(present));
 }
 
-namespace {
-
-DD cluster_cost(const Axis& axis, uint32_t k, uint32_t j) {
-  const Cut &p = axis.cut[k], &q = axis.cut[j];
-  const DD s = q.s - p.s, w = q.w - p.w;
-  return w.h > 0 ? (q.q - p.q) - s * s / w : DD{};
-}
-
-}  // namespace
-
 double path_cost(const Axis& axis, Objective objective, const std::vector<uint32_t>& path,
                  bool* accurate) {
   DD cost;
   for (size_t i = 0; i + 1 < path.size(); ++i) {
     const uint32_t k = path[i], j = path[i + 1];
+    const Cut &p = axis.cut[k], &q = axis.cut[j];
     const DD c = objective == Objective::stochastic
-                     ? interval_cost(axis.about(axis.lo[k]), axis.about(axis.lo[j]), axis.cut[k],
-                                     axis.cut[j])
-                     : cluster_cost(axis, k, j);
+                     ? interval_cost(axis.about(axis.lo[k]), axis.about(axis.lo[j]), p, q)
+                     : cluster_cost(p, q);
     if (DD{} < c) cost = cost + c;
   }
   *accurate = is_accurate(cost.h, axis.cut_error, static_cast<double>(path.size()));

@@ -40,6 +40,19 @@ TX_HD DD interval_cost(DD a, DD b, const Cut& p, const Cut& q) {
   return (a + b) * (q.s - p.s) - a * b * (q.w - p.w) - (q.q - p.q);
 }
 
+/// Squared distances to their mean of the values between two positions whose sums below are p and
+/// q.
+TX_HD DD cluster_cost(const Cut& p, const Cut& q) {
+  const DD s = q.s - p.s, w = q.w - p.w;
+  return w.h > 0 ? (q.q - p.q) - s * s / w : DD{};
+}
+
+/// Their mean, which is among them whatever rounding does: they lie from lo to hi.
+TX_HD double cluster_mean(const Cut& p, const Cut& q, double centre, double lo, double hi) {
+  const DD mean = (q.s - p.s) / (q.w - p.w) + DD{centre, 0};
+  return mean.h < lo ? lo : hi < mean.h ? hi : mean.h;
+}
+
 /// Whether the cost of a path of so many levels is good to 2^-40 relative.
 TX_HD bool is_accurate(double cost, double cut_error, double levels) {
   return cut_error * levels <= 0x1p-40 * cost;
@@ -49,6 +62,12 @@ TX_HD bool is_accurate(double cost, double cut_error, double levels) {
 /// `reach` from the centre, sums below them no larger than `largest_sum`; `all` lie below the last.
 TX_HD double entry_scale(const Cut& all, double reach, double largest_sum) {
   return 2 * (all.q.h + reach * largest_sum) + 2 * reach * (largest_sum + reach * all.w.h);
+}
+
+/// The same for clusters. (S_r - S_c)^2 / (W_r - W_c) is no more than the squares between, but
+/// carries the rounding of both sums; `squares`: the largest Q.
+TX_HD double cluster_scale(double squares, double weight, double radius, double largest_sum) {
+  return 2 * squares + 2 * radius * largest_sum + radius * radius * weight;
 }
 
 /// A proved lower bound beside the cost. One figure for all that is certified, so that the way to
@@ -62,6 +81,28 @@ TX_HD Bound settled(double cost, double proved) {
   double lower = proved > 0 ? proved : 0.0;
   lower = lower < cost ? lower : cost;
   return lower >= close ? Bound{close, true} : Bound{lower, false};
+}
+
+/// Means of the cells [path[k], path[k + 1]) of ascending x, of which there are `cells`, to
+/// `means`, each about its own first value: for data whose sums cancel. Cells without weight have
+/// none; returns how many do.
+template <class Index>
+TX_HD size_t direct_means(const double* x, const double* weight, const Index* path, size_t cells,
+                          double* means) {
+  size_t count = 0;
+  for (size_t k = 0; k < cells; ++k) {
+    if (path[k] == path[k + 1]) continue;
+    const double first = x[path[k]], last = x[path[k + 1] - 1];
+    double total = 0, sum = 0;
+    for (Index i = path[k]; i < path[k + 1]; ++i) {
+      total += weight[i];
+      sum += weight[i] * (x[i] - first);
+    }
+    if (!(total > 0)) continue;
+    const double mean = first + sum / total;
+    means[count++] = mean < first ? first : last < mean ? last : mean;
+  }
+  return count;
 }
 
 /// Cost of ascending `levels` [count] over ascending x [n], summed term by term with compensation:

@@ -41,9 +41,7 @@ void fill_clusters(const Axis& axis, const std::vector<uint32_t>& cuts, Candidat
     out->c.set(i, c.q);
     q_max = std::max(q_max, c.q.h);
   }
-  // (S_r - S_c)^2 / n is no more than the squares between, but carries the rounding of both sums.
-  const double r = axis.radius;
-  out->scale = 2 * q_max + 2 * r * axis.largest_sum + r * r * axis.total();
+  out->scale = cluster_scale(q_max, axis.total(), axis.radius, axis.largest_sum);
 }
 
 }  // namespace

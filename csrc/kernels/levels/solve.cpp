@@ -148,10 +148,9 @@ class Solver {
         const double v = axis.lo[path[k]];
         if (out.levels.empty() || v > out.levels.back()) out.levels.push_back(v);
       } else if (k > 0 && path[k] > path[k - 1]) {
-        const Cut &a = axis.cut[path[k - 1]], &b = axis.cut[path[k]];
-        const DD mean = (b.s - a.s) / (b.w - a.w) + DD{axis.centre, 0};
-        // Among its values, whatever rounding did: so levels ascend.
-        out.levels.push_back(std::clamp(mean.h, axis.lo[path[k - 1]], axis.hi[path[k] - 1]));
+        const uint32_t a = path[k - 1], b = path[k];
+        out.levels.push_back(
+            cluster_mean(axis.cut[a], axis.cut[b], axis.centre, axis.lo[a], axis.hi[b - 1]));
       }
     }
     bool accurate = false;
@@ -159,7 +158,12 @@ class Solver {
     if (!accurate && all_single(axis)) {
       std::vector<double> weight(axis.size());
       for (size_t i = 0; i < axis.size(); ++i) weight[i] = (axis.cut[i + 1].w - axis.cut[i].w).h;
-      if (!ends()) out.levels = means(axis.lo, weight, path);  // these cancel where costs do
+      if (!ends()) {  // means cancel where costs do
+        const size_t cells = path.size() - 1;
+        out.levels.resize(cells);
+        out.levels.resize(
+            direct_means(axis.lo.data(), weight.data(), path.data(), cells, out.levels.data()));
+      }
       out.cost = direct_cost(axis.lo.data(), weight.data(), axis.size(), objective_,
                              out.levels.data(), out.levels.size());
     }
@@ -196,22 +200,6 @@ class Solver {
   Solution middles(const Axis& axis, const CoarseToFine& search) const {
     Solution out = solution(axis, search.incumbent(), search.lower());
     out.work = search.work;
-    return out;
-  }
-
-  /// Mean of every cell that is not empty, about its own first value.
-  static std::vector<double> means(const std::vector<double>& x, const std::vector<double>& weight,
-                                   const std::vector<uint32_t>& path) {
-    std::vector<double> out;
-    for (size_t k = 1; k < path.size(); ++k) {
-      const double first = x[path[k - 1]];
-      double total = 0, sum = 0;
-      for (uint32_t i = path[k - 1]; i < path[k]; ++i) {
-        total += weight[i];
-        sum += weight[i] * (x[i] - first);
-      }
-      if (total > 0) out.push_back(std::clamp(first + sum / total, first, x[path[k] - 1]));
-    }
     return out;
   }
 

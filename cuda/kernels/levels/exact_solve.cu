@@ -98,7 +98,8 @@ struct FindLevels {
     }
     levels::Bound bound{0, true};
     if (!all) bound = levels::settled(cost, single ? proved : lower);
-    if (single || cost < upper) write_levels(p.table, t, m.lo, w.path, count, cost, bound);
+    const auto level_of = [&m, &w](int i) { return m.lo[w.path[i]]; };
+    if (single || cost < upper) write_levels(p.table, t, level_of, count, cost, bound);
     if (t.thread() != 0) return;
     w.state->done = single;
     if (cost < upper) w.state->upper = cost;

@@ -34,12 +34,14 @@ struct HistWork {
 
 HistWork hist_work(unsigned char* memory, int32_t levels) noexcept;
 
-/// Stochastic levels of x [n], n < 2^31, among the starts of its bins. The same levels and cost as
-/// csrc/kernels/levels/solve.h by Method::hist without a tolerance. Results as in LevelTables.
+/// Levels of x [n], n < 2^31: stochastic ones among the starts of its bins, or the means of runs of
+/// bins. The same levels and cost as csrc/kernels/levels/solve.h by Method::hist without a
+/// tolerance. Results as in LevelTables.
 struct HistLevels {
   const float* x;
   int64_t n;
   int32_t levels;
+  bool stochastic;
   double rtol;  // the gap that counts as certified, if that is more than settled() allows
   double* found;
   int64_t* distinct;

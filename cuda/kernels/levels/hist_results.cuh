@@ -17,11 +17,12 @@ TX_DEVICE void write_bound(const HistLevels& p, double cost, levels::Bound bound
   *p.certified = bound.certified || (p.rtol > 0 && cost - bound.lower <= p.rtol * cost);
 }
 
-/// Results of a table with levels at lo[path[i]], i < count.
-TX_DEVICE void write_levels(const HistLevels& p, const Thread& t, const double* lo,
-                            const int32_t* path, int count, double cost, levels::Bound bound) {
+/// Results of a table with levels level_of(i), i < count.
+template <class LevelOf>
+TX_DEVICE void write_levels(const HistLevels& p, const Thread& t, const LevelOf& level_of,
+                            int count, double cost, levels::Bound bound) {
   for (int i = t.thread(); i < p.levels; i += t.threads())
-    p.found[i] = lo[path[i < count ? i : count - 1]] + 0.0;
+    p.found[i] = level_of(i < count ? i : count - 1) + 0.0;
   if (t.thread() != 0) return;
   *p.distinct = count;
   *p.cost = cost;

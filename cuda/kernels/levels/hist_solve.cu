@@ -1,5 +1,6 @@
-// Levels among the starts of bins: one block of threads, from the sums of the bins to the proof.
+// Levels from bins: one block of threads, from the sums of the bins to the proof.
 #include "bounds.cuh"
+#include "cell_bounds.cuh"
 #include "hist_results.cuh"
 #include "kernels/levels/float_bin.h"
 
@@ -10,6 +11,7 @@ using levels::kCoarseBins;
 
 constexpr int kPlanes = BlockBounds<double>::kWords;
 static_assert(kPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
+static_assert(kPlanes >= CellBounds::kWords);
 
 /// The items of the bins: lo, hi, and the sums below each.
 struct MakeItems {
@@ -28,7 +30,7 @@ struct MakeItems {
     int found = 0;
     for (int b = begin; b < end; ++b) found += w.held[b] != 0;
     int items, at = block_scan(t, scratch, found, &items);
-    // The smallest and the largest value are items of their own.
+    // The smallest and the largest value are items of their own if they are to be levels.
     int own_ends = 0;
     for (int b = begin; b < end; ++b) {
       if (w.held[b] == 0) continue;
@@ -37,6 +39,7 @@ struct MakeItems {
       own_ends |= (at == 0 && wide ? 1 : 0) | (at == items - 1 && wide ? 2 : 0);
       ++at;
     }
+    if (!p.stochastic) own_ends = 0;
     own_ends = block_reduce(t, scratch, own_ends, [](int a, int b) { return a | b; });
     const int before = own_ends & 1, after = own_ends >> 1;
     at -= found;
@@ -118,10 +121,13 @@ struct MakeItems {
   }
 };
 
-/// The best levels among the items.
+/// The best levels that the items allow.
+template <template <class> class Entries>
 struct SolveBins {
   using Params = HistLevels;
-  static constexpr int kThreads = 640;
+  static constexpr bool kStochastic = Entries<DD>::kStochastic;
+  static constexpr int kThreads = kStochastic ? 640 : 384;  // quotients take more registers
+  static constexpr int kMinBlocks = 1;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const HistWork& w = p.work;
@@ -131,6 +137,7 @@ struct SolveBins {
     }
     TableItems m{};
     m.lo = w.lo;
+    m.hi = w.hi;
     m.cut = w.cut;
     m.scratch = t.shared<double>();
     m.capacity = kMostItems;
@@ -138,22 +145,29 @@ struct SolveBins {
     m.centre = w.state->centre;
     m.cut_error = w.state->cut_error;
     const bool single = w.state->single != 0, all = m.items <= p.levels;
-    const int count = all ? m.items : p.levels;
+    int found = all ? m.items : p.levels;
+    const int count = found + (kStochastic ? 0 : 1);  // positions of a path
     double cost = 0, proved = 0;
     if (all) {
       for (int i = t.thread(); i < count; i += kThreads) w.path[i] = i;
       t.sync();
     } else {
-      Programme<DD> programme = Programme<DD>::at(w.planes, w.arg, kMostItems);
+      using Solver = Programme<DD, Entries>;
+      Solver programme = Solver::at(w.planes, w.arg, kMostItems);
       proved = solve_items(t, m, &programme, count, w.args, w.path);
     }
-    if (!all || !single) cost = cost_of_path(t, m, w.path, count, w.terms);
-    if (!all && single && !levels::is_accurate(cost, m.cut_error, count))
-      cost = cost_by_value(t, m, w.path, count, w.planes);
-    // Where levels may lie inside bins, the proof is BoundBins'.
+    if (!all || !single) cost = cost_of_path<kStochastic>(t, m, w.path, count, w.terms);
+    double* chosen = w.planes + kMostItems;
+    if (!all && single && !levels::is_accurate(cost, m.cut_error, count)) {
+      cost = cost_by_value<kStochastic>(t, m, w.path, count, w.planes, &found);
+    } else {
+      levels_of_path<kStochastic>(t, m, w.path, count, chosen);
+      t.sync();
+    }
+    // Where levels may lie inside bins, the proof is another kernel's.
     levels::Bound bound{0, single};
     if (single && !all) bound = levels::settled(cost, proved);
-    write_levels(p, t, m.lo, w.path, count, cost, bound);
+    write_levels(p, t, [chosen](int i) { return chosen[i]; }, found, cost, bound);
     if (t.thread() == 0) w.state->cost = cost;
   }
 };
@@ -182,6 +196,25 @@ struct BoundBins {
   }
 };
 
+/// The same for the borders of cells.
+struct BoundCells {
+  using Params = HistLevels;
+  static constexpr int kThreads = 384, kMinBlocks = 1;
+
+  TX_DEVICE static void run(const Params& p, const Thread& t) {
+    const HistWork& w = p.work;
+    const HistWork::State& s = *w.state;
+    if (s.not_finite != 0 || s.single != 0 || s.items <= p.levels) return;
+    CellBounds bounds(w.lo, w.hi, w.cut, s.items, w.planes, kMostItems, w.arg);
+    const Cut& all = w.cut[s.items];
+    const double scale = levels::cluster_scale(all.q.h, all.w.h, s.radius, s.largest_sum);
+    const double value = bounds.sweep(t, t.shared<double>(), p.levels, scale, s.cut_error);
+    if (t.thread() != 0) return;
+    write_bound(p, s.cost,
+                levels::settled(s.cost, value - bounds.slack - p.levels * 0x1p-50 * s.cost));
+  }
+};
+
 }  // namespace
 
 HistWork hist_work(unsigned char* memory, int32_t levels) noexcept {
@@ -201,10 +234,11 @@ HistWork hist_work(unsigned char* memory, int32_t levels) noexcept {
   take(&w.hi, kMostItems);
   take(&w.planes, int64_t{kPlanes} * kMostItems);
   take(&w.cut, kMostItems + 1);
-  take(&w.terms, levels);
+  const int64_t path = levels + 1;  // positions, if they are the borders of cells
+  take(&w.terms, path);
   take(&w.arg, kMostItems);
-  take(&w.args, int64_t{kMostItems} * (levels > 3 ? levels - 3 : 0));
-  take(&w.path, levels);
+  take(&w.args, kMostItems * (path > 3 ? path - 3 : 0));
+  take(&w.path, path);
   return w;
 }
 
@@ -214,7 +248,12 @@ cudaError_t launch_hist_items(const HistLevels& p, cudaStream_t stream) noexcept
 
 cudaError_t launch_hist_levels(const HistLevels& p, cudaStream_t stream) noexcept {
   cudaError_t status = launch_hist_items(p, stream);
-  if (status == cudaSuccess) status = launch<SolveBins>(p, kOneBlock, stream);
+  if (status != cudaSuccess) return status;
+  if (!p.stochastic) {
+    status = launch<SolveBins<Cells>>(p, kOneBlock, stream);
+    return status != cudaSuccess ? status : launch<BoundCells>(p, kOneBlock, stream);
+  }
+  status = launch<SolveBins<Ends>>(p, kOneBlock, stream);
   return status != cudaSuccess ? status : launch<BoundBins>(p, kOneBlock, stream);
 }
 

@@ -16,7 +16,7 @@ using levels::Cut;
 /// Memory of a block and what has been found out about its table.
 struct TableItems {
   double *x, *weight;  // [capacity] values and weights in the making
-  double* lo;          // [capacity] distinct values, divided by 2^power
+  double *lo, *hi;     // [capacity] distinct values, divided by 2^power; or ends of bins
   int32_t* start;      // [capacity + 1] where a distinct value begins among the sorted ones
   Cut* cut;            // [capacity + 1] sums below each item, weights divided by 2^weight_power
   double* scratch;
@@ -64,7 +64,7 @@ TX_DEVICE bool read_values(const Thread& t, const LevelTables& p, int64_t k, Tab
   m->present = block_sum(t, m->scratch, present);
   if (block_sum(t, m->scratch, bad) > 0 || m->present == 0) return false;
   m->power = levels::scaling_exponent(block_max(t, m->scratch, largest));
-  m->weight_power = kWeighted ? std::ilogb(block_max(t, m->scratch, heaviest)) : 0;
+  m->weight_power = kWeighted ? levels::weight_exponent(block_max(t, m->scratch, heaviest)) : 0;
   if (m->power != 0) {
     m->least = -block_max(t, m->scratch, -least);
     m->most = block_max(t, m->scratch, most);
@@ -193,62 +193,90 @@ TX_DEVICE void sum_items(const Thread& t, TableItems* m) {
                                        4 * static_cast<double>(m->present));
 }
 
-/// Cost of the levels at `path` from the sums below them, in all threads.
-TX_DEVICE double cost_of_path(const Thread& t, const TableItems& m, const int32_t* path, int levels,
+/// Cost of a path of `count` positions from the sums below them, in all threads.
+template <bool kStochastic = true>
+TX_DEVICE double cost_of_path(const Thread& t, const TableItems& m, const int32_t* path, int count,
                               DD* terms) {
-  for (int i = t.thread(); i + 1 < levels; i += t.threads()) {
+  for (int i = t.thread(); i + 1 < count; i += t.threads()) {
     const int a = path[i], b = path[i + 1];
-    terms[i] = levels::interval_cost(m.about(a), m.about(b), m.cut[a], m.cut[b]);
+    if constexpr (kStochastic) {
+      terms[i] = levels::interval_cost(m.about(a), m.about(b), m.cut[a], m.cut[b]);
+    } else {
+      terms[i] = levels::cluster_cost(m.cut[a], m.cut[b]);
+    }
   }
   t.sync();
   DD cost;
-  for (int i = 0; i + 1 < levels; ++i)
+  for (int i = 0; i + 1 < count; ++i)
     if (DD{} < terms[i]) cost = cost + terms[i];
   return cost.h;
 }
 
-/// The same value by value, where the sums cancel too much. `memory` [2 capacity].
-TX_DEVICE double cost_by_value(const Thread& t, const TableItems& m, const int32_t* path,
-                               int levels, double* memory) {
+/// The levels of a path of `count` positions to `chosen`.
+template <bool kStochastic>
+TX_DEVICE void levels_of_path(const Thread& t, const TableItems& m, const int32_t* path, int count,
+                              double* chosen) {
+  if constexpr (kStochastic) {
+    for (int i = t.thread(); i < count; i += t.threads()) chosen[i] = m.lo[path[i]];
+  } else {
+    for (int i = t.thread(); i + 1 < count; i += t.threads()) {
+      const int a = path[i], b = path[i + 1];
+      chosen[i] = levels::cluster_mean(m.cut[a], m.cut[b], m.centre, m.lo[a], m.hi[b - 1]);
+    }
+  }
+}
+
+/// The same value by value, where the sums cancel too much. `memory` [2 capacity]: the second half
+/// receives the levels; `levels`, for nearest rounding, how many have any weight.
+template <bool kStochastic = true>
+TX_DEVICE double cost_by_value(const Thread& t, const TableItems& m, const int32_t* path, int count,
+                               double* memory, int* levels = nullptr) {
   double *weight = memory, *chosen = memory + m.capacity;
   for (int i = t.thread(); i < m.items; i += t.threads())
     weight[i] = (m.cut[i + 1].w - m.cut[i].w).h;
-  for (int i = t.thread(); i < levels; i += t.threads()) chosen[i] = m.lo[path[i]];
+  if constexpr (kStochastic) levels_of_path<true>(t, m, path, count, chosen);
   t.sync();
-  if (t.thread() == 0)
-    m.scratch[0] =
-        levels::direct_cost(m.lo, weight, static_cast<size_t>(m.items),
-                            levels::Objective::stochastic, chosen, static_cast<size_t>(levels));
+  if (t.thread() == 0) {
+    auto found = static_cast<size_t>(count);
+    if constexpr (!kStochastic) found = levels::direct_means(m.lo, weight, path, found - 1, chosen);
+    m.scratch[0] = levels::direct_cost(
+        m.lo, weight, static_cast<size_t>(m.items),
+        kStochastic ? levels::Objective::stochastic : levels::Objective::nearest, chosen, found);
+    m.scratch[1] = static_cast<double>(found);
+  }
   t.sync();
+  if constexpr (!kStochastic) *levels = static_cast<int>(m.scratch[1]);
   return m.scratch[0];
 }
 
-/// The best path of `count` levels through the items, those between the ends from span_of(layer);
-/// returns a lower bound of its cost.
-template <class N, class SpanOf>
-TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N>* programme,
+/// The best path of `count` positions, those between the ends from span_of(layer); returns a lower
+/// bound of its cost.
+template <class N, template <class> class Entries, class SpanOf>
+TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N, Entries>* programme,
                              int count, uint16_t* args, int32_t* path, const SpanOf& span_of) {
   t.sync();
-  programme->items = m.items;
+  const int positions = Entries<N>::positions(m.items);
+  programme->positions = positions;
   double largest = 0;
-  for (int i = t.thread(); i < m.items; i += t.threads()) {
-    programme->fill(i, m.about(i), m.cut[i]);
+  for (int i = t.thread(); i < positions; i += t.threads()) {
+    programme->costs.fill(i, m);
     const double s = std::fabs(m.cut[i].s.h);
     largest = largest < s ? s : largest;
   }
   largest = block_max(t, m.scratch, largest);
   const double first = std::fabs(m.about(0).h), last = std::fabs(m.about(m.items - 1).h);
-  programme->scale = levels::entry_scale(m.cut[m.items - 1], first < last ? last : first, largest);
+  programme->scale = Entries<N>::scale(m.cut[positions - 1], first < last ? last : first, largest);
   programme->cut_error = m.cut_error;
   const double value = programme->solve(t, m.scratch, count, args, path, span_of);
   return value - programme->slack;
 }
 
-/// The same through all items.
-template <class N>
-TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N>* programme,
+/// The same through all positions.
+template <class N, template <class> class Entries>
+TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N, Entries>* programme,
                              int count, uint16_t* args, int32_t* path) {
-  return solve_items(t, m, programme, count, args, path, [&m](int) { return Span{0, m.items}; });
+  const Span all{0, Entries<N>::positions(m.items)};
+  return solve_items(t, m, programme, count, args, path, [all](int) { return all; });
 }
 
 /// Everything about group k; false for a table without an answer.

@@ -1,7 +1,8 @@
 // The dynamic programme of optimal levels by one block of threads: layer after layer of row minima.
 //
-// Entries, layers and ties are those of csrc/kernels/levels/path.h: the cost of an interval from
-// item c to item r is (base_c + t_c x_r) + y_c t_r - g_r, the first argmin wins.
+// Entries, layers and ties are those of csrc/kernels/levels/path.h; the first argmin wins.
+// Positions are items (stochastic rounding: the levels of a path) or the cuts between them, both
+// ends included (nearest: the borders of its cells).
 #pragma once
 
 #include "../launch.h"
@@ -147,15 +148,88 @@ TX_DEVICE Best<N> one_row(const Thread& thread, double* scratch, Span columns, c
 /// two errors in each pass after it.
 TX_DEVICE double minima_noise(int passes) { return 2 * passes + 1; }
 
+/// Intervals between two levels that are items. The cost from item c to item r is
+/// (base_c + t_c x_r) + y_c t_r - g_r, where base_c is g_c + the cost of the best way to c, x = -y.
 template <class N>
+struct Ends {
+  static constexpr bool kStochastic = true;
+  using Number = N;
+  Plane<N> t, y, g;  // t, Y = t W - S, G = Q - t S
+
+  TX_DEVICE static int positions(int items) { return items; }
+  template <class Items>
+  TX_DEVICE void fill(int i, const Items& items) const {
+    const levels::Cut& c = items.cut[i];
+    N time, w, s, q;
+    narrow(items.about(i), &time);
+    narrow(c.w, &w);
+    narrow(c.s, &s);
+    narrow(c.q, &q);
+    t.set(i, time);
+    y.set(i, time * w - s);
+    g.set(i, q - time * s);
+  }
+  TX_DEVICE static double scale(const levels::Cut& all, double reach, double largest_sum) {
+    return levels::entry_scale(all, reach, largest_sum);
+  }
+  TX_DEVICE N base(int i, N value) const { return g[i] + value; }
+  TX_DEVICE N value(int r, N minimum) const { return minimum + -g[r]; }
+  TX_DEVICE auto row(const Plane<N>& base, int r) const {
+    const N x = -y[r], y_of_row = t[r];
+    return [this, &base, x, y_of_row](int c) { return (base[c] + t[c] * x) + y[c] * y_of_row; };
+  }
+};
+
+/// Cells between two cuts, rounded to their means: base_c + (Q_r - Q_c) - (S_r - S_c)^2 / (W_r -
+/// W_c).
+template <class N>
+struct Cells {
+  static constexpr bool kStochastic = false;
+  using Number = N;
+  Plane<N> w, s, q;  // sums below a cut
+
+  TX_DEVICE static int positions(int items) { return items + 1; }
+  template <class Items>
+  TX_DEVICE void fill(int i, const Items& items) const {
+    const levels::Cut& c = items.cut[i];
+    N sum;
+    narrow(c.w, &sum);
+    w.set(i, sum);
+    narrow(c.s, &sum);
+    s.set(i, sum);
+    narrow(c.q, &sum);
+    q.set(i, sum);
+  }
+  TX_DEVICE static double scale(const levels::Cut& all, double reach, double largest_sum) {
+    return levels::cluster_scale(all.q.h, all.w.h, reach, largest_sum);
+  }
+  TX_DEVICE N base(int, N value) const { return value; }
+  TX_DEVICE N value(int, N minimum) const { return minimum; }
+  /// From the sums of a cell. Not the difference if that is NaN: the weights were lost to rounding.
+  TX_DEVICE static N cost(N weight, N sum, N squares) {
+    N zero;
+    from_double(0, &zero);
+    const N cost = squares - sum * sum / weight;
+    return zero < cost ? cost : zero;
+  }
+  TX_DEVICE auto row(const Plane<N>& base, int r) const {
+    const N w_of_row = w[r], s_of_row = s[r], q_of_row = q[r];
+    return [this, &base, w_of_row, s_of_row, q_of_row](int c) {
+      return base[c] + cost(w_of_row - w[c], s_of_row - s[c], q_of_row - q[c]);
+    };
+  }
+};
+
+template <class N, template <class> class Entries = Ends>
 struct Programme {
   /// Planes in `memory`.
   static constexpr int kPlanes = 5;
+  using Costs = Entries<N>;
 
-  Plane<N> t, y, g;     // of items: t, Y = t W - S, G = Q - t S
-  Plane<N> base, next;  // G + cost of the best way to an item; row minima
+  Costs costs;
+  Plane<N> base, next;  // of the best way to a position: what entries start from; row minima
   uint16_t* arg;        // argmins of the layer in work
-  int items, capacity;
+  int positions, capacity;
   double scale, cut_error;  // of an entry, of its sums
   double slack;             // no path costs less than the value found - slack
 
@@ -164,45 +238,31 @@ struct Programme {
     const auto plane = [&](int k) {
       return Plane<N>::at(memory + static_cast<size_t>(k) * kWords * capacity, capacity);
     };
-    return {plane(0), plane(1), plane(2), plane(3), plane(4), arg, 0, capacity, 0, 0, 0};
+    return {{plane(0), plane(1), plane(2)}, plane(3), plane(4), arg, 0, capacity, 0, 0, 0};
   }
 
   /// The entries of row r.
-  TX_DEVICE auto row(int r) const {
-    const N x = -y[r], y_of_row = t[r];
-    return [this, x, y_of_row](int c) { return (base[c] + t[c] * x) + y[c] * y_of_row; };
-  }
+  TX_DEVICE auto row(int r) const { return costs.row(base, r); }
 
-  /// What an item's sums give for plain or double-double entries.
-  TX_DEVICE void fill(int i, DD at, const levels::Cut& c) const {
-    N time, w, s, q;
-    narrow(at, &time);
-    narrow(c.w, &w);
-    narrow(c.s, &s);
-    narrow(c.q, &q);
-    t.set(i, time);
-    y.set(i, time * w - s);
-    g.set(i, q - time * s);
-  }
-
-  /// The cheapest path of `count` levels, 2 <= count < items, to path [count]; returns its cost.
-  /// Level i, 0 < i < count - 1, is one of span_of(i). Argmins of the layers between are kept in
-  /// args [count - 3][capacity].
+  /// The cheapest path of `count` positions, 2 <= count < positions, to path [count]; returns its
+  /// cost. Position i of it, 0 < i < count - 1, is one of span_of(i). Argmins of the layers between
+  /// are kept in args [count - 3][capacity].
   template <class SpanOf>
   TX_DEVICE double solve(const Thread& thread, double* scratch, int count, uint16_t* args,
                          int32_t* path, const SpanOf& span_of) {
     slack = 0;
-    for (int i = thread.thread(); i < items; i += thread.threads()) base.set(i, g[i]);
+    N nothing;
+    from_double(0, &nothing);
+    if (thread.thread() == 0) base.set(0, costs.base(0, nothing));
     thread.sync();
     double largest = 0;
     Span columns{0, 1};
     if (count > 2) {
-      const N first_t = t[0], first_y = y[0], first_base = base[0];
       columns = span_of(1);
       for (int r = columns.begin + thread.thread(); r < columns.end; r += thread.threads()) {
         N v;
         from_double(kUnreachable, &v);
-        if (r > 0) v = (first_base + first_t * -y[r]) + first_y * t[r];
+        if (r > 0) v = row(r)(0);
         next.set(r, v);
       }
       thread.sync();
@@ -218,18 +278,18 @@ struct Programme {
       largest = finish_layer(thread, rows, passes, largest);
       columns = rows;
     }
-    if (columns.end == items) --columns.end;
-    const Best<N> last = one_row<N>(thread, scratch, columns, row(items - 1));
+    if (columns.end == positions) --columns.end;
+    const Best<N> last = one_row<N>(thread, scratch, columns, row(positions - 1));
     add_slack(1, largest);
     if (thread.thread() == 0) {
-      path[count - 1] = items - 1;
+      path[count - 1] = positions - 1;
       path[count - 2] = last.column;
       for (int layer = count - 2; layer > 1; --layer)
         path[layer - 1] = args[static_cast<size_t>(layer - 2) * capacity + path[layer]];
       path[0] = 0;
     }
     thread.sync();
-    return high(last.value + -g[items - 1]);
+    return high(costs.value(positions - 1, last.value));
   }
 
  private:
@@ -242,9 +302,9 @@ struct Programme {
   /// Returns the largest of them, which is the last.
   TX_DEVICE double finish_layer(const Thread& thread, Span rows, int passes, double largest) {
     add_slack(passes, largest);
-    const double last = high(next[rows.end - 1] + -g[rows.end - 1]);
+    const double last = high(costs.value(rows.end - 1, next[rows.end - 1]));
     for (int r = rows.begin + thread.thread(); r < rows.end; r += thread.threads())
-      base.set(r, g[r] + (next[r] + -g[r]));
+      base.set(r, costs.base(r, costs.value(r, next[r])));
     thread.sync();
     const double size = last < 0 ? -last : last;
     return last < kUnreachable ? size : 0.0;

@@ -16,7 +16,8 @@ struct LevelTables {
   const double* x64;     // these two
   const double* weight;  // like x; null: 1 each
   int64_t outer, count, inner, n;
-  int32_t levels;  // of a table, at least 2
+  int32_t levels;  // of a table, at least 2 (nearest: 1)
+  bool stochastic;
   double rtol;
 
   double* found;      // [count, levels] ascending, the last distinct one repeated
@@ -36,9 +37,10 @@ struct LevelTables {
 /// Bytes of workspace that a block needs.
 int64_t level_tables_work(const LevelTables& p) noexcept;
 
-/// Stochastic levels as csrc/kernels/levels/solve.h finds them: the same levels, unless several
-/// sets are optimal to the rounding of the programme, and the same cost. Two launches: in double,
-/// then in double-double where that proved too little. At most kMostTableValues values a table.
+/// Levels as csrc/kernels/levels/solve.h finds them: the same levels, unless several sets are
+/// optimal to the rounding of the programme, and the same cost. Two launches: in double, then in
+/// double-double where that proved too little. At most kMostTableValues values a table.
 cudaError_t launch_level_tables(const LevelTables& p, cudaStream_t stream) noexcept;
+cudaError_t launch_nearest_tables(const LevelTables& p, cudaStream_t stream) noexcept;
 
 }  // namespace torchext::cuda
