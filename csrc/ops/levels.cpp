@@ -95,7 +95,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> optimal_levels(
   // What counts all values notices those that are not finite without a pass of their own.
   const bool counted = !values.f64() && !weight && !candidates && tables.count == 1 &&
                        (count > 1 || !ask.stochastic()) &&
-                       levels::counts_values(ask.method, static_cast<size_t>(tables.n));
+                       levels::counts_values(ask.method, static_cast<size_t>(tables.n), count);
   if (!counted) values.check();
   const LevelResults results(x, tables.shape(dim || bucket_size), count);
   auto* const out = results.found.mutable_data_ptr<double>();

@@ -22,12 +22,12 @@
 namespace torchext::levels {
 namespace {
 
-constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned
+constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned, if not more
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kLevelBins = 2048;
 // Values per level up to which bins are not worth their while, and the search not on values: for
 // few levels it soon is.
-constexpr int64_t kFew = 64, kWhole = 1024, kWholeFew = 128, kFewLevels = 8;
+constexpr int64_t kFew = 64, kWhole = 1280, kWholeFew = 128, kFewLevels = 8;
 constexpr int64_t kPricedLevels =
     8;  // so many levels of bins are found by their price, fewer by the search
 constexpr double kBudget = 64;  // entries per value before the programme takes over
@@ -289,15 +289,17 @@ std::pair<size_t, size_t> bin_limits(Method method, bool ends, int64_t levels, d
 
 }  // namespace
 
-bool counts_values(Method method, size_t n) {
-  return (method == Method::exact || method == Method::hist) && n > kSorted;
+bool counts_values(Method method, size_t n, int64_t levels) {
+  if (method == Method::hist) return n > kSorted;
+  // For many levels most bins would be opened again.
+  return method == Method::exact && n > std::max(kSorted, static_cast<size_t>(kWhole * levels));
 }
 
 template <class T>
 Solution solve(const T* x, const double* weight, size_t n, Objective objective, Method method,
                int64_t levels, Scratch* s, double rtol) {
   Solver solver(objective, levels, method == Method::hist ? rtol : 0, s);
-  const bool binned = weight == nullptr && counts_values(method, n);
+  const bool binned = weight == nullptr && counts_values(method, n, levels);
   if constexpr (std::is_same_v<T, float>) {
     if (binned) {
       const bool ends = objective == Objective::stochastic;

@@ -51,7 +51,7 @@ constexpr size_t kMostValues = (size_t{1} << 31) - 64;
 
 /// Whether solve() counts so many float32 values without weights rather than sort them. Then it
 /// notices values that are not finite.
-bool counts_values(Method method, size_t n);
+bool counts_values(Method method, size_t n, int64_t levels);
 
 /// Levels of finite x [n], n >= 1, in any order, with weights >= 0 (null: 1 each) whose sum is
 /// finite; values of weight 0 are absent, and where all are, so are the levels. levels >= 2
