@@ -6,6 +6,41 @@
 #include "centred.h"
 
 namespace torchext::levels {
+namespace {
+
+typedef double Two __attribute__((vector_size(16)));
+
+/// Two of RunningSum side by side: the same bits in half the instructions.
+class RunningPair {
+ public:
+  void add(DD a, DD b) {
+    const Two high{a.h, b.h}, low{a.l, b.l}, sum = high_ + high, t = sum - high_;
+    low_ += ((high_ - (sum - t)) + (high - t)) + low;
+    high_ = sum;
+    if (++loose_ == 8) {
+      settle(&high_, &low_);
+      loose_ = 0;
+    }
+  }
+  void get(DD* a, DD* b) const {
+    Two high = high_, low = low_;
+    settle(&high, &low);
+    *a = {high[0], low[0]};
+    *b = {high[1], low[1]};
+  }
+
+ private:
+  static void settle(Two* high, Two* low) {
+    const Two sum = *high + *low, t = sum - *high;
+    *low = (*high - (sum - t)) + (*low - t);
+    *high = sum;
+  }
+
+  Two high_{}, low_{};
+  int loose_ = 0;
+};
+
+}  // namespace
 
 void Axis::bound_error(double terms) {
   largest_sum = 0;
@@ -64,20 +99,21 @@ void axis_of_sorted(const double* x, const double* weight, size_t n, Axis* axis)
   axis->hi = axis->lo;
   axis->centre = m > 0 ? round_centre(lo[0] + sum / total, lo[0], lo[m - 1]) : 0.0;
   DD below;
-  RunningSum sum_s, sum_q;
+  RunningPair sums;  // of w t and w t^2
   Centred c;
   for (size_t i = 0; i < m; ++i) {
     const size_t k = i % kCentredBlock;
     if (k == 0) centred()(lo + i, std::min(kCentredBlock, m - i), axis->centre, &c);
     const DD w = cut[i + 1].w, t{c.t[0][k], c.t[1][k]}, square{c.square[0][k], c.square[1][k]};
-    cut[i] = {below, sum_s.get(), sum_q.get()};
+    cut[i].w = below;
+    sums.get(&cut[i].s, &cut[i].q);
     const bool one = w.h == 1 && w.l == 0;
     below = below.l == 0 && one ? DD{below.h + 1, 0} : below + w;
     const DD wt = one ? t : w * t;
-    sum_s.add(wt);
-    sum_q.add(one ? square : wt * t);
+    sums.add(wt, one ? square : wt * t);
   }
-  cut[m] = {below, sum_s.get(), sum_q.get()};
+  cut[m].w = below;
+  sums.get(&cut[m].s, &cut[m].q);
   if (m > 0) axis->bound_error(4 * static_cast<double>(present));
 }
 

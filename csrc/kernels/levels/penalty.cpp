@@ -7,7 +7,7 @@ namespace torchext::levels {
 namespace {
 
 constexpr int kPasses = 16;
-constexpr int64_t kThin = 32;  // candidates a step from which on fewer tell the price
+constexpr int64_t kThin = 64;  // candidates a step from which on fewer tell the price
 
 /// Prices of few bits: sums with them stay exact where those of the data are, and ties ties.
 double round_price(double price, int bits) {

@@ -22,7 +22,8 @@
 namespace torchext::levels {
 namespace {
 
-constexpr size_t kSorted = size_t{1} << 14;  // so many values are sorted rather than binned, if not more
+// So many values, or kWhole a level, are sorted rather than binned.
+constexpr size_t kSorted = size_t{1} << 14;
 constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kLevelBins = 2048;
 // Values per level up to which bins are not worth their while, and the search not on values: for
