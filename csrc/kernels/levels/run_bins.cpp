@@ -8,6 +8,21 @@ namespace torchext::levels {
 namespace {
 
 constexpr size_t kRun = 32;
+constexpr double kShare = 8;
+
+/// The width of the runs whose values become items of their own: where levels are dense, bounds on
+/// runs would say little. Levels have the density of count x width^2 to the third: runs with more
+/// than kShare times the average of that, over those that are not one value. Few ever are.
+double widest_run(const double* x, size_t runs) {
+  double sum = 0;
+  size_t counted = 0;
+  for (size_t r = 0; r < runs; ++r) {
+    const double width = x[r * kRun + kRun - 1] - x[r * kRun];
+    sum += std::cbrt(width * width);
+    counted += width > 0;
+  }
+  return counted > 0 ? std::pow(kShare * sum / static_cast<double>(counted), 1.5) : 0.0;
+}
 
 }  // namespace
 
@@ -47,8 +62,7 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
     add(i, i + 1, t, t * t);
   };
   add_one(0);
-  // Where values are far apart, bounds on runs would say little: those few are taken one by one.
-  const double wide = 16 * (x[n - 1] - x[0]) / static_cast<double>(runs);
+  const double wide = widest_run(x + 1, runs);
   for (size_t r = 0; r < runs; ++r) {
     const size_t begin = 1 + r * kRun, end = begin + kRun;
     // Beside an atom every step costs much: a bin that held some of it would have a wrong slope.
