@@ -28,7 +28,7 @@ constexpr size_t kMostBins = size_t{1} << 15, kHistBins = size_t{1} << 12;
 constexpr int64_t kLevelBins = 2048;
 // Values per level up to which bins are not worth their while, and the search not on values: for
 // few levels it soon is.
-constexpr int64_t kFew = 64, kWhole = 1280, kWholeFew = 128, kFewLevels = 8;
+constexpr int64_t kFew = 64, kWhole = 1280, kWholeFew = 512, kFewLevels = 8;
 constexpr int64_t kPricedLevels =
     8;  // so many levels of bins are found by their price, fewer by the search
 constexpr double kBudget = 64;  // entries per value before the programme takes over
@@ -50,7 +50,8 @@ class Solver {
       open_items(axis, *bins, items, live, &opened);
       return exact(opened, nullptr);
     }
-    const auto most = static_cast<size_t>((levels_ > kFewLevels ? kWhole : kWholeFew) * levels_);
+    const int64_t each = levels_ > kFewLevels ? kWhole : ends() ? kWholeFew : kWholeFew / 4;
+    const auto most = static_cast<size_t>(each * levels_);
     if (singles && axis.size() <= most) return whole(axis);
     CoarseToFine search(objective_, levels_);
     search.start(axis);
