@@ -10,9 +10,9 @@ namespace {
 constexpr size_t kRun = 32;
 constexpr double kShare = 8;
 
-/// The width of the runs whose values become items of their own: where levels are dense, bounds on
-/// runs would say little. Levels have the density of count x width^2 to the third: runs with more
-/// than kShare times the average of that, over those that are not one value. Few ever are.
+/// Runs wider than this are taken value by value, as bounds on them would say little. Levels are as
+/// dense as the cube root of count x width^2; the limit is kShare times its average over the runs
+/// that are not one value. Few runs exceed it.
 double widest_run(const double* x, size_t runs) {
   double sum = 0;
   size_t counted = 0;
