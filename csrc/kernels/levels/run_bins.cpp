@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "bins.h"
+#include "running_pair.h"
 #include "tile.h"
 
 namespace torchext::levels {
@@ -43,19 +44,22 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
   axis.hi.reserve(runs + 3);
   axis.cut.reserve(runs + 4);
   double weight = 0;
-  RunningSum sum_t, sum_q;
+  RunningPair sums_below;
+  const auto cut = [&] {
+    axis.cut.push_back({DD{weight, 0}, {}, {}});
+    sums_below.get(&axis.cut.back().s, &axis.cut.back().q);
+  };
   const auto add = [&](size_t begin, size_t end, DD s, DD q) {
     const bool joins = !axis.lo.empty() && axis.single(axis.size() - 1) &&
                        axis.lo.back() == x[begin] && x[begin] == x[end - 1];
     if (!joins) {
       axis.lo.push_back(x[begin]);
       axis.hi.push_back(x[end - 1]);
-      axis.cut.push_back({DD{weight, 0}, sum_t.get(), sum_q.get()});
+      cut();
       begin_.push_back(begin);
     }
     weight += static_cast<double>(end - begin);
-    sum_t.add(s);
-    sum_q.add(q);
+    sums_below.add(s, q);
   };
   const auto add_one = [&](size_t i) {
     const DD t = axis.about(x[i]);
@@ -76,7 +80,7 @@ RunBins::RunBins(const double* x, size_t n) : x_(x) {
     }
   }
   for (size_t i = rest; i < n; ++i) add_one(i);
-  axis.cut.push_back({DD{weight, 0}, sum_t.get(), sum_q.get()});
+  cut();
   begin_.push_back(n);
   axis.binned = true;
   axis.bound_error(static_cast<double>(4 * axis.size() + 16 * kRun));

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../../levels/key_passes.h"
+
 namespace torchext::levels {
 namespace {
 
@@ -41,7 +43,7 @@ TX_OP void store_upper(uint16_t* to, Keys keys) {
                   _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
 }
 TX_OP void store_pairs(uint64_t* to, __m128i offset, __m128i square) {
-  const __m256i one = _mm256_set1_epi64x(int64_t{1} << 40);
+  const __m256i one = _mm256_set1_epi64x(int64_t{kOneKey});
   const __m256i first = _mm256_add_epi64(_mm256_cvtepu32_epi64(offset), one),
                 second = _mm256_cvtepu32_epi64(square);
   const __m256i even = _mm256_unpacklo_epi64(first, second),

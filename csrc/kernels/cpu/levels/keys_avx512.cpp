@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../../levels/key_passes.h"
+
 namespace torchext::levels {
 namespace {
 
@@ -33,7 +35,7 @@ TX_OP void store_upper(uint16_t* to, Keys keys) {
                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(keys, 16)));
 }
 TX_OP void store_pairs(uint64_t* to, __m256i offset, __m256i square) {
-  const __m512i one = _mm512_set1_epi64(int64_t{1} << 40);
+  const __m512i one = _mm512_set1_epi64(int64_t{kOneKey});
   const __m512i first = _mm512_add_epi64(_mm512_cvtepu32_epi64(offset), one),
                 second = _mm512_cvtepu32_epi64(square);
   const __m512i low = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0),

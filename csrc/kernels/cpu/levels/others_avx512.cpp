@@ -6,8 +6,8 @@
 namespace torchext::levels {
 
 namespace {
-constexpr size_t kAhead =
-    2048;  // one stream fetched by the processor alone comes at half the speed
+// One stream that the processor fetches by itself comes at half the speed.
+constexpr size_t kAhead = 2048;
 }
 
 size_t copy_others_avx512(const float* x, size_t n, float common, float* out) noexcept {
