@@ -8,7 +8,7 @@ namespace torchext::levels {
 namespace {
 // One stream that the processor fetches by itself comes at half the speed.
 constexpr size_t kAhead = 2048;
-}
+}  // namespace
 
 size_t copy_others_avx512(const float* x, size_t n, float common, float* out) noexcept {
   const __m512 all = _mm512_set1_ps(common);
