@@ -234,13 +234,13 @@ def halp_epoch(o: Options) -> Contest:
     floats = codes.float()
     contest = Contest(
         lambda: torch.ops.torchext._halp_epoch(
-            codes, *shared, 1e-5, count, REFRESH, "step", z, None, clips, None, k
+            codes, *shared, 1e-5, count, 1, REFRESH, "step", z, None, clips, None, k
         ),
         count * cols,
         note=f", {count:,} steps",
     )
     contest.rivals["SVRG in float32"] = lambda: torch.ops.torchext._svrg_epoch(
-        floats, *shared, 1.0, count, moved.reshape(1, -1), None, k
+        floats, *shared, 1.0, count, 1, moved.reshape(1, -1), None, k
     )
     return contest
 

@@ -76,7 +76,7 @@ def steps(gib: float, cols: int, rounds: int, loss: str) -> dict[str, Any]:
     def halp(kind: torch.dtype, dz: float) -> Callable[[], None]:
         z = torch.empty(1, pitch, dtype=kind)
         return lambda: torch.ops.torchext._halp_epoch(
-            codes, *shared, dz, count, REFRESH, "step", z, None, clips, None, key
+            codes, *shared, dz, count, 1, REFRESH, "step", z, None, clips, None, key
         )
 
     moved = torch.empty(1, pitch)
@@ -84,7 +84,7 @@ def steps(gib: float, cols: int, rounds: int, loss: str) -> dict[str, Any]:
         {
             "float32": timed(
                 lambda: torch.ops.torchext._svrg_epoch(
-                    floats, *shared, 1.0, count, moved, None, key
+                    floats, *shared, 1.0, count, 1, moved, None, key
                 )
             ),
             "8, 8": timed(halp(torch.int8, 1e-5)),

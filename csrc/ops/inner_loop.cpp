@@ -33,12 +33,12 @@ void set_zero(const Tensor& t) {
 
 void halp_epoch(const Tensor& x, const Tensor& phi, const std::optional<Tensor>& weight,
                 std::string loss, const Tensor& alpha_g, double alpha, double l2, double dx,
-                double dz, int64_t steps, int64_t refresh, std::string noise, Tensor z,
-                std::optional<Tensor> z_intercept, Tensor clips, std::optional<Tensor> gammas,
-                const Tensor& key, int64_t stream) {
+                double dz, int64_t steps, int64_t batch, int64_t refresh, std::string noise,
+                Tensor z, std::optional<Tensor> z_intercept, Tensor clips,
+                std::optional<Tensor> gammas, const Tensor& key, int64_t stream) {
   constexpr const char* op = "_halp_epoch";
   const cpu::HalpFormat format = read_format(op, x, z);
-  const Inner inner(op, key, x, phi, weight, loss, alpha_g, alpha, l2, steps,
+  const Inner inner(op, key, x, phi, weight, loss, alpha_g, alpha, l2, steps, batch,
                     z_intercept.has_value(), key, stream);
   const cpu::HalpEpoch e =
       read_halp_epoch(op, inner, format, dx, dz, refresh, noise, z, z_intercept, clips, gammas);
@@ -49,11 +49,11 @@ void halp_epoch(const Tensor& x, const Tensor& phi, const std::optional<Tensor>&
 
 void svrg_epoch(const Tensor& x, const Tensor& phi, const std::optional<Tensor>& weight,
                 std::string loss, const Tensor& alpha_g, double alpha, double l2, double dx,
-                double unit, int64_t steps, Tensor z, std::optional<Tensor> z_intercept,
-                const Tensor& key, int64_t stream) {
+                double unit, int64_t steps, int64_t batch, Tensor z,
+                std::optional<Tensor> z_intercept, const Tensor& key, int64_t stream) {
   constexpr const char* op = "_svrg_epoch";
   check_dtype(op, "x", x, ScalarType::Float);
-  const Inner inner(op, key, x, phi, weight, loss, alpha_g, alpha, l2, steps,
+  const Inner inner(op, key, x, phi, weight, loss, alpha_g, alpha, l2, steps, batch,
                     z_intercept.has_value(), key, stream);
   const cpu::SvrgEpoch e = read_svrg_epoch(op, inner, dx, unit, z, z_intercept);
   set_zero(z);

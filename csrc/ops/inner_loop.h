@@ -24,8 +24,8 @@ struct InnerArgs {
 
   InnerArgs(const char* op, const Tensor& x, const Tensor& phi_in,
             const std::optional<Tensor>& weight, const std::string& loss, const Tensor& alpha_g_in,
-            double alpha, double l2, int64_t steps, bool intercept, const Tensor& key,
-            int64_t stream) {
+            double alpha, double l2, int64_t steps, int64_t batch, bool intercept,
+            const Tensor& key, int64_t stream) {
     TX_CHECK(x.dim() == 2 && x.size(0) >= 1 && x.size(1) >= 64 && x.size(1) % 64 == 0, op,
              "x must have shape (rows >= 1, a multiple of 64), got ", shape_text(x));
     check_contiguous(op, "x", x);
@@ -52,6 +52,7 @@ struct InnerArgs {
     loop.alpha = alpha;
     loop.l2 = l2;
     loop.steps = check_range(op, "steps", steps, 0, int64_t{1} << 48);
+    loop.batch = check_range(op, "batch", batch, 1, cpu::kMostBatch);
     loop.intercept = intercept;
     check_key(op, key);
     loop.stream = to_stream(op, stream);
@@ -98,7 +99,8 @@ inline cpu::HalpEpoch read_halp_epoch(const char* op, const InnerArgs& args, cpu
     e.z_intercept = write_array<int32_t>(op, "z_intercept", *z_intercept, ScalarType::Int, {m});
   e.clips = write_array<int64_t>(op, "clips", clips, ScalarType::Long, {3});
   if (gammas.has_value())
-    e.gammas = write_array<int32_t>(op, "gammas", *gammas, ScalarType::Int, {args.loop.steps, m});
+    e.gammas = write_array<int32_t>(op, "gammas", *gammas, ScalarType::Int,
+                                    {args.loop.steps * args.loop.batch, m});
   return e;
 }
 

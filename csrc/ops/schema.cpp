@@ -48,7 +48,7 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
       "squares) -> ()");  // rows as codes of one spacing
   m.def(
       "_halp_epoch(Tensor x, Tensor phi, Tensor? weight, str loss, Tensor alpha_g, float alpha, "
-      "float l2, float dx, float dz, int steps, int refresh, str noise, Tensor(a!) z, "
+      "float l2, float dx, float dz, int steps, int batch, int refresh, str noise, Tensor(a!) z, "
       "Tensor(b!)? z_intercept, Tensor(c!) clips, Tensor(d!)? gammas, Tensor key, int stream=0) "
       "-> ()");  // inner epoch of HALP on integers
   m.def("_histogram_add(Tensor x, Tensor state, Tensor(a!) counts) -> ()");  // rows of a block
@@ -85,7 +85,8 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
       "int first_step, int threads) -> Tensor");  // mini-batch SGD over codes
   m.def(
       "_svrg_epoch(Tensor x, Tensor phi, Tensor? weight, str loss, Tensor alpha_g, float alpha, "
-      "float l2, float dx, float unit, int steps, Tensor(a!) z, Tensor(b!)? z_intercept, "
+      "float l2, float dx, float unit, int steps, int batch, Tensor(a!) z, Tensor(b!)? "
+      "z_intercept, "
       "Tensor key, int stream=0) -> ()");  // the same in float32
   m.def("_unpack_codes(Tensor packed, int rows, int cols, int bits, str layout) -> Tensor");
   m.def(  // packed codes to float32

@@ -37,17 +37,18 @@ struct Memory {
 
 void halp_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Tensor>& weight,
                      std::string loss, const Tensor& alpha_g, double alpha, double l2, double dx,
-                     double dz, int64_t steps, int64_t refresh, std::string noise, Tensor z,
-                     std::optional<Tensor> z_intercept, Tensor clips, std::optional<Tensor> gammas,
-                     const Tensor& key, int64_t stream) {
+                     double dz, int64_t steps, int64_t batch, int64_t refresh, std::string noise,
+                     Tensor z, std::optional<Tensor> z_intercept, Tensor clips,
+                     std::optional<Tensor> gammas, const Tensor& key, int64_t stream) {
   constexpr const char* op = "_halp_epoch";
   const Device device(x);
   check_devices(op, device, phi, weight, alpha_g, z, z_intercept, key);
   device.check(op, "clips", clips);
   if (gammas.has_value()) device.check(op, "gammas", *gammas);
   const cpu::HalpFormat format = read_format(op, x, z);
+  TX_CHECK(batch == 1, op, "batch must be 1 on CUDA, got ", batch);
   const Tensor rows = aligned(x);
-  const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps,
+  const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps, batch,
                        z_intercept.has_value(), key, stream);
   const cpu::HalpEpoch e =
       read_halp_epoch(op, args, format, dx, dz, refresh, noise, z, z_intercept, clips, gammas);
@@ -60,14 +61,15 @@ void halp_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Ten
 
 void svrg_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Tensor>& weight,
                      std::string loss, const Tensor& alpha_g, double alpha, double l2, double dx,
-                     double unit, int64_t steps, Tensor z, std::optional<Tensor> z_intercept,
-                     const Tensor& key, int64_t stream) {
+                     double unit, int64_t steps, int64_t batch, Tensor z,
+                     std::optional<Tensor> z_intercept, const Tensor& key, int64_t stream) {
   constexpr const char* op = "_svrg_epoch";
   check_dtype(op, "x", x, ScalarType::Float);
   const Device device(x);
   check_devices(op, device, phi, weight, alpha_g, z, z_intercept, key);
+  TX_CHECK(batch == 1, op, "batch must be 1 on CUDA, got ", batch);
   const Tensor rows = aligned(x);
-  const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps,
+  const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps, batch,
                        z_intercept.has_value(), key, stream);
   const cpu::SvrgEpoch e = read_svrg_epoch(op, args, dx, unit, z, z_intercept);
   const Memory memory(x, args.loop, cuda::svrg_scratch(e));

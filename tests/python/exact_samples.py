@@ -47,7 +47,7 @@ FORMATS = {
 
 def halp_args(
     form: str, loss: str, outputs: int, cols: int, steps: int, hot: float, intercept: bool = True,
-    refresh: int = 32, noise: str = "step", weighted: bool = True,
+    refresh: int = 32, noise: str = "step", weighted: bool = True, batch: int = 1,
 ) -> tuple[Any, ...]:  # fmt: skip
     """``hot`` scales the steps: above 1, everything saturates."""
     data, moved, drift, shift = FORMATS[form]
@@ -62,15 +62,21 @@ def halp_args(
     g *= hot * drift * (dz / 2**shift)
     return (
         x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 0.05 * hot, 0.1, dx,
-        dz, steps, refresh, noise, torch.full((outputs, pitch), 5, dtype=moved),
+        dz, steps, batch, refresh, noise, torch.full((outputs, pitch), 5, dtype=moved),
         torch.full((outputs,), 5, dtype=torch.int32) if intercept else None,
-        torch.tensor([7, 8, 9]), torch.zeros(steps, outputs, dtype=torch.int32),
+        torch.tensor([7, 8, 9]), torch.zeros(steps * batch, outputs, dtype=torch.int32),
         key_from_seed(cols), 3,
     )  # fmt: skip
 
 
 def svrg_args(
-    loss: str, outputs: int, cols: int, steps: int, intercept: bool = True, weighted: bool = True
+    loss: str,
+    outputs: int,
+    cols: int,
+    steps: int,
+    intercept: bool = True,
+    weighted: bool = True,
+    batch: int = 1,
 ) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(cols + outputs)
     pitch, rows = (cols + 63) // 64 * 64, 50
@@ -80,6 +86,6 @@ def svrg_args(
     g = 1e-3 * torch.randn(outputs, cols + 1, generator=generator, dtype=torch.float64)
     return (
         x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 1e-3, 0.1, 0.5, 0.7,
-        steps, torch.full((outputs, pitch), 5.0), torch.full((outputs,), 5.0) if intercept else None,
+        steps, batch, torch.full((outputs, pitch), 5.0), torch.full((outputs,), 5.0) if intercept else None,
         key_from_seed(cols), 3,
     )  # fmt: skip

@@ -65,11 +65,12 @@ class Epoch:
     intercept: bool
     key: Tensor
     stream: int = 0
+    batch: int = 1
 
     def replay(self, gammas: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int], np.ndarray]:
-        """z (C, n), the intercept's z (C,), clips of z and h, and the products x.z before each step.
+        """z (C, n), the intercept's z (C,), clips of z and h, and the products of the rows used, x.z.
 
-        ``gammas`` (steps, C) are the coefficients the kernel used.
+        ``gammas`` (steps * batch, C) are the coefficients the kernel used.
         """
         _, _, top, _, high, shift = FORMATS[self.form]
         data = 32767 if self.form == "x16" else 127
@@ -82,7 +83,7 @@ class Epoch:
         h: list[dict[int, int]] = [{} for _ in range(outputs)]
         clips = [0, 0]
         decay = self.alpha * self.l2 * 2**shift
-        products = np.zeros((self.steps, outputs), dtype=object)
+        products = np.zeros((self.steps * self.batch, outputs), dtype=object)
         for t in range(self.steps):
             if t == 0 or (self.refresh > 0 and t % self.refresh == 0):
                 number = t // self.refresh if self.refresh > 0 else 0
@@ -90,27 +91,31 @@ class Epoch:
                     drawn = words(self.key, 2, (number * outputs + c) * stride, stride, self.stream)
                     for j in columns:
                         target = self.alpha_g[c][n if j == pitch else j] / grid
-                        if self.form == "z8":
+                        if self.form == "z8" and self.batch == 1:
                             target = float(np.float32(target))
                         low = math.floor(target)
                         code = low + int(unit(drawn[j]) < target - low)
                         h[c][j] = max(-high, min(high, code))
                         clips[1] += h[c][j] != code
-            row = (words(self.key, 4, t, 1, self.stream)[0] * len(self.codes)) >> 32
-            x = {j: data if j == pitch else int(self.codes[row, j]) for j in columns}
+            several = range(t * self.batch, (t + 1) * self.batch)
+            x = {}
+            for i in several:
+                row = (words(self.key, 4, i, 1, self.stream)[0] * len(self.codes)) >> 32
+                x[i] = {j: data if j == pitch else int(self.codes[row, j]) for j in columns}
             low = math.floor(decay)
             c_t = low + int(unit(words(self.key, 3, t, 1, self.stream)[0]) < decay - low)
-            for c in range(outputs):
-                products[t, c] = sum(x[j] * z[c][j] for j in columns)
+            for i in several:
+                for c in range(outputs):
+                    products[i, c] = sum(x[i][j] * z[c][j] for j in columns)
             for c in range(outputs):
                 noise = words(self.key, 0, (t * outputs + c) * 2 * shift, 2 * shift, self.stream)
                 per = 32 // shift
                 for j in columns:
                     lane = j % 64
                     r = noise[lane // per] >> (shift * (lane % per)) & (2**shift - 1)
-                    e = r - int(gammas[t, c]) * x[j]
+                    e = r - sum(int(gammas[i, c]) * x[i][j] for i in several)
                     decayed = 0 if j == pitch else c_t * z[c][j]
-                    if self.form == "z8":
+                    if self.form == "z8" and self.batch == 1:
                         e = _saturated(_saturated(e) - h[c][j])
                         e = _saturated(e - decayed) if decayed else e
                     else:

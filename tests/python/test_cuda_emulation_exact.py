@@ -153,7 +153,7 @@ def test_errors_are_those_of_the_cpu() -> None:
     """Argument checks are shared."""
     halp = list(halp_args("z8", "squared", 1, 64, 5, 0.3))
     for place, value, text in [
-        (5, -1.0, "alpha must be positive"), (11, "fair", "noise must be step or nearest"),
+        (5, -1.0, "alpha must be positive"), (12, "fair", "noise must be step or nearest"),
         (1, torch.zeros(1, 3), "phi must have shape"), (8, 0.0, "dz must be positive"),
     ]:  # fmt: skip
         args = [*halp[:place], value, *halp[place + 1 :]]

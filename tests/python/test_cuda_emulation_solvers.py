@@ -49,7 +49,7 @@ def test_fits_are_those_of_the_cpu(
 ) -> None:
     """Emulation takes logarithms and exponentials from the CPU's library, so every bit is equal."""
     if isinstance(model, (SGDRegressor, SGDClassifier)):
-        monkeypatch.setattr("torchext.linear._vr_run.MIN_STEPS", 60)
+        monkeypatch.setattr("torchext.linear._vr_run.MIN_ROWS", 60)
     X, y = data(90, 6, classes)
     weight = np.linspace(0.5, 1.5, len(X)) if classes != 3 else None
     cpu = clone(model).fit(X, y, sample_weight=weight)
@@ -75,7 +75,7 @@ def test_stores_wherever_their_codes_are(
     kind: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shuffled stores with their pilot anchors."""
-    monkeypatch.setattr("torchext.linear._vr_run.MIN_STEPS", 60)
+    monkeypatch.setattr("torchext.linear._vr_run.MIN_ROWS", 60)
     loss, classes = ("log_loss", 2) if kind == "logistic" else ("squared_error", 0)
     X, y = data(300, 5, classes)
     store = QuantizedDataset.from_arrays(
@@ -96,7 +96,7 @@ def test_stores_wherever_their_codes_are(
 
 def test_warm_start_and_checkpoint(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """State is in CPU memory between fits: what one device wrote, another continues."""
-    monkeypatch.setattr("torchext.linear._vr_run.MIN_STEPS", 60)
+    monkeypatch.setattr("torchext.linear._vr_run.MIN_ROWS", 60)
     X, y = data(90, 6, 0)
     options = {**HALP, "checkpoint": str(tmp_path / "run"), "resume": True}
     whole = SGDRegressor(**{**HALP, "max_iter": 3}).fit(X, y)

@@ -43,11 +43,21 @@ def decoded(X: np.ndarray, bits: int, scale: str) -> Any:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("bits, scale", [(8, "max"), (16, "std"), (8, "none")])
-def test_least_squares_is_ridge_on_the_codes(solver: str, bits: int, scale: str) -> None:
+@pytest.mark.parametrize(
+    "bits, scale, batch", [(8, "max", 20), (16, "std", 1), (8, "none", None), (8, "std", 300)]
+)
+def test_least_squares_is_ridge_on_the_codes(
+    solver: str, bits: int, scale: str, batch: int | None
+) -> None:
     X, y = data()
     model = SGDRegressor(
-        solver=solver, bits=bits, scale=scale, alpha=0.01, tol=1e-11, random_state=0
+        solver=solver,
+        bits=bits,
+        scale=scale,
+        batch_size=batch,
+        alpha=0.01,
+        tol=1e-11,
+        random_state=0,
     )
     model.fit(X, y)
     a, found = decoded(X, bits, scale)
@@ -58,14 +68,18 @@ def test_least_squares_is_ridge_on_the_codes(solver: str, bits: int, scale: str)
     assert np.allclose(model.intercept_, y.mean() + offset, rtol=1e-8)
     assert model.report_["gradient_norm"] <= 1e-11
     assert model.report_["stopped"] == "gradient below tol"
+    assert model.report_["batch_size"] == (batch or 1)
+    assert model.report_["steps_per_epoch"] == -(-3000 // (batch or 1))
     assert len(model.loss_curve_) == model.n_iter_ == len(model.grad_norm_curve_) - 1
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("classes", [2, 4])
-def test_logistic_is_scikit_learns_on_the_codes(solver: str, classes: int) -> None:
+@pytest.mark.parametrize("classes, batch", [(2, 1), (4, 1), (2, 64), (4, 9)])
+def test_logistic_is_scikit_learns_on_the_codes(solver: str, classes: int, batch: int) -> None:
     X, y = data(1000, 8, classes)
-    model = SGDClassifier("log_loss", solver=solver, alpha=0.01, tol=1e-8, random_state=0).fit(X, y)
+    model = SGDClassifier(
+        "log_loss", solver=solver, batch_size=batch, alpha=0.01, tol=1e-8, random_state=0
+    ).fit(X, y)
     a, found = decoded(X, 8, "max")
     exact = Reference(C=1.0 / (0.01 * len(X)), tol=1e-10, max_iter=5000).fit(a, y)
     assert np.allclose(model.coef_ * found.scale.numpy(), exact.coef_, atol=2e-5)
@@ -97,15 +111,21 @@ def test_several_targets_and_weights(solver: str) -> None:
     )
 
 
+@pytest.mark.parametrize("batch", [1, 65])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_same_bits_on_any_thread_count_and_instruction_set(solver: str) -> None:
+def test_same_bits_on_any_thread_count_and_instruction_set(solver: str, batch: int) -> None:
     X, y = data(700, 70, 3)
     found = []
     for isa in _testing.ISAS:
         for jobs in (1, 2):
             with _testing.isa(isa):
                 model = SGDClassifier(
-                    "log_loss", solver=solver, max_iter=3, n_jobs=jobs, random_state=4
+                    "log_loss",
+                    solver=solver,
+                    batch_size=batch,
+                    max_iter=3,
+                    n_jobs=jobs,
+                    random_state=4,
                 )
                 found.append(model.fit(X, y))
     for other in found[1:]:
@@ -322,6 +342,8 @@ def test_codes_of_the_grid() -> None:
         ({"early_stopping": True}, "early_stopping does not apply"),
         ({"solver": "svrg", "mu": 2.0}, "mu does not apply"),
         ({"solver": "sgd", "z_bits": 8}, "z_bits does not apply"),
+        ({"batch_size": 40_000}, "batch_size must be at most 32768"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1"),
         ({"eta0": 10.0, "alpha": 1.0}, "eta0 \\* alpha must be below 0.5"),
     ],
 )

@@ -28,16 +28,18 @@ def call(
     z = torch.full((outputs, x.shape[1]), 5, dtype=moved)
     end = torch.full((outputs,), 5, dtype=torch.int32) if epoch.intercept else None
     clips = torch.zeros(3, dtype=torch.int64)
-    gammas = torch.zeros(epoch.steps, outputs, dtype=torch.int32)
+    gammas = torch.zeros(epoch.steps * epoch.batch, outputs, dtype=torch.int32)
     ops._halp_epoch(
         x, phi, weight, loss, torch.from_numpy(epoch.alpha_g), epoch.alpha, epoch.l2, epoch.dx, epoch.dz,
-        epoch.steps, epoch.refresh, noise, z, end, clips, gammas, epoch.key, epoch.stream,
+        epoch.steps, epoch.batch, epoch.refresh, noise, z, end, clips, gammas, epoch.key, epoch.stream,
     )  # fmt: skip
     assert not z[:, n:].any()
     return z[:, :n], end, clips, gammas
 
 
-def random_epoch(form: str, outputs: int, cols: int, intercept: bool, hot: float) -> Epoch:
+def random_epoch(
+    form: str, outputs: int, cols: int, intercept: bool, hot: float, batch: int = 1
+) -> Epoch:
     """``hot`` scales the steps: above 1, everything saturates."""
     rng = np.random.default_rng(cols + outputs)
     top = 32767 if form == "x16" else 127
@@ -45,26 +47,33 @@ def random_epoch(form: str, outputs: int, cols: int, intercept: bool, hot: float
     shift, high = FORMATS[form][5], FORMATS[form][4]
     dz, dx = 0.01, 1.0 / top
     g = rng.normal(size=(outputs, cols + 1)) * hot * high * (dz / 2**shift)
-    return Epoch(codes, form, g, 0.05 * hot, 0.1, dx, dz, 70, 32, intercept, key_from_seed(cols), 3)
+    return Epoch(
+        codes, form, g, 0.05 * hot, 0.1, dx, dz, 70, 32, intercept, key_from_seed(cols), 3, batch
+    )
 
 
 @pytest.mark.parametrize("hot", [0.02, 1.5])
 @pytest.mark.parametrize(
-    "form, outputs, cols, intercept, loss",
+    "form, outputs, cols, intercept, loss, batch",
     [
-        ("z8", 1, 67, False, "squared"),
-        ("z8", 1, 1, True, "logistic"),
-        ("z8", 3, 130, True, "softmax"),
-        ("z16", 1, 64, True, "logistic"),
-        ("z16", 2, 70, False, "squared"),
-        ("x16", 1, 33, True, "squared"),
-        ("x16", 3, 65, False, "softmax"),
+        ("z8", 1, 67, False, "squared", 1),
+        ("z8", 1, 1, True, "logistic", 1),
+        ("z8", 3, 130, True, "softmax", 1),
+        ("z16", 1, 64, True, "logistic", 1),
+        ("z16", 2, 70, False, "squared", 1),
+        ("x16", 1, 33, True, "squared", 1),
+        ("x16", 3, 65, False, "softmax", 1),
+        ("z8", 2, 67, True, "squared", 2),
+        ("z8", 3, 130, False, "softmax", 5),
+        ("z16", 1, 33, True, "squared", 700),
+        ("z16", 1, 65, False, "logistic", 3),
+        ("x16", 2, 70, True, "squared", 7),
     ],
 )
 def test_integers_are_exact(
-    form: str, outputs: int, cols: int, intercept: bool, loss: str, hot: float
+    form: str, outputs: int, cols: int, intercept: bool, loss: str, batch: int, hot: float
 ) -> None:
-    epoch = random_epoch(form, outputs, cols, intercept, hot)
+    epoch = random_epoch(form, outputs, cols, intercept, hot, batch)
     phi = torch.randn(outputs, 50, generator=torch.Generator().manual_seed(1))
     weight = torch.linspace(0.5, 1.5, 50)
     found = {}
@@ -82,17 +91,19 @@ def test_integers_are_exact(
     assert [int(clips[0]), int(clips[2])] == model_clips
     assert (min(model_clips) > 0) == (hot > 1)
     if loss == "squared":  # the coefficients too, one float32 operation at a time
-        _, _, _, most, _, shift = FORMATS[form]
-        factor = np.float32(epoch.alpha * epoch.dx / (epoch.dz / 2**shift))
-        for t in range(epoch.steps):
-            row = (words(epoch.key, 4, t, 1, 3)[0] * 50) >> 32
+        _, _, _, most, high, shift = FORMATS[form]
+        data = 32767 if form == "x16" else 127
+        most = min(most, (2**31 - 1 - high - 2**25) // (batch * data))
+        factor = np.float32(epoch.alpha * epoch.dx / (batch * (epoch.dz / 2**shift)))
+        for i in range(epoch.steps * batch):
+            row = (words(epoch.key, 4, i, 1, 3)[0] * 50) >> 32
             for c in range(outputs):
-                moved = np.float32(epoch.dx * epoch.dz * float(products[t, c]))
+                moved = np.float32(epoch.dx * epoch.dz * float(products[i, c]))
                 target = factor * (moved * np.float32(weight[row]))
                 low = math.floor(target)
-                drawn = unit(words(epoch.key, 1, t * outputs + c, 1, 3)[0])
+                drawn = unit(words(epoch.key, 1, i * outputs + c, 1, 3)[0])
                 code = low + int(drawn < np.float32(target) - np.float32(low))
-                assert int(gammas[t, c]) == max(-most, min(most, code))
+                assert int(gammas[i, c]) == max(-most, min(most, code))
 
 
 def slope(loss: str, phi: np.ndarray) -> np.ndarray:
@@ -144,6 +155,7 @@ def solve(
     noise: str = "step",
     l2: float = 0.0,
     alpha: float = 1e-3,
+    batch: int = 1,
 ) -> list[float]:
     """Gradient norms of problem P; form "f32" is SVRG."""
     codes, y, dx = problem_p(seed)
@@ -166,10 +178,11 @@ def solve(
         args: tuple[Any, ...] = (x, phi, None, "squared", alpha * g, alpha, l2, dx)
         dz = norms[-1] / (mu * top)
         if form == "f32":
-            ops._svrg_epoch(*args, 1.0, 2000, z, None, fold_in(key, epoch))
+            ops._svrg_epoch(*args, 1.0, 2000 // batch, batch, z, None, fold_in(key, epoch))
             dz = 1.0
         else:
-            ops._halp_epoch(*args, dz, 2000, 64, noise, z, None, clips, None, fold_in(key, epoch))
+            rest = (2000 // batch, batch, 64, noise, z, None, clips, None)
+            ops._halp_epoch(*args, dz, *rest, fold_in(key, epoch))
         w = w + dz * z[:, :n].double()
     return norms
 
@@ -186,6 +199,13 @@ def test_problem_p(seed: int) -> None:
 
     assert epochs(wide) <= epochs(svrg) + 1
     assert epochs(solve(seed, "z8", 2.0, 25)) <= 1.25 * epochs(svrg)
+
+
+@pytest.mark.parametrize("form, mu", [("z8", 1.5), ("z16", 1.5), ("f32", 1.0)])
+@pytest.mark.parametrize("batch, alpha", [(2, 2e-3), (16, 1.2e-2), (100, 6e-2)])
+def test_mini_batches_reach_the_same(form: str, mu: float, batch: int, alpha: float) -> None:
+    """As many rows an epoch, and steps that grow with the batch."""
+    assert solve(0, form, mu, 60, batch=batch, alpha=alpha)[-1] <= 1e-11
 
 
 @pytest.mark.parametrize("mu", [1.0, 3.0, 6.0])
@@ -211,7 +231,7 @@ def wide_problem(refresh: int, mu: float) -> float:
         alpha_g = torch.from_numpy(np.append(1e-4 * g, 0.0)).reshape(1, -1)
         dz = float(np.linalg.norm(g)) / (mu * 127)
         ops._halp_epoch(
-            x, torch.zeros(1, 3000), None, "squared", alpha_g, 1e-4, 0.0, dx, dz, 6000, refresh, "step", z,
+            x, torch.zeros(1, 3000), None, "squared", alpha_g, 1e-4, 0.0, dx, dz, 6000, 1, refresh, "step", z,
             None, clips, None, fold_in(key, epoch),
         )  # fmt: skip
         w += dz * z[0, :1000].numpy()
@@ -228,12 +248,13 @@ def test_penalty() -> None:
     assert solve(0, "z8", 1.5, 60, l2=1.0)[-1] <= 1e-12
 
 
-def test_svrg_bits_do_not_depend_on_the_instruction_set() -> None:
+@pytest.mark.parametrize("batch", [1, 70])
+def test_svrg_bits_do_not_depend_on_the_instruction_set(batch: int) -> None:
     runs = []
     for isa in _testing.ISAS:
         with _testing.isa(isa) as there:
             if there:
-                runs.append(solve(0, "f32", 1.0, 5, l2=0.1))
+                runs.append(solve(0, "f32", 1.0, 5, l2=0.1, batch=batch))
     assert all(run == runs[0] for run in runs)
 
 
@@ -271,6 +292,7 @@ def test_opcheck() -> None:
         0.01,
         0.01,
         5,
+        1,
         64,
         "step",
         z,
@@ -280,7 +302,22 @@ def test_opcheck() -> None:
         key,
     )
     opcheck(ops._halp_epoch.default, args)
-    args = (x.float(), phi, None, "squared", g, 0.1, 0.0, 0.01, 1.0, 5, z.float(), end.float(), key)
+    args = (
+        x.float(),
+        phi,
+        None,
+        "squared",
+        g,
+        0.1,
+        0.0,
+        0.01,
+        1.0,
+        5,
+        1,
+        z.float(),
+        end.float(),
+        key,
+    )
     opcheck(ops._svrg_epoch.default, args)
 
 
@@ -298,6 +335,8 @@ def test_opcheck() -> None:
         ({"dz": math.inf}, "dz must be positive, got inf"),
         ({"noise": "some"}, "noise must be step or nearest, got some"),
         ({"steps": -1}, "steps must be in"),
+        ({"batch": 0}, "batch must be in"),
+        ({"batch": 32769}, "batch must be in"),
         ({"z": torch.zeros(1, 32, dtype=torch.int8)}, r"z must have shape \(1, 64\)"),
         ({"clips": torch.zeros(2, dtype=torch.int64)}, "clips must have shape"),
         ({"weight": torch.zeros(3)}, "weight must have shape"),
@@ -307,7 +346,7 @@ def test_errors(change: dict[str, Any], text: str) -> None:
     arguments: dict[str, Any] = {
         "x": torch.zeros(4, 64, dtype=torch.int8), "phi": torch.zeros(1, 4), "weight": None,
         "loss": "squared", "alpha_g": torch.zeros(1, 3).double(), "alpha": 0.1, "l2": 0.0, "dx": 1.0,
-        "dz": 1.0, "steps": 3, "refresh": 64, "noise": "step", "z": torch.zeros(1, 64, dtype=torch.int8),
+        "dz": 1.0, "steps": 3, "batch": 1, "refresh": 64, "noise": "step", "z": torch.zeros(1, 64, dtype=torch.int8),
         "z_intercept": None, "clips": torch.zeros(3, dtype=torch.int64), "gammas": None,
         "key": key_from_seed(0),
     }  # fmt: skip

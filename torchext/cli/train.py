@@ -154,9 +154,8 @@ def add_parser(commands: Any) -> None:
     g.add_argument(
         "--batch",
         type=positive_int,
-        default=256,
         metavar="N",
-        help="rows per step, best a multiple of 64 (default 256)",
+        help="rows per step, best a multiple of 64 (default 256; with halp and svrg 1)",
     )
     g.add_argument(
         "--threads",

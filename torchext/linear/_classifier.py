@@ -67,7 +67,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         solver: str = "sgd",
         z_bits: int | None = None,
         mu: float | str = "auto",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         max_iter: int | None = None,
         tol: float | None = 1e-5,
         n_iter_no_change: int = 5,

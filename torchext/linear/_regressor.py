@@ -50,9 +50,10 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         z_bits: bits of the displacement from the centre with ``"halp"``: 16 (None), or 8 (not with
             ``bits=16``), whose rounding noise costs more epochs than it saves time.
         mu: the displacement's range is the gradient's norm / mu with ``"halp"``; ``"auto"`` adapts it.
-        batch_size: rows per step; the integer kernels need a multiple of 64.
+        batch_size: rows per step. None is 256, of which the integer kernels need a multiple of 64; with
+            ``"halp"`` and ``"svrg"`` None is 1, the fewest passes over the rows, and 32,768 is the most.
         max_iter: most epochs (of every anchor round); None is 30, more for small data (2,000 steps). With
-            ``"halp"`` and ``"svrg"`` an epoch is a full pass and 2 K steps of one row, and None is 100.
+            ``"halp"`` and ``"svrg"`` an epoch is a full pass and steps over 2 K random rows, and None is 100.
         tol: stop when the running loss fell by less than ``tol`` times the loss at x = 0 in
             ``n_iter_no_change`` epochs on end; None never stops early. With ``"halp"`` and ``"svrg"``: stop
             when the gradient norm is ``tol`` times that at x = 0.
@@ -133,7 +134,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         solver: str = "sgd",
         z_bits: int | None = None,
         mu: float | str = "auto",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         max_iter: int | None = None,
         tol: float | None = 1e-5,
         n_iter_no_change: int = 5,

@@ -88,7 +88,7 @@ class Report(_Facts):
 class VrReport(_Facts):
     """Facts about a ``fit`` with ``solver="halp"`` or ``"svrg"``; read like :class:`Report`.
 
-    An epoch is one pass over all codes and ``steps_per_epoch`` steps of one row each. ``gradient_norm`` is
+    An epoch is one pass over all codes and ``steps_per_epoch`` steps of ``batch_size`` rows each. ``gradient_norm`` is
     that of the last centre over that at x = 0, ``clip_rate`` the share of clamped updates of z.
     """
 
@@ -102,6 +102,7 @@ class VrReport(_Facts):
     seconds_encoding: float
     epochs: int
     steps_per_epoch: int
+    batch_size: int
     step_size: float
     mu: float | None
     clip_rate: float
@@ -127,7 +128,7 @@ class VrReport(_Facts):
                 f"stored {self.stored_bits_per_value:.3g}, displacement {z}",
                 f"{self.bytes_per_epoch:,} bytes per epoch (float32: {self.float32_bytes_per_epoch:,}), "
                 f"{self.seconds_per_epoch:.3g} s per epoch, {self.epochs} epochs of {self.steps_per_epoch} "
-                "steps and a full pass",
+                f"steps of {self.batch_size} {'row' if self.batch_size == 1 else 'rows'} and a full pass",
                 f"step {self.step_size:.3g}; penalty {self.penalty}; key {self.key}; "
                 f"{self.clip_rate:.2g} of the updates clamped, {self.restores} epochs taken back",
                 f"gradient {self.gradient_norm:.1e} of that at 0 on the codes; stopped: {self.stopped}",

@@ -19,15 +19,13 @@ from torchext.linear._checkpoint import fingerprint, load_state, save_checkpoint
 from torchext.linear._exact import Source
 from torchext.linear._problem import Problem
 from torchext.linear._report import Report, auto_reason, draws_text, penalty_text
-from torchext.linear._schedule import Schedule, StepBound, automatic_step
+from torchext.linear._schedule import Schedule, StepBound, automatic_step, sample_rows
 from torchext.linear._state import State
 from torchext.linear._trainer import Options, Trainer
-from torchext.linear._validate import threads_of
+from torchext.linear._validate import VARIANCE_REDUCED, threads_of
 
 #: Steps a run makes at least when max_iter is None.
 MIN_STEPS = 2000
-#: Decoded values from which the step size is computed.
-STEP_VALUES = 1 << 24
 
 
 class RunMixin:
@@ -48,7 +46,7 @@ class RunMixin:
     solver: str
     z_bits: int | None
     mu: float | str
-    batch_size: int
+    batch_size: int | None
     max_iter: int | None
     tol: float | None
     n_iter_no_change: int
@@ -84,6 +82,11 @@ class RunMixin:
         """coef_ and intercept_ from (m, n) and (m,) arrays."""
         raise NotImplementedError
 
+    def _batch(self) -> int:
+        """Rows per step."""
+        few = 1 if self.solver in VARIANCE_REDUCED else 256
+        return few if self.batch_size is None else int(self.batch_size)
+
     def _penalties(self) -> tuple[float, float]:
         """(l1, l2) on the scaled coefficients."""
         share = {"l2": 0.0, "l1": 1.0, "elasticnet": float(self.l1_ratio), None: 0.0}[self.penalty]
@@ -95,7 +98,7 @@ class RunMixin:
 
         Half of the ceiling; three quarters for the variance-reduced gradient: its noise vanishes with x - x0.
         """
-        count = max(4096, min(16 * problem.cols, STEP_VALUES // problem.cols))
+        count = sample_rows(problem.cols)
         index = torch.arange(min(count, problem.rows))
         if count < problem.rows and not shuffled:
             index = Sample(key, problem.rows, count).indices()
@@ -103,14 +106,14 @@ class RunMixin:
             problem.decode(index),
             None if problem.weight is None else problem.weight[index],
             l2,
-            min(int(self.batch_size), problem.rows),
+            min(self._batch(), problem.rows),
             problem.curvature,
             intercept=problem.fit_intercept,
             share=1.5 if problem.variance_reduced else 1.0,
         )
 
     def _options(self, problem: Problem, epochs: int | None = None) -> Options:
-        batches = -(-problem.rows // int(self.batch_size))
+        batches = -(-problem.rows // self._batch())
         if epochs is None:
             epochs = (
                 int(self.max_iter)
@@ -124,7 +127,7 @@ class RunMixin:
         rounds = self.anchor if isinstance(self.anchor, int) else 0
         tol = 0.0 if self.tol is None or self.tol == -math.inf else float(self.tol)
         return Options(
-            batch=int(self.batch_size),
+            batch=self._batch(),
             max_iter=epochs,
             rounds=rounds,
             tol=tol / 100

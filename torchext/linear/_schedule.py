@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: Values from which a step size is computed.
+STEP_VALUES = 1 << 24
 SCHEDULES = ("auto", "constant", "linear", "epoch", "invscaling", "shift")
 
 
@@ -100,16 +102,37 @@ def automatic_step(
     mean_square, mean_fourth = float((w * norms).mean()), float((w * w * norms * norms).mean())
     if not mean_square > 0.0:
         return StepBound(0.0, 0.0, 1.0)
+    lmax, r2 = largest_curvature(rows, w, ones), mean_fourth / mean_square
+    return StepBound(lmax, r2, few_digits(share / (curvature * (lmax + r2 / batch) + ridge)))
+
+
+def sample_rows(cols: int) -> int:
+    """Rows that tell the step size: 16 a column, 4,096 at least, in at most 64 MiB of float32."""
+    return max(4096, min(16 * cols, STEP_VALUES // cols))
+
+
+def largest_curvature(rows: Tensor, weight: Tensor, unit: float) -> float:
+    """Largest eigenvalue of the weighted mean of a a^T by power iteration, from below.
+
+    Args:
+        rows: float (S, n), the vectors a without the intercept's column.
+        weight: (S,).
+        unit: what every row has in that column, 0 for none.
+    """
+    count, cols = rows.shape
     v = torch.ones(cols, dtype=rows.dtype)
-    b = torch.tensor(ones, dtype=rows.dtype)
-    w, lmax = w.to(rows.dtype) / count, 0.0
+    b = torch.tensor(unit, dtype=rows.dtype)
+    w, lmax = weight.to(rows.dtype) / count, 0.0
     for _ in range(20):
         norm = torch.sqrt(v.square().sum() + b * b).clamp_min(1e-30)
         v, b = v / norm, b / norm
-        z = w * (rows @ v + b * ones)
-        v, b = rows.T @ z, z.sum() * ones
+        z = w * (rows @ v + b * unit)
+        v, b = rows.T @ z, z.sum() * unit
         lmax = math.hypot(float(torch.linalg.vector_norm(v)), float(b))
-    r2 = mean_fourth / mean_square
-    step = share / (curvature * (lmax + r2 / batch) + ridge)
+    return lmax
+
+
+def few_digits(step: float) -> float:
+    """``step`` rounded down to 8 significant bits."""
     mantissa, exponent = math.frexp(step)
-    return StepBound(lmax, r2, math.ldexp(math.floor(mantissa * 256) / 256, exponent))
+    return math.ldexp(math.floor(mantissa * 256) / 256, exponent)

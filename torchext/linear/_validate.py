@@ -21,10 +21,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 
 #: Solvers with a float64 centre, and what has no meaning for them.
 VARIANCE_REDUCED = ("halp", "svrg")
+MOST_BATCH = 32768  # the integer sums of their steps hold as many rows
 _SGD_ONLY = (
-    "sampling", "levels", "anchor", "theta", "model_bits", "residual_bits", "gradient_bits", "batch_size",
-    "power_t", "shift_every", "average", "variance_reduced", "copies", "layout",
-    "early_stopping", "validation_fraction",
+    "sampling", "levels", "anchor", "theta", "model_bits", "residual_bits", "gradient_bits",
+    "power_t", "shift_every", "average", "variance_reduced", "copies", "layout", "early_stopping",
+    "validation_fraction",
 )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def check_params(estimator: Any) -> None:
         _check_variance_reduced(estimator)
     _own_only(estimator, "z_bits", "halp")
     _own_only(estimator, "mu", "halp")
-    _integer(estimator, "batch_size", 1)
+    if estimator.batch_size is not None:
+        _integer(estimator, "batch_size", 1)
     if estimator.max_iter is not None:
         _integer(estimator, "max_iter", 1)
     _integer(estimator, "n_iter_no_change", 1)
@@ -113,6 +115,10 @@ def _check_variance_reduced(estimator: Any) -> None:
         raise ValueError(
             f'learning_rate must be "auto" or "constant" with solver="{solver}", got '
             f"{estimator.learning_rate!r}"
+        )
+    if estimator._batch() > MOST_BATCH:
+        raise ValueError(
+            f'batch_size must be at most {MOST_BATCH} with solver="{solver}", got {estimator.batch_size!r}'
         )
     if solver == "halp":
         if estimator.z_bits not in ((None, 8, 16) if estimator.bits != 16 else (None, 16)):

@@ -4,7 +4,8 @@ An epoch takes the exact gradient g on the codes at the centre w, moves a displa
 
 .. math:: z \leftarrow z - \alpha\,[\,v_i\,(l'(\phi_i + x_i^T z) - l'(\phi_i))\,x_i + g + \lambda z\,],
 
-:math:`\phi_i = x_i^T w` cached, for random rows i, and adds z to w. HALP keeps z on the integers times
+:math:`\phi_i = x_i^T w` cached, for random rows i, and adds z to w; with mini-batches the change is the mean
+over the rows of one. HALP keeps z on the integers times
 :math:`\delta_z = \|g\| / (\mu M)`, M the largest code of z: as the solution comes closer, the grid becomes
 finer, so that few bits do not limit the accuracy.
 """
@@ -28,8 +29,8 @@ from torchext.random import Purpose, fold_in
 
 #: Steps between two roundings of alpha * g.
 REFRESH = 64
-#: Steps an epoch makes at least.
-MIN_STEPS = 2000
+#: Rows an epoch takes steps over at least.
+MIN_ROWS = 2000
 #: Second derivative bound of each loss.
 CURVATURE = {"squared": 1.0, "logistic": 0.25, "softmax": 0.5}
 MAX_RESTORES = 20
@@ -87,6 +88,7 @@ class VrOptions:
     max_iter: int
     tol: float
     threads: int
+    batch: int = 1  # rows a step
 
 
 class VarianceReduced:
@@ -216,11 +218,11 @@ class VarianceReduced:
         shared = (data.x, scores, self.light, o.loss, drift, o.step, o.l2, data.dx)
         dz, clips = 1.0, torch.zeros(3, dtype=torch.int64, device=self.device)
         if o.z_bits == 32:
-            torch.ops.torchext._svrg_epoch(*shared, data.unit, o.steps, z, end, key)
+            torch.ops.torchext._svrg_epoch(*shared, data.unit, o.steps, o.batch, z, end, key)
         else:
             dz = norm / (state.mu * (2 ** (o.z_bits - 1) - 1))
             torch.ops.torchext._halp_epoch(
-                *shared, dz, o.steps, REFRESH, "step", z, end, clips, None, key
+                *shared, dz, o.steps, o.batch, REFRESH, "step", z, end, clips, None, key
             )
         moved = torch.zeros_like(g)
         moved[:, :-1] = dz * z[:, : data.cols].cpu().double()

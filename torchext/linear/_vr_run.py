@@ -18,10 +18,11 @@ from torchext.linear._callbacks import FitContext, Progress
 from torchext.linear._checkpoint import load_state, mark_of, write_checkpoint
 from torchext.linear._grid_rows import GridRows, grid_rows, store_rows
 from torchext.linear._report import VrReport, penalty_text
+from torchext.linear._schedule import few_digits, largest_curvature, sample_rows
 from torchext.linear._validate import threads_of
 from torchext.linear._variance_reduced import (
     CURVATURE,
-    MIN_STEPS,
+    MIN_ROWS,
     VarianceReduced,
     VrOptions,
     VrState,
@@ -136,12 +137,12 @@ class _Run:
             targets -= y_mean
         elif loss == "softmax":
             targets = torch.from_numpy(np.asarray(index)).double().reshape(-1, 1)
-        options = _options(estimator, data, loss, intercept, bits)
+        weights = None if weight is None else torch.from_numpy(weight)
+        options = _options(estimator, data, weights, loss, intercept, bits)
         digest = 0
         for part in (data.mean, data.scale, targets, data.x[: 1 + (1 << 20) // data.x.shape[1]]):
             digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
         mark = mark_of(estimator, key, [len(data.x), data.cols, f"{digest:08x}"])
-        weights = None if weight is None else torch.from_numpy(weight)
         there = data.to(_device.resolve(estimator.device))
         solver = VarianceReduced(there, targets.contiguous(), weights, options, key)
         return _Run(estimator, data, bits, y_mean, solver, key, seconds, mark)
@@ -192,7 +193,7 @@ class _Run:
         e.sampling_, e.pilot_loss_, e.n_clipped_ = "nearest", {}, 0
         e.bits_per_value_ = self.bits
         e.stored_bits_per_value_ = 8.0 * data.x.element_size() * pitch / data.cols
-        reads = rows + o.steps
+        reads = rows + o.steps * o.batch
         last = state.norms[-1] if state.norms else math.nan
         e.report_ = VrReport(
             solver=e.solver,
@@ -205,6 +206,7 @@ class _Run:
             seconds_encoding=self.encoding,
             epochs=state.epoch,
             steps_per_epoch=o.steps,
+            batch_size=o.batch,
             step_size=o.step,
             mu=None if o.z_bits == 32 else state.mu,
             clip_rate=float(np.mean(state.clip_rates)) if state.clip_rates else 0.0,
@@ -219,9 +221,11 @@ class _Run:
         )
 
 
-def _options(estimator: Any, data: GridRows, loss: str, intercept: bool, bits: int) -> VrOptions:
-    """Step 0.2 over the largest curvature of a row unless ``eta0`` is given."""
-    l2 = estimator._penalties()[1]
+def _options(
+    estimator: Any, data: GridRows, weight: Tensor | None, loss: str, intercept: bool, bits: int
+) -> VrOptions:
+    """Step 0.2 over the largest curvature unless ``eta0`` is given."""
+    l2, batch = estimator._penalties()[1], estimator._batch()
     z_bits = int(estimator.z_bits or 16) if estimator.solver == "halp" else 32
     limit = 1.0 / 128 if bits == 16 and z_bits == 16 else 0.5  # of step * l2, for the integer sums
     if estimator.eta0 is not None:
@@ -229,7 +233,9 @@ def _options(estimator: Any, data: GridRows, loss: str, intercept: bool, bits: i
         if z_bits < 32 and step * l2 >= limit:
             raise ValueError(f"eta0 * alpha must be below {limit}, got {step * l2:.3g}")
     else:
-        step = 0.2 / max(CURVATURE[loss] * data.bound + l2, 1e-300)
+        bound = data.bound if batch == 1 else _batch_bound(data, weight, intercept, batch)
+        step = 0.2 / max(CURVATURE[loss] * bound + l2, 1e-300)
+        step = step if batch == 1 else few_digits(step)  # products of matrices depend on threads
         if z_bits < 32 and step * l2 >= limit:
             step = 0.9 * limit / l2
     tol = estimator.tol
@@ -238,10 +244,26 @@ def _options(estimator: Any, data: GridRows, loss: str, intercept: bool, bits: i
         l2=l2,
         intercept=intercept,
         step=step,
-        steps=max(2 * len(data.x), MIN_STEPS),
+        steps=-(-max(2 * len(data.x), MIN_ROWS) // batch),
+        batch=batch,
         z_bits=z_bits,
         auto_mu=z_bits < 32 and estimator.mu == "auto",
         max_iter=EPOCHS if estimator.max_iter is None else int(estimator.max_iter),
         tol=0.0 if tol is None or tol == -math.inf else float(tol),
         threads=threads_of(estimator.n_jobs),
     )
+
+
+def _batch_bound(data: GridRows, weight: Tensor | None, intercept: bool, batch: int) -> float:
+    """Bound of the second moment of a batch's gradient, between the curvature of the mean and of a row.
+
+    E |mean_i a_i a_i^T z|^2 <= ((1 - 1/B) lmax + R / B) z^T H z, R the largest squared norm of a row, H
+    the mean of a a^T and lmax its largest eigenvalue, here that of rows evenly spread.
+    """
+    rows = len(data.x)
+    count = min(rows, sample_rows(data.cols))
+    index = torch.arange(count) * rows // count
+    sample = data.rows[index].float() * data.dx
+    light = torch.ones(count) if weight is None else weight[index].float()
+    lmax = largest_curvature(sample, light, data.unit if intercept else 0.0)
+    return (1.0 - 1.0 / batch) * lmax + data.bound / batch

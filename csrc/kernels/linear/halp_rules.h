@@ -10,12 +10,20 @@ namespace torchext::cpu {
 
 TX_HD int32_t saturate16(int32_t v) { return v > 32767 ? 32767 : v < -32768 ? -32768 : v; }
 
+/// z' = clamp(z + (e >> shift), -most, most), counting what was clamped.
+template <class Count>
+TX_HD int32_t halp_land(int32_t e, int shift, int32_t z, int32_t most, Count* clips) {
+  const int32_t moved = z + (e >> shift);
+  const int32_t kept = moved > most ? most : moved < -most ? -most : moved;
+  *clips += kept != moved;
+  return kept;
+}
+
 /// z' = clamp(z + ((r - gamma x - h - c z) >> shift), -most, most), counting what was clamped.
 /// Narrow (z8) saturates r - gamma x, minus h, minus c z to 16 bits in turn.
 template <bool kNarrow, int kShift, class Count>
 TX_HD int32_t halp_move(int32_t noise, int32_t gamma, int32_t x, int32_t drift, int32_t decay,
                         int32_t z, Count* clips) {
-  constexpr int32_t kMost = kNarrow ? 127 : 32767;
   int32_t e = noise - gamma * x;
   if (kNarrow) {
     e = saturate16(saturate16(e) - drift);
@@ -23,10 +31,7 @@ TX_HD int32_t halp_move(int32_t noise, int32_t gamma, int32_t x, int32_t drift, 
   } else {
     e = e - drift - decay * z;
   }
-  const int32_t moved = z + (e >> kShift);
-  const int32_t kept = moved > kMost ? kMost : moved < -kMost ? -kMost : moved;
-  *clips += kept != moved;
-  return kept;
+  return halp_land(e, kShift, z, kNarrow ? 127 : 32767, clips);
 }
 
 /// gamma: t rounded by the uniform u.

@@ -4,7 +4,8 @@
 //   z <- z - alpha * (v_i (l'(phi_i + s) - l'(phi_i)) x_i + g + lambda z),   s = x_i . z,
 // for rows i drawn with replacement; phi_i = x_i . w~ is cached, so a step reads one row. The loop
 // over the columns that updates z also forms the product of the new z with the next row, and
-// fetches rows of later steps.
+// fetches rows of later steps. With mini-batches the change is a mean over `batch` rows, which are
+// read twice: for their products, then for the update.
 #pragma once
 
 #include <cstdint>
@@ -22,20 +23,20 @@ struct InnerLoop {
   RowLoss loss;
   const float* cache;   // [rows, slope_cache_size], or null for squares
   const float* weight;  // [rows] factors v of the loss, or null
-  int64_t steps;
+  int64_t steps, batch;
   bool intercept;  // a further, unpenalised column that is the same in every row
   double alpha, l2;
   Key key;
   uint32_t stream;
 };
 
-/// Draw numbers of an epoch's key.
+/// Draw numbers of an epoch's key, for step t, output c of C and row i of a batch of B.
 enum LoopDraw : uint32_t {
   kUpdateNoise = 0,  // `shift` bits a lane: words (t C + c) 2 shift ..
-  kCoefficient = 1,  // element t C + c
+  kCoefficient = 1,  // element (t B + i) C + c
   kDriftNoise = 2,   // element (refresh C + c) stride + j
   kDecay = 3,        // element t
-  kRow = 4,          // element t
+  kRow = 4,          // element t B + i
 };
 
 /// Four rows of later steps are fetched at a time, a quarter of each in one step: rows are random,
@@ -69,12 +70,18 @@ struct HalpRanges {
   int shift;
 };
 
-TX_HD HalpRanges halp_ranges(HalpFormat format) {
-  switch (format) {
-    case HalpFormat::z8: return {127, 127, 127, 32767, 8};
-    case HalpFormat::z16: return {127, 32767, 32767, (1 << 23) - 1, 8};
-    default: return {32767, 32767, 32767, (1 << 30) - (1 << 25), 16};
-  }
+/// Rows of a mini-batch: gamma has room for 1 at least.
+constexpr int64_t kMostBatch = 32768;
+
+TX_HD HalpRanges halp_ranges(HalpFormat format, int64_t batch = 1) {
+  HalpRanges r = format == HalpFormat::z8 ? HalpRanges{127, 127, 127, 32767, 8}
+                 : format == HalpFormat::z16
+                     ? HalpRanges{127, 32767, 32767, (1 << 23) - 1, 8}
+                     : HalpRanges{32767, 32767, 32767, (1 << 30) - (1 << 25), 16};
+  // Of 2^31 - 1: h, noise and decay (c |z| < 2^25) leave this for the products of a batch.
+  const auto room = static_cast<int32_t>((2147483647ll - r.drift - (1 << 25)) / (batch * r.data));
+  if (room < r.gamma) r.gamma = room;
+  return r;
 }
 
 struct HalpEpoch {
@@ -87,7 +94,7 @@ struct HalpEpoch {
   bool nearest;          // no random bits (a study of what they are for)
   void* z;               // [outputs, pitch] int8 or int16, all 0; receives the result
   int32_t* z_intercept;  // [outputs], the same
-  int32_t* gammas;       // [steps, outputs], what was used; or null
+  int32_t* gammas;       // [steps * batch, outputs], what was used; or null
   int64_t* clips;        // [3] added to: z, gamma, h
 };
 
@@ -107,6 +114,23 @@ struct HalpStep {
 /// minus c z to 16 bits in turn; the other formats do not overflow.
 using HalpStepFn = int64_t(const HalpStep& s, int64_t* clips) noexcept;
 
+/// One step of one output over a mini-batch: z' = clamp(z + ((r - sum_i gamma_i x_i - h - c z) >>
+/// shift)) in 32 bits, which nothing leaves, in every format; clips as above. h is wide.
+struct HalpBatchStep {
+  const void* const* x;   // rows; a last one with gamma 0 makes their number even
+  const int16_t* gammas;  // as many
+  int64_t rows;
+  void* z;
+  const int32_t* drift;
+  const uint32_t* noise;
+  int64_t n;
+  int32_t decay;
+};
+using HalpBatchFn = void(const HalpBatchStep& s, int64_t* clips) noexcept;
+
+/// x . z of n columns; fetches as many of `ahead`.
+using HalpDotFn = int64_t(const void* x, const void* z, const void* ahead, int64_t n) noexcept;
+
 /// h from alpha_g in units of the product grid, rounded with the words of elements 4 block .. and
 /// clamped to +-most; counts what was clamped. Narrow: float32 to int16; wide: float64 to int32.
 struct HalpDrift {
@@ -121,8 +145,10 @@ struct HalpDrift {
 };
 using HalpDriftFn = void(const HalpDrift& d, int64_t* clips) noexcept;
 
-struct HalpKernels {
+struct HalpKernels {  // arrays: one of each format
   HalpStepFn* step[3];
+  HalpDotFn* dot[3];
+  HalpBatchFn* batch[3];
   HalpDriftFn *drift_narrow, *drift_wide;
   LoopWordsFn* words;
 };
@@ -163,8 +189,35 @@ struct SvrgStep {
 /// next . z', summed over 64 lanes and by halves.
 using SvrgStepFn = float(const SvrgStep& s) noexcept;
 
-SvrgStepFn svrg_step_ref, svrg_step_avx2, svrg_step_avx512;
-SvrgStepFn* svrg_step_kernel() noexcept;
+/// The same over a mini-batch: z' = (fma(keep, z, minus_drift) + p_0) + p_1 .., the products of
+/// kBatchPart rows each, one after another: p = .. fma(-step[1], x[1], fma(-step[0], x[0], 0)).
+constexpr int64_t kBatchPart = 64;
+struct SvrgBatchStep {
+  const float* const* x;
+  const float* step;
+  int64_t rows;
+  float* z;
+  const float* minus_drift;
+  int64_t n;
+  float keep;
+};
+using SvrgBatchFn = void(const SvrgBatchStep& s) noexcept;
+
+/// x . z as `step` sums it; fetches as many columns of `ahead`.
+using SvrgDotFn = float(const float* x, const float* z, const float* ahead, int64_t n) noexcept;
+
+struct SvrgKernels {
+  SvrgStepFn* step;
+  SvrgDotFn* dot;
+  SvrgBatchFn* batch;
+};
+
+const SvrgKernels& svrg_ref() noexcept;
+const SvrgKernels& svrg_avx2() noexcept;
+const SvrgKernels& svrg_avx512() noexcept;
+
+/// The variant of the instruction set in use. All give the same bits.
+const SvrgKernels& svrg_kernels() noexcept;
 
 /// One epoch; throws std::bad_alloc.
 void svrg_epoch(const SvrgEpoch& e);

@@ -1,32 +1,11 @@
 // Integer steps, AVX2: halp_avx512vnni.cpp on half as many lanes and without VNNI.
-#include <immintrin.h>
-
-#include <cstring>
-
-#include "../../linear/inner_loop.h"
-#include "../../linear/unroll.h"
 #include "../philox_avx2.h"
+#include "halp_batch_impl.h"
 
 namespace torchext::cpu {
 namespace {
 
-using V = __m256i;
-
-TX_INL V load(const void* p) { return _mm256_loadu_si256(static_cast<const V*>(p)); }
-TX_INL void put(void* p, V v) { _mm256_storeu_si256(static_cast<V*>(p), v); }
-TX_INL V words16(int v) { return _mm256_set1_epi16(static_cast<int16_t>(v)); }
 TX_INL int count(int mask) { return __builtin_popcount(static_cast<unsigned>(mask)); }
-TX_INL V widen(__m128i v) { return _mm256_cvtepi32_epi64(v); }
-
-/// Sums of 32-bit lanes in 64 bits.
-TX_INL V add_wide(V sum, V narrow) {
-  return _mm256_add_epi64(_mm256_add_epi64(sum, widen(_mm256_castsi256_si128(narrow))),
-                          widen(_mm256_extracti128_si256(narrow, 1)));
-}
-TX_INL int64_t total(V sum) {
-  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-  return _mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1);
-}
 
 /// gamma * x for the even or the odd columns, |gamma| in `size`: one product of unsigned and signed
 /// bytes, the other is zero.
@@ -88,22 +67,6 @@ TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
 int64_t step_z8(const HalpStep& s, int64_t* clips) noexcept {
   if (s.gamma < 0) return s.decay != 0 ? step8<true, true>(s, clips) : step8<false, true>(s, clips);
   return s.decay != 0 ? step8<true, false>(s, clips) : step8<false, false>(s, clips);
-}
-
-TX_INL V wide(const int8_t* p) {
-  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-TX_INL V wide(const int16_t* p) { return load(p); }
-TX_INL V lanes(const uint8_t* p) {
-  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-TX_INL V lanes(const uint16_t* p) { return load(p); }
-
-TX_INL void add_dot(const int8_t*, V& narrow, V&, V x, V z) {
-  narrow = _mm256_add_epi32(narrow, _mm256_madd_epi16(x, z));
-}
-TX_INL void add_dot(const int16_t*, V&, V& sum, V x, V z) {
-  sum = add_wide(sum, _mm256_madd_epi16(x, z));
 }
 
 /// X: codes of the data; R: a lane of noise.
@@ -239,10 +202,14 @@ void draw_words(Key key, uint64_t block, uint32_t stream, uint32_t draw, int64_t
 }  // namespace
 
 const HalpKernels& halp_avx2() noexcept {
-  static const HalpKernels kernels = {{step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>},
-                                      drift_narrow,
-                                      drift_wide,
-                                      draw_words};
+  static const HalpKernels kernels = {
+      {step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>},
+      {halp_dot<int8_t, int8_t>, halp_dot<int8_t, int16_t>, halp_dot<int16_t, int16_t>},
+      {halp_batch<int8_t, int8_t, uint8_t>, halp_batch<int8_t, int16_t, uint8_t>,
+       halp_batch<int16_t, int16_t, uint16_t>},
+      drift_narrow,
+      drift_wide,
+      draw_words};
   return kernels;
 }
 

@@ -5,21 +5,12 @@
 // columns of each 64. A product is exact as the high half of (256 x)(256 gamma).
 // 16 bits: one vpdpwssd per lane forms r - h - gamma x - c z from the pair (x, z); unpacking and
 // packing cancel, and h is kept in the order between them.
-#include <immintrin.h>
-
-#include <cstring>
-
-#include "../../linear/inner_loop.h"
-#include "../../linear/unroll.h"
 #include "../philox_avx512.h"
+#include "halp_batch_impl.h"
 
 namespace torchext::cpu {
 namespace {
 
-using V = __m512i;
-
-TX_INL V load(const void* p) { return _mm512_loadu_si512(p); }
-TX_INL V words16(int v) { return _mm512_set1_epi16(static_cast<int16_t>(v)); }
 TX_INL int count(__mmask64 mask) { return __builtin_popcountll(mask); }
 
 template <bool kDecay>
@@ -54,36 +45,11 @@ TX_INL int64_t step8(const HalpStep& s, int64_t* clips) {
   }
   *clips += clipped;
   // (x + 128) z was summed: each lane fits 32 bits, their sum may not.
-  const auto total = [](V v) {
-    return _mm512_reduce_add_epi64(
-        _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(v)),
-                         _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(v, 1))));
-  };
-  return total(dot) - 128 * total(sum);
+  return total(add_wide(zeros(), dot)) - 128 * total(add_wide(zeros(), sum));
 }
 
 int64_t step_z8(const HalpStep& s, int64_t* clips) noexcept {
   return s.decay != 0 ? step8<true>(s, clips) : step8<false>(s, clips);
-}
-
-TX_INL V wide(const int8_t* p) {
-  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-TX_INL V wide(const int16_t* p) { return load(p); }
-TX_INL V lanes(const uint8_t* p) {
-  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-TX_INL V lanes(const uint16_t* p) { return load(p); }
-
-/// Adds the products of 32 columns. Of bytes a 32-bit lane holds 256 sums of two; of 16-bit codes
-/// not even two, so they go to 64 bits at once.
-TX_INL void add_dot(const int8_t*, V& narrow, V&, V x, V z) {
-  narrow = _mm512_dpwssd_epi32(narrow, x, z);
-}
-TX_INL void add_dot(const int16_t*, V&, V& sum, V x, V z) {
-  const V two = _mm512_madd_epi16(x, z);
-  sum = _mm512_add_epi64(sum, _mm512_srai_epi64(_mm512_slli_epi64(two, 32), 32));
-  sum = _mm512_add_epi64(sum, _mm512_srai_epi64(two, 32));
 }
 
 /// X: codes of the data; R: a lane of noise.
@@ -129,11 +95,10 @@ int64_t step16(const HalpStep& s, int64_t* clips) noexcept {
         add_dot(next, narrow, sum, wide(next + i), now);
       });
     }
-    sum = _mm512_add_epi64(sum, _mm512_cvtepi32_epi64(_mm512_castsi512_si256(narrow)));
-    sum = _mm512_add_epi64(sum, _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(narrow, 1)));
+    sum = add_wide(sum, narrow);
   }
   *clips += clipped;
-  return _mm512_reduce_add_epi64(sum);
+  return total(sum);
 }
 
 void drift_narrow(const HalpDrift& d, int64_t* clips) noexcept {
@@ -219,10 +184,14 @@ void draw_words(Key key, uint64_t block, uint32_t stream, uint32_t draw, int64_t
 }  // namespace
 
 const HalpKernels& halp_avx512vnni() noexcept {
-  static const HalpKernels kernels = {{step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>},
-                                      drift_narrow,
-                                      drift_wide,
-                                      draw_words};
+  static const HalpKernels kernels = {
+      {step_z8, step16<int8_t, uint8_t>, step16<int16_t, uint16_t>},
+      {halp_dot<int8_t, int8_t>, halp_dot<int8_t, int16_t>, halp_dot<int16_t, int16_t>},
+      {halp_batch<int8_t, int8_t, uint8_t>, halp_batch<int8_t, int16_t, uint8_t>,
+       halp_batch<int16_t, int16_t, uint16_t>},
+      drift_narrow,
+      drift_wide,
+      draw_words};
   return kernels;
 }
 

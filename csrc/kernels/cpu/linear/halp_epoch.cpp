@@ -36,22 +36,27 @@ class Halp {
       : e_(e),
         loop_(e.loop),
         kernels_(halp_kernels()),
-        ranges_(halp_ranges(e.format)),
+        ranges_(halp_ranges(e.format, e.loop.batch)),
         outputs_(e.loop.outputs),
+        format_(static_cast<int>(e.format)),
+        width_(e.format == HalpFormat::x16 ? 2 : 1),
+        z_width_(e.format == HalpFormat::z8 ? 1 : 2),
         block_(block_of(outputs_)),
         noise_words_(2 * ranges_.shift),
         stride_(loop_.pitch + (loop_.intercept ? 64 : 0)),
         rows_(loop_, kernels_.words),
         changes_(loop_),
         noise_(loop_, kUpdateNoise, block_ * outputs_ * noise_words_),
-        coefficient_(loop_, kCoefficient, block_ * outputs_),
+        coefficient_(loop_, kCoefficient, block_ * loop_.batch * outputs_),
         decay_(loop_, kDecay, block_),
-        narrow_(e.format == HalpFormat::z8),
+        narrow_(e.format == HalpFormat::z8 && loop_.batch == 1),
+        batch_rows_(static_cast<size_t>(loop_.batch + 1)),
+        gammas_(static_cast<size_t>(outputs_ * gamma_stride())),
         target_(outputs_ * stride_),
         target32_(narrow_ ? outputs_ * stride_ : 1),
         drift_(outputs_ * stride_) {
     const double grid = e.dz / static_cast<double>(int64_t{1} << ranges_.shift);
-    factor_ = static_cast<float>(loop_.alpha * e.dx / grid);
+    factor_ = static_cast<float>(loop_.alpha * e.dx / (static_cast<double>(loop_.batch) * grid));
     decay_each_ = loop_.alpha * loop_.l2 * static_cast<double>(int64_t{1} << ranges_.shift);
     for (int o = 0; o < outputs_; ++o) {
       for (int64_t j = 0; j < e.cols; ++j)
@@ -69,41 +74,91 @@ class Halp {
   }
 
   void run() {
-    const int64_t width = e_.format == HalpFormat::x16 ? 2 : 1, z_width = narrow_ ? 1 : 2;
-    const auto* x = static_cast<const uint8_t*>(loop_.x);
-    auto* z = static_cast<uint8_t*>(e_.z);
     std::vector<int64_t> dots(static_cast<size_t>(outputs_));  // z starts at 0
     for (int64_t t = 0; t < loop_.steps; ++t) {
-      const int64_t i = t % block_;
-      if (i == 0) draw(t);
+      if (t % block_ == 0) draw(t);
       if (e_.refresh > 0 ? t % e_.refresh == 0 : t == 0) round_drift(t);
-      rows_.next(t);
-      const int64_t row = rows_[t];
-      const int32_t decay = decay_of(i);
-      form_changes(row, dots.data());
-      changes_.fetch(rows_[t + 4]);
-      HalpStep s{};
-      s.x = x + row * loop_.pitch * width;
-      s.next = x + rows_[t + 1] * loop_.pitch * width;
-      s.ahead = rows_.ahead(t, x, loop_.pitch * width);
-      s.n = loop_.pitch;
-      s.decay = decay;
-      for (int o = 0; o < outputs_; ++o) {
-        const int64_t at = i * outputs_ + o;
-        s.gamma = halp_coefficient(factor_ * changes_.change[static_cast<size_t>(o)],
-                                   e_.nearest ? 0.5f : unit(*coefficient_.at(at)), ranges_.gamma,
-                                   e_.clips + 1);
-        if (e_.gammas != nullptr) e_.gammas[t * outputs_ + o] = s.gamma;
-        s.z = z + o * loop_.pitch * z_width;
-        s.drift = drift_at(o * stride_);
-        s.noise = e_.nearest ? half_ : noise_.at(at * noise_words_);
-        dots[static_cast<size_t>(o)] = kernels_.step[static_cast<int>(e_.format)](s, e_.clips);
-        if (loop_.intercept) dots[static_cast<size_t>(o)] += move_intercept(o, s);
+      if (loop_.batch == 1) {
+        move_by_row(t, dots.data());
+      } else {
+        move_by_batch(t, dots.data());
       }
     }
   }
 
  private:
+  /// One row; dots: its products with z, then those of the next one.
+  void move_by_row(int64_t t, int64_t* dots) {
+    rows_.next(t);
+    form_changes(rows_[t], dots);
+    changes_.fetch(rows_[t + 4]);
+    HalpStep s{};
+    s.x = row(t);
+    s.next = row(t + 1);
+    s.ahead = rows_.ahead(t, static_cast<const uint8_t*>(loop_.x), loop_.pitch * width_);
+    s.n = loop_.pitch;
+    s.decay = decay_of(t % block_);
+    for (int o = 0; o < outputs_; ++o) {
+      s.gamma = gamma_of(t, o);
+      s.z = z(o);
+      s.drift = drift_at(o * stride_);
+      s.noise = noise_of(t, o);
+      dots[o] = kernels_.step[format_](s, e_.clips);
+      if (loop_.intercept) dots[o] += move_intercept(o, s);
+    }
+  }
+
+  /// A mini-batch: products and coefficients row by row, then the update.
+  void move_by_batch(int64_t t, int64_t* dots) {
+    for (int64_t i = 0; i < loop_.batch; ++i) {
+      const int64_t at = t * loop_.batch + i;
+      rows_.next(at);
+      changes_.fetch(rows_[at + 4]);
+      batch_rows_[static_cast<size_t>(i)] = row(at);
+      for (int o = 0; o < outputs_; ++o) {
+        dots[o] = kernels_.dot[format_](row(at), z(o), row(at + 2), loop_.pitch);
+        if (loop_.intercept) dots[o] += int64_t{ranges_.data} * e_.z_intercept[o];
+      }
+      form_changes(rows_[at], dots);
+      for (int o = 0; o < outputs_; ++o)
+        gammas_[static_cast<size_t>(o * gamma_stride() + i)] =
+            static_cast<int16_t>(gamma_of(at, o));
+    }
+    batch_rows_.back() = batch_rows_.front();  // with gamma 0
+    HalpBatchStep s{};
+    s.x = batch_rows_.data();
+    s.rows = gamma_stride();
+    s.n = loop_.pitch;
+    s.decay = decay_of(t % block_);
+    for (int o = 0; o < outputs_; ++o) {
+      s.gammas = gammas_.data() + o * gamma_stride();
+      s.z = z(o);
+      s.drift = drift_.data() + o * stride_;
+      s.noise = noise_of(t, o);
+      kernels_.batch[format_](s, e_.clips);
+      if (loop_.intercept) move_intercept(o, s);
+    }
+  }
+
+  const uint8_t* row(int64_t at) const {
+    return static_cast<const uint8_t*>(loop_.x) + rows_[at] * loop_.pitch * width_;
+  }
+  void* z(int o) const { return static_cast<uint8_t*>(e_.z) + o * loop_.pitch * z_width_; }
+  int64_t gamma_stride() const { return loop_.batch + loop_.batch % 2; }
+  const uint32_t* noise_of(int64_t t, int o) const {
+    return e_.nearest ? half_ : noise_.at((t % block_ * outputs_ + o) * noise_words_);
+  }
+
+  /// The coefficient of row number `at` of the epoch, from the changes formed last.
+  int32_t gamma_of(int64_t at, int o) {
+    const int64_t first = at / loop_.batch / block_ * block_ * loop_.batch;  // of the words drawn
+    const float u = e_.nearest ? 0.5f : unit(*coefficient_.at((at - first) * outputs_ + o));
+    const int32_t gamma = halp_coefficient(factor_ * changes_.change[static_cast<size_t>(o)], u,
+                                           ranges_.gamma, e_.clips + 1);
+    if (e_.gammas != nullptr) e_.gammas[at * outputs_ + o] = gamma;
+    return gamma;
+  }
+
   /// h as the kernels see it; the intercept's block is in scalar order.
   void* drift_at(int64_t i) {
     return reinterpret_cast<uint8_t*>(drift_.data()) + i * (narrow_ ? 2 : 4);
@@ -112,7 +167,8 @@ class Halp {
   void draw(int64_t t) {
     if (!e_.nearest) {
       noise_.fill(kernels_.words, t * outputs_ * noise_words_, block_ * outputs_ * noise_words_);
-      coefficient_.fill(kernels_.words, t * outputs_, block_ * outputs_);
+      const int64_t each = loop_.batch * outputs_;
+      coefficient_.fill(kernels_.words, t * each, block_ * each);
     }
     if (decay_each_ > 0) decay_.fill(kernels_.words, t, block_);
   }
@@ -168,9 +224,17 @@ class Halp {
     s.drift = drift_at(o * stride_ + loop_.pitch);
     s.n = 1;
     s.decay = 0;
-    const int64_t dot = halp_ref().step[static_cast<int>(e_.format)](s, e_.clips);
+    const int64_t dot = halp_ref().step[format_](s, e_.clips);
     e_.z_intercept[o] = narrow_ ? z8[0] : wide[0];
     return dot;
+  }
+  void move_intercept(int o, const HalpBatchStep& s) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < s.rows; ++i) sum += s.gammas[i];
+    const auto noise =
+        static_cast<int32_t>(s.noise[0] & ((uint32_t{1} << ranges_.shift) - 1));  // lane 0
+    e_.z_intercept[o] = halp_land(noise - sum * ranges_.data - s.drift[loop_.pitch], ranges_.shift,
+                                  e_.z_intercept[o], ranges_.z, e_.clips);
   }
 
   const HalpEpoch& e_;
@@ -178,11 +242,14 @@ class Halp {
   const HalpKernels& kernels_;
   const HalpRanges ranges_;
   const int outputs_;
-  const int64_t block_, noise_words_, stride_;
+  const int format_;
+  const int64_t width_, z_width_, block_, noise_words_, stride_;
   Rows rows_;
   Changes changes_;
   Words noise_, coefficient_, decay_;
-  const bool narrow_;
+  const bool narrow_;  // h: float32 to int16, in the order of the 8-bit step
+  std::vector<const void*> batch_rows_;
+  std::vector<int16_t> gammas_;  // [outputs, rows of a batch, made even]
   Scratch<double> target_;
   Scratch<float> target32_;
   Scratch<int32_t> drift_;

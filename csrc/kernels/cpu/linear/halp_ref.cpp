@@ -25,6 +25,25 @@ int64_t step(const HalpStep& s, int64_t* clips) noexcept {
   return dot;
 }
 
+template <class X, class Z>
+int64_t dot(const void* x, const void* z, const void* /*ahead*/, int64_t n) noexcept {
+  int64_t sum = 0;
+  for (int64_t j = 0; j < n; ++j)
+    sum += static_cast<int64_t>(static_cast<const X*>(x)[j]) * static_cast<const Z*>(z)[j];
+  return sum;
+}
+
+template <class X, class Z, class R>
+void batch(const HalpBatchStep& s, int64_t* clips) noexcept {
+  const auto* noise = reinterpret_cast<const R*>(s.noise);
+  Z* z = static_cast<Z*>(s.z);
+  for (int64_t j = 0; j < s.n; ++j) {
+    int32_t e = noise[j % 64] - s.drift[j] - s.decay * z[j];
+    for (int64_t i = 0; i < s.rows; ++i) e -= s.gammas[i] * static_cast<const X*>(s.x[i])[j];
+    z[j] = static_cast<Z>(halp_land(e, 8 * sizeof(R), z[j], sizeof(Z) == 1 ? 127 : 32767, clips));
+  }
+}
+
 /// T: float32 or float64, in which the target is rounded.
 template <class T, class H>
 void round_drift(const HalpDrift& d, int64_t* clips) noexcept {
@@ -54,6 +73,9 @@ const HalpKernels& halp_ref() noexcept {
   static const HalpKernels kernels = {
       {step<int8_t, int8_t, int16_t, uint8_t>, step<int8_t, int16_t, int32_t, uint8_t>,
        step<int16_t, int16_t, int32_t, uint16_t>},
+      {dot<int8_t, int8_t>, dot<int8_t, int16_t>, dot<int16_t, int16_t>},
+      {batch<int8_t, int8_t, uint8_t>, batch<int8_t, int16_t, uint8_t>,
+       batch<int16_t, int16_t, uint16_t>},
       round_drift<float, int16_t>,
       round_drift<double, int32_t>,
       draw_words};

@@ -3,6 +3,6 @@
 
 namespace torchext::cpu {
 
-float svrg_step_avx2(const SvrgStep& s) noexcept { return svrg_step_impl(s); }
+const SvrgKernels& svrg_avx2() noexcept { return kSvrgKernels; }
 
 }  // namespace torchext::cpu

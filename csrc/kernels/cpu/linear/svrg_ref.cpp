@@ -3,6 +3,6 @@
 
 namespace torchext::cpu {
 
-float svrg_step_ref(const SvrgStep& s) noexcept { return svrg_step_impl(s); }
+const SvrgKernels& svrg_ref() noexcept { return kSvrgKernels; }
 
 }  // namespace torchext::cpu
