@@ -89,8 +89,8 @@ def _(x: Tensor, mean: Tensor, inverse: Tensor, top: float, codes: Tensor, squar
 @library.register_fake("torchext::_halp_epoch")
 def _(
     x: Tensor, phi: Tensor, weight: Tensor | None, loss: str, alpha_g: Tensor, alpha: float, l2: float,
-    dx: float, dz: float, steps: int, batch: int, refresh: int, noise: str, z: Tensor, z_intercept: Tensor | None,
-    clips: Tensor, gammas: Tensor | None, key: Tensor, stream: int = 0,
+    dx: float, dz: float, steps: int, batch: int, refresh: int, noise: str, z: Tensor,
+    z_intercept: Tensor | None, clips: Tensor, gammas: Tensor | None, key: Tensor, stream: int = 0,
 ) -> None:  # fmt: skip
     return None
 
@@ -98,7 +98,8 @@ def _(
 @library.register_fake("torchext::_svrg_epoch")
 def _(
     x: Tensor, phi: Tensor, weight: Tensor | None, loss: str, alpha_g: Tensor, alpha: float, l2: float,
-    dx: float, unit: float, steps: int, batch: int, z: Tensor, z_intercept: Tensor | None, key: Tensor, stream: int = 0,
+    dx: float, unit: float, steps: int, batch: int, z: Tensor, z_intercept: Tensor | None,
+    key: Tensor, stream: int = 0,
 ) -> None:  # fmt: skip
     return None
 

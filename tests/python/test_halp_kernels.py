@@ -346,7 +346,8 @@ def test_errors(change: dict[str, Any], text: str) -> None:
     arguments: dict[str, Any] = {
         "x": torch.zeros(4, 64, dtype=torch.int8), "phi": torch.zeros(1, 4), "weight": None,
         "loss": "squared", "alpha_g": torch.zeros(1, 3).double(), "alpha": 0.1, "l2": 0.0, "dx": 1.0,
-        "dz": 1.0, "steps": 3, "batch": 1, "refresh": 64, "noise": "step", "z": torch.zeros(1, 64, dtype=torch.int8),
+        "dz": 1.0, "steps": 3, "batch": 1, "refresh": 64, "noise": "step",
+        "z": torch.zeros(1, 64, dtype=torch.int8),
         "z_intercept": None, "clips": torch.zeros(3, dtype=torch.int64), "gammas": None,
         "key": key_from_seed(0),
     }  # fmt: skip

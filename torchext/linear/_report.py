@@ -88,8 +88,9 @@ class Report(_Facts):
 class VrReport(_Facts):
     """Facts about a ``fit`` with ``solver="halp"`` or ``"svrg"``; read like :class:`Report`.
 
-    An epoch is one pass over all codes and ``steps_per_epoch`` steps of ``batch_size`` rows each. ``gradient_norm`` is
-    that of the last centre over that at x = 0, ``clip_rate`` the share of clamped updates of z.
+    An epoch is one pass over all codes and ``steps_per_epoch`` steps of ``batch_size`` rows each.
+    ``gradient_norm`` is that of the last centre over that at x = 0, ``clip_rate`` the share of clamped
+    updates of z.
     """
 
     solver: str
