@@ -74,6 +74,23 @@ def test_least_squares_is_ridge_on_the_codes(
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+def test_mini_batches_take_no_more_epochs(solver: str) -> None:
+    """The automatic step grows with the batch; at last there are too few steps (12 of 1,024 rows)."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6000, 100)) @ (np.eye(100) + 0.03 * rng.normal(size=(100, 100)))
+    y = X @ rng.normal(size=100) + rng.normal(size=6000)
+
+    def epochs(batch: int) -> int:
+        model = SGDRegressor(
+            solver=solver, batch_size=batch, alpha=0.0, tol=1e-6, random_state=0
+        ).fit(X, y)
+        return int(model.n_iter_)
+
+    one = epochs(1)
+    assert one <= 12 and epochs(16) <= one and epochs(64) <= one < epochs(1024)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("classes, batch", [(2, 1), (4, 1), (2, 64), (4, 9)])
 def test_logistic_is_scikit_learns_on_the_codes(solver: str, classes: int, batch: int) -> None:
     X, y = data(1000, 8, classes)
