@@ -19,13 +19,15 @@ using V = __m512i;
 
 constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
 
+// To the second-level cache: a batch is larger than the first, and a fetch to it holds one of its
+// few miss buffers until memory answers (on Zen 4 an epoch takes 1.4 times as long).
 // A macro: g++ 12 drops calls of a function that only prefetches.
 #define TX_PREFETCH_PAIR(ahead, h, offset)                                           \
   do {                                                                               \
     const uint8_t* tx_p =                                                            \
         (ahead).stream[(h) & mask] + (offset) + ((h) >> (ahead).log2_streams) * 128; \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T0);                  \
-    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T0);             \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p), _MM_HINT_T1);                  \
+    _mm_prefetch(reinterpret_cast<const char*>(tx_p + 64), _MM_HINT_T1);             \
     ++(h);                                                                           \
   } while (false)
 
