@@ -39,10 +39,13 @@ from torchext.linear._variance_reduced import (
     VarianceReduced,
     VrOptions,
 )
+from torchext.linear._vr_run import batch_bound
 from torchext.random import key_from_seed
 
 L2 = 1e-3
 TOL = 1e-6
+#: Rows of the mini-batches.
+BATCH = 64
 
 
 def _huge(shape: tuple[int, ...], kind: Any) -> torch.Tensor:
@@ -129,10 +132,16 @@ def to_precision(rows: int, cols: int, rounds: int, loss: str, saga: bool) -> di
         loss=loss, l2=L2, intercept=intercept, step=0.2 / (CURVATURE[loss] * codes.bound + L2),
         steps=2 * rows, z_bits=16, auto_mu=True, max_iter=100, tol=TOL, threads=1,
     )  # fmt: skip
+    bound = batch_bound(codes, None, intercept, BATCH)
+    batches = replace(
+        base, step=0.2 / (CURVATURE[loss] * bound + L2), steps=2 * rows // BATCH, batch=BATCH
+    )
     contestants: dict[str, tuple[GridRows, VrOptions]] = {
         "svrg": (floats, replace(base, z_bits=32, auto_mu=False)),
         "halp": (codes, base),
         "halp, 8-bit z": (codes, replace(base, z_bits=8)),
+        f"svrg, {BATCH} rows": (floats, replace(batches, z_bits=32, auto_mu=False)),
+        f"halp, {BATCH} rows": (codes, batches),
     }
     epochs: dict[str, int] = {}
     last: dict[str, torch.Tensor] = {}
@@ -167,6 +176,7 @@ def to_precision(rows: int, cols: int, rounds: int, loss: str, saga: bool) -> di
     facts: dict[str, Any] = {
         "rows": rows, "cols": cols, "loss": loss, "seconds": seconds, "epochs": epochs,
         "ratio": {n: ratios(seconds["svrg"], seconds[n]) for n in contestants if n != "svrg"},
+        "ratio_batches": ratios(seconds[f"svrg, {BATCH} rows"], seconds[f"halp, {BATCH} rows"]),
         "ratio_encoding_of_halp": ratios(seconds["svrg"], both("halp", "8 bits")),
         "ratio_encoding_of_both": ratios(both("svrg", "float32"), both("halp", "8 bits")),
     }  # fmt: skip
@@ -258,11 +268,13 @@ def main() -> None:
             more = f"  {r['median']:.2f} ({r['q25']:.2f}-{r['q75']:.2f}) times" if r else ""
             count = f", {p['epochs'][name]} epochs" if name in p["epochs"] else ""
             print(f"  {name:18}{spread(each):>28} s{count}{more}")
-        for words, key in (("for HALP alone", "halp"), ("for both", "both")):
-            r = p[f"ratio_encoding_of_{key}"]
-            print(
-                f"  halp, encoding counted {words}: {r['median']:.2f} ({r['q25']:.2f}-{r['q75']:.2f}) times"
-            )
+        for words, key in (
+            (f", mini-batches of {BATCH} rows in both", "batches"),
+            (", encoding counted for HALP alone", "encoding_of_halp"),
+            (", encoding counted for both", "encoding_of_both"),
+        ):
+            r = p[f"ratio_{key}"]
+            print(f"  halp{words}: {r['median']:.2f} ({r['q25']:.2f}-{r['q75']:.2f}) times")
         if "saga" in p:
             s = p["saga"]
             print(

@@ -233,7 +233,7 @@ def _options(
         if z_bits < 32 and step * l2 >= limit:
             raise ValueError(f"eta0 * alpha must be below {limit}, got {step * l2:.3g}")
     else:
-        bound = data.bound if batch == 1 else _batch_bound(data, weight, intercept, batch)
+        bound = data.bound if batch == 1 else batch_bound(data, weight, intercept, batch)
         step = 0.2 / max(CURVATURE[loss] * bound + l2, 1e-300)
         step = step if batch == 1 else few_digits(step)  # products of matrices depend on threads
         if z_bits < 32 and step * l2 >= limit:
@@ -254,7 +254,7 @@ def _options(
     )
 
 
-def _batch_bound(data: GridRows, weight: Tensor | None, intercept: bool, batch: int) -> float:
+def batch_bound(data: GridRows, weight: Tensor | None, intercept: bool, batch: int) -> float:
     """Bound of the second moment of a batch's gradient, between the curvature of the mean and of a row.
 
     E |mean_i a_i a_i^T z|^2 <= ((1 - 1/B) lmax + R / B) z^T H z, R the largest squared norm of a row, H
