@@ -41,14 +41,21 @@ enum LoopDraw : uint32_t {
 
 /// Four rows of later steps are fetched at a time, a quarter of each in one step: rows are random,
 /// so the processor finds four streams to follow where one would end before it is up to speed.
-/// Lines go to the second-level cache in the order stream[0], stream[1], .., each 64 bytes on.
+/// Lines come in the order stream[0], stream[1], .., each 64 bytes on: to the first-level cache if
+/// the rows on their way fit in there, else to the second (on Zen 4 a step takes up to a third less
+/// time with short rows in the first, and a tenth more with long ones).
 constexpr int kStreams = 4;
+constexpr int64_t kNearRow = 4096;  // bytes
 struct RowsAhead {
   const uint8_t* stream[kStreams];
+  bool near;
 };
 // A macro: g++ 12 drops calls of a function that only prefetches.
-#define TX_FETCH_ROWS(ahead, line) \
-  __builtin_prefetch((ahead).stream[(line) % kStreams] + (line) / kStreams * 64, 0, 2)
+#define TX_FETCH_ROWS(ahead, line)                                                          \
+  do {                                                                                      \
+    const uint8_t* const tx_p = (ahead).stream[(line) % kStreams] + (line) / kStreams * 64; \
+    (ahead).near ? __builtin_prefetch(tx_p, 0, 3) : __builtin_prefetch(tx_p, 0, 2);         \
+  } while (false)
 
 constexpr int64_t kLoopWords = 64;  // words are drawn so many at a time
 

@@ -46,6 +46,7 @@ class Rows {
     constexpr int64_t kLead = 5;  // the next row is read a step early
     const int64_t part = t % kStreams, first = t - part + kLead;
     RowsAhead a;
+    a.near = bytes <= kNearRow;
     for (int i = 0; i < kStreams; ++i) {
       a.stream[i] = x + (*this)[first + i] * bytes + bytes / 64 * part / kStreams * 64;
     }
@@ -85,8 +86,8 @@ class Changes {
 
   /// Fetches what is cached for a later row.
   void fetch(int64_t row) const {
-    if (size_ > 0) __builtin_prefetch(loop_.cache + row * size_, 0, 2);
-    if (loop_.weight != nullptr) __builtin_prefetch(loop_.weight + row, 0, 2);
+    if (size_ > 0) __builtin_prefetch(loop_.cache + row * size_, 0, 3);
+    if (loop_.weight != nullptr) __builtin_prefetch(loop_.weight + row, 0, 3);
   }
 
   void form(int64_t row) {
