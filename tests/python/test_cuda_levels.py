@@ -24,8 +24,9 @@ def draws(*shape: int) -> Tensor:
 
 def check(x: Tensor, s: int, weight: Tensor | None = None, **more: object) -> None:
     want = torchext.optimal_levels(x, s, weight=weight, **more)  # type: ignore[arg-type]
-    on_gpu = None if weight is None else weight.cuda()
-    got = torchext.optimal_levels(x.cuda(), s, weight=on_gpu, **more)  # type: ignore[arg-type]
+    on_gpu = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in more.items()}
+    heavy = None if weight is None else weight.cuda()
+    got = torchext.optimal_levels(x.cuda(), s, weight=heavy, **on_gpu)  # type: ignore[arg-type]
     for a, b in zip(want[:5], got[:5], strict=True):
         assert isinstance(a, Tensor) and isinstance(b, Tensor)
         assert b.is_cuda and same_bits(a, b)
@@ -138,6 +139,25 @@ def test_small_nearest_tables(weighted: bool) -> None:
     check(x, 5, dim=0, level_dtype=torch.float16)
 
 
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+def test_small_candidates(objective: str) -> None:
+    """Under compute-sanitizer too."""
+    x = draws(3, 90)
+    grid = torch.linspace(-5, 5, 41)
+    for weight in (None, torch.rand(x.shape)):
+        check(x, 5, weight, candidates=grid, dim=0, objective=objective, level_dtype=torch.float16)
+    check(draws(1100).double(), 4, candidates=grid, objective=objective)
+
+
+def test_small_sorted() -> None:
+    """Under compute-sanitizer too: float64 and weighted values of one table, and a tolerance."""
+    x = draws(16_500)
+    check(x.double(), 4)
+    check(x, 4, torch.rand(x.shape))
+    found = torchext.optimal_levels(x.cuda(), 8, method="hist", rtol=0.01)
+    assert found.certified.item() and (found.lower_bound >= 0.99 * found.cost).item()
+
+
 def test_small_bins() -> None:
     """Under compute-sanitizer too: a few bins, and more than shared memory holds."""
     for x in (draws(16_500), draws(16_500) / draws(16_501)[1:]):
@@ -180,6 +200,23 @@ def test_exact_of_one_table(n: int, s: int) -> None:
 @pytest.mark.parametrize("name", levels_data.NAMES)
 def test_exact_of_other_data(name: str) -> None:
     check(levels_data.draw(name, 1 << 20).float(), 16)
+
+
+@pytest.mark.parametrize("n", [16_385, 1 << 20, 1 << 24])
+@pytest.mark.parametrize("s", [2, 16, 64])
+def test_exact_of_sorted_values(n: int, s: int) -> None:
+    x = draws(n)
+    check(x.double(), s)
+    w = torch.rand(n, generator=torch.Generator().manual_seed(1))
+    check(x, s, w * (w > 0.2))
+
+
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+@pytest.mark.parametrize("n", [100, 5000, 16384])
+@pytest.mark.parametrize("count", [16, 1000, 16384])
+def test_candidates(count: int, n: int, objective: str) -> None:
+    grid = torch.linspace(-7, 7, count)
+    check(draws(20, n), 16, candidates=grid, dim=0, objective=objective)
 
 
 @pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
@@ -236,6 +273,7 @@ def test_refused() -> None:
             {"objective": "nearest", "method": "exact"},
             "objective must be stochastic on CUDA under method exact",
         ),
+        ({"candidates": torch.zeros(3)}, "at most 16384 values per table on CUDA with candidates"),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
     ):
         with pytest.raises(RuntimeError, match=text):

@@ -8,8 +8,6 @@
 namespace torchext::cuda {
 namespace {
 
-// A bin has at most 2^16 keys, and a round halves it at least.
-constexpr int kRounds = 16;
 constexpr int kPlanes = BlockBounds<DD>::kWords;  // of each way through the layers
 static_assert(2 * kPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
 
@@ -39,6 +37,10 @@ struct TakeBins {
     ExactWork::State s{};
     s.items = items;
     s.several = w.state->single == 0;
+    s.centre = w.state->centre;
+    s.radius = w.state->radius;
+    s.largest_sum = w.state->largest_sum;
+    s.all = w.cut[items];
     s.terms = items + 4.0;
     s.cut_error = w.state->cut_error;
     s.upper = HUGE_VAL;
@@ -80,7 +82,7 @@ struct FindLevels {
     m.scratch = t.shared<double>();
     m.capacity = kMostItems;
     m.items = items;
-    m.centre = w.hist.state->centre;
+    m.centre = w.state->centre;
     m.cut_error = w.state->cut_error;
     const int count = all ? items : p.table.levels;
     double cost = 0, proved = 0;
@@ -120,9 +122,8 @@ struct BoundItems {
     if (s.done != 0 || s.whole != 0) return;
     if (kPrecise ? !s.needs_precision() : s.precise != 0) return;
     const ExactWork::Items& from = w.items[p.round % 2];
-    const HistWork::State& h = *w.hist.state;
     const Blocks blocks{from.lo, from.hi,  from.below, from.above,
-                        s.items, h.centre, h.radius,   s.cut_error};
+                        s.items, s.centre, s.radius,   s.cut_error};
     const auto way = static_cast<int>(t.block());
     BlockBounds<N> bounds(blocks, way == 1,
                           w.planes + static_cast<size_t>(way) * kPlanes * kMostItems, kMostItems,
@@ -145,16 +146,26 @@ struct BoundItems {
   }
 };
 
+/// A round halves all bins at least. Those of bit patterns have up to 2^16 keys; of sorted values
+/// there are kHistBins at first, unless there are fewer values.
+int rounds_of(const ExactLevels& p) {
+  if (!p.is_sorted()) return 16;
+  int rounds = 0;
+  while (kHistBins << rounds < p.table.n) ++rounds;
+  return rounds;
+}
+
 }  // namespace
 
-ExactWork exact_work(unsigned char* memory, int32_t levels) noexcept {
+ExactWork exact_work(unsigned char* memory, int32_t levels, bool sorted) noexcept {
   ExactWork w{};
-  w.hist = hist_work(memory, 2);
+  if (!sorted) w.hist = hist_work(memory, 2);
   w.bytes = w.hist.bytes;
   const auto take = [&](auto** array, int64_t count) {
     w.bytes += place_array(memory, w.bytes, count, array);
   };
   const int64_t between = levels > 2 ? levels - 2 : 0;
+  if (sorted) take(&w.part, kMostItems);
   take(&w.state, 1);
   for (ExactWork::Items& items : w.items) {
     take(&items.lo, kMostItems);
@@ -184,17 +195,19 @@ ExactWork exact_work(unsigned char* memory, int32_t levels) noexcept {
 
 cudaError_t launch_exact_levels(ExactLevels p, cudaStream_t stream) noexcept {
   const Launch both_ways{2, 1, kOneBlock.shared};
-  cudaError_t status = launch_hist_items(p.table, stream);
-  if (status == cudaSuccess) status = launch<TakeBins>(p, kOneBlock, stream);
-  for (p.round = 0; p.round <= kRounds; ++p.round) {
+  cudaError_t status =
+      p.is_sorted() ? launch_sorted_items(p, stream) : launch_hist_items(p.table, stream);
+  if (status == cudaSuccess && !p.is_sorted()) status = launch<TakeBins>(p, kOneBlock, stream);
+  const int rounds = rounds_of(p);
+  for (p.round = 0; p.round <= rounds; ++p.round) {
     if (status == cudaSuccess) status = launch<FindLevels<double>>(p, kOneBlock, stream);
     if (status == cudaSuccess) status = launch<FindLevels<DD>>(p, kOneBlock, stream);
-    if (p.round == kRounds) break;
+    if (p.round == rounds) break;
     if (status == cudaSuccess) status = launch<BoundItems<double>>(p, both_ways, stream);
     if (status == cudaSuccess) status = launch<BoundItems<DD>>(p, both_ways, stream);
     if (status == cudaSuccess) status = launch_split_items(p, stream);
   }
-  return status;
+  return status == cudaSuccess && p.is_sorted() ? launch_sorted_results(p, stream) : status;
 }
 
 }  // namespace torchext::cuda

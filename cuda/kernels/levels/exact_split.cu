@@ -73,7 +73,8 @@ struct ChooseSplit {
       s.finest = 1 << bits;
       if (all_wide + all_kept < item_count) s.dropped = 1;
       if (!whole) write_bound(p.table, upper, levels::settled(upper, s.lower));
-      if (!fits) s.done = 1;  // what has been proved stands
+      const bool close = upper < HUGE_VAL && upper - s.lower <= p.enough * upper;
+      if (!fits || (p.enough > 0 && close)) s.done = 1;  // what has been proved stands
     }
     if (!fits) return;
     auto at = static_cast<uint32_t>(base);
@@ -87,7 +88,7 @@ struct ChooseSplit {
       w.split[i] = place++;
       at += 1u << finer;
     }
-    for (int b = t.thread(); b < bins; b += kThreads)
+    for (int b = t.thread(); b < bins && !p.is_sorted(); b += kThreads)
       w.hist.held[b] = w.hist.first[b] = w.hist.second[b] = 0;
   }
 
@@ -174,7 +175,7 @@ struct SplitItems {
     int32_t found = 0, several = 0;
     for (int i = own.begin; i < own.end; ++i) {
       found += w.split[i] == kKept;
-      if (w.split[i] >= 0) for_parts(w, i, from, ends, [&](const Part&) { ++found; });
+      if (w.split[i] >= 0) for_parts(p, i, from, ends, [&](const Part&) { ++found; });
     }
     int32_t items;
     int at = block_scan(t, scratch, found, &items);
@@ -184,7 +185,7 @@ struct SplitItems {
         put(to, at++,
             {from.lo[i], from.hi[i], from.below[i], from.above[i], from.key[i], from.shift[i]});
       } else if (w.split[i] >= 0) {
-        for_parts(w, i, from, ends, [&](const Part& part) {
+        for_parts(p, i, from, ends, [&](const Part& part) {
           several |= part.lo != part.hi;
           put(to, at++, part);
         });
@@ -200,14 +201,13 @@ struct SplitItems {
       w.begin[layer] = begin;
     }
     if (t.thread() != 0) return;
-    const HistWork::State& h = *w.hist.state;
     ExactWork::State* next = w.state;
     next->items = items;
     next->several = several;
     next->whole = 0;
-    next->terms += next->finest;
+    next->terms += next->finest + next->chain;
     next->cut_error =
-        levels::error_of_cuts(w.hist.cut[h.items], h.radius, h.largest_sum, next->terms);
+        levels::error_of_cuts(next->all, next->radius, next->largest_sum, next->terms);
   }
 
  private:
@@ -230,25 +230,48 @@ struct SplitItems {
     to.shift[i] = part.shift;
   }
 
+  /// What bin `bin` of 2^shift keys from part->key on holds, its own sums in part->above; false:
+  /// nothing.
+  TX_DEVICE static bool fill(const ExactLevels& p, uint32_t bin, const Ends& ends, Part* part) {
+    const ExactWork& w = p.work;
+    if (p.is_sorted()) {
+      const int64_t end = int64_t{part->key} + (int64_t{1} << part->shift);
+      const int64_t all = p.sorted.state->distinct;
+      if (part->key >= all) return false;
+      part->lo = p.sorted.distinct(part->key);
+      part->hi = p.sorted.distinct((end < all ? end : all) - 1);
+      part->above = w.part[bin];
+      return true;
+    }
+    if (w.hist.held[bin] == 0) return false;
+    const levels::FloatBin sums =
+        levels::float_bin(part->key, part->shift, w.hist.held[bin], w.hist.first[bin],
+                          w.hist.second[bin], ends.least, ends.most);
+    part->lo = sums.lo;
+    part->hi = sums.hi;
+    part->above = sums.sums(w.state->centre);
+    return true;
+  }
+
   /// The bins of item i that hold anything but the smallest or the largest value, which are items
   /// of their own.
   template <class Visit>
-  TX_DEVICE static void for_parts(const ExactWork& w, int i, const ExactWork::Items& from,
+  TX_DEVICE static void for_parts(const ExactLevels& p, int i, const ExactWork::Items& from,
                                   const Ends& ends, const Visit& visit) {
-    const int k = w.split[i];
-    const uint32_t fine = w.wide.fine[k];
+    const ExactWork::Wide& wide = p.work.wide;
+    const int k = p.work.split[i];
+    const uint32_t fine = wide.fine[k];
+    Part part;
+    part.shift = static_cast<uint8_t>(fine);
     Cut at = from.below[i];
     for (uint32_t b = 0; b < 1u << (from.shift[i] - fine); ++b) {
-      const uint32_t bin = w.wide.base[k] + b;
-      if (w.hist.held[bin] == 0) continue;
-      const uint32_t key = from.key[i] + (b << fine);
-      const levels::FloatBin sums =
-          levels::float_bin(key, fine, w.hist.held[bin], w.hist.first[bin], w.hist.second[bin],
-                            ends.least, ends.most);
-      const Cut own = sums.sums(w.hist.state->centre), below = at;
-      at = {at.w + own.w, at.s + own.s, at.q + own.q};
-      if (sums.lo == sums.hi && (sums.lo == ends.least || sums.lo == ends.most)) continue;
-      visit(Part{sums.lo, sums.hi, below, at, key, static_cast<uint8_t>(fine)});
+      part.key = from.key[i] + (b << fine);
+      if (!fill(p, wide.base[k] + b, ends, &part)) continue;
+      part.below = at;
+      at = {at.w + part.above.w, at.s + part.above.s, at.q + part.above.q};
+      part.above = at;
+      if (part.lo == part.hi && (part.lo == ends.least || part.lo == ends.most)) continue;
+      visit(part);
     }
   }
 };
@@ -259,7 +282,7 @@ cudaError_t launch_split_items(const ExactLevels& p, cudaStream_t stream) noexce
   cudaError_t status = launch<ChooseSplit>(p, kOneBlock, stream);
   if (status != cudaSuccess) return status;
   const Launch over_values{blocks_for(p.table.n, BinSums::kChunk, 1024), 1, BinSums::kShared};
-  status = launch<SumSplit>(p, over_values, stream);
+  status = p.is_sorted() ? launch_sorted_sums(p, stream) : launch<SumSplit>(p, over_values, stream);
   return status != cudaSuccess ? status : launch<SplitItems>(p, kOneBlock, stream);
 }
 
