@@ -20,21 +20,15 @@ class LargeTable {
       : x_(x), weight_(weight) {
     const bool f64 = x.scalar_type() == ScalarType::Double, hist = ask.method == Method::hist;
     sorted_ = f64 || weight;
-    exact_ = !hist || weight || (ask.rtol > 0 && ask.stochastic());
+    exact_ = !hist || weight || ask.rtol > 0;
     enough_ = hist && !weight ? ask.rtol : 0;  // hist of weighted values is exact on the CPU, too
     const auto because = [&](const std::string& what) {
       return what + " on CUDA under method " + (hist ? "hist" : "exact") + " above " +
              std::to_string(cuda::kMostTableValues) + " values, got ";
     };
     TX_CHECK(tables.count == 1, kLevelsOp, because("x must be one table"), tables.count, " tables");
-    TX_CHECK(!exact_ || ask.stochastic(), kLevelsOp,
-             because(weight ? "objective must be stochastic with a weight"
-                            : "objective must be stochastic"),
-             "nearest (the CPU takes it: x.cpu())");
     TX_CHECK(exact_ || !f64, kLevelsOp, because("x must be float32, bfloat16 or float16"),
              "float64 (exact takes it, hist with rtol too)");
-    TX_CHECK(exact_ || ask.rtol == 0, kLevelsOp, because("objective must be stochastic with rtol"),
-             "nearest");
     const int32_t most = exact_ ? cuda::kMostExactLevels : cuda::kMostHistLevels;
     TX_CHECK(ask.count <= most, kLevelsOp,
              because("levels must be at most " + std::to_string(most)), ask.count);
@@ -58,9 +52,10 @@ class LargeTable {
       check(cuda::launch_hist_levels(table_, device.stream()));
       return;
     }
-    const Tensor work = memory(cuda::exact_work(nullptr, table_.levels, sorted_).bytes);
+    const int32_t positions = table_.positions();
+    const Tensor work = memory(cuda::exact_work(nullptr, positions, sorted_).bytes);
     cuda::ExactLevels p{};
-    p.work = cuda::exact_work(work.mutable_data_ptr<uint8_t>(), table_.levels, sorted_);
+    p.work = cuda::exact_work(work.mutable_data_ptr<uint8_t>(), positions, sorted_);
     p.table = table_;
     p.enough = enough_;
     p.table.work = p.work.hist;

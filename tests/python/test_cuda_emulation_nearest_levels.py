@@ -8,6 +8,7 @@ import levels_data
 import pytest
 import torch
 from parity import same_bits
+from test_cuda_emulation_exact_levels import ADVERSARIAL
 from test_cuda_emulation_levels import DATA, LARGE, NAMES, TIED, both, draws, large
 from test_cuda_emulation_levels import check as check_any
 from torch import Tensor
@@ -148,7 +149,43 @@ def test_bins_that_are_not_finite() -> None:
         assert found[2].isnan() and found[3].isnan()
 
 
-def test_refused() -> None:
-    text = "objective must be stochastic on CUDA under method exact above 16384 values, got nearest"
-    with pytest.raises(RuntimeError, match=text):
-        check(draws(16385), 3)
+@pytest.mark.parametrize("name", levels_data.NAMES)
+def test_exact_of_one_table(name: str) -> None:
+    found = check(levels_data.draw(name, 16_500).float(), 5, ties=name in TIED)
+    assert found[4].item()
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_exact_of_adversarial_data(name: str) -> None:
+    x = ADVERSARIAL[name]
+    for s in (1, 4):
+        check(x, s, ties=name in TIED)
+
+
+@pytest.mark.parametrize("name", ["normal", "lognormal", "cauchy", "zeros", "clusters", "denormal"])
+def test_exact_of_sorted_values(name: str) -> None:
+    """float64, or weights of which a fifth are 0."""
+    x = levels_data.draw(name, 16_500)
+    g = torch.Generator().manual_seed(3)
+    w = torch.rand(len(x), generator=g) * (torch.rand(len(x), generator=g) > 0.2)
+    assert check(x, 6)[4].item()
+    assert check(x.float(), 4, weight=w)[4].item()
+
+
+@pytest.mark.parametrize("s", [2, 3, 16])
+def test_exact_numbers_of_levels(s: int) -> None:
+    assert check(draws(16_500), s)[4].item()
+
+
+def test_exact_of_more_values() -> None:
+    assert check(draws(1 << 17), 4)[4].item()
+
+
+@pytest.mark.parametrize("rtol", [0.3, 1e-3])
+def test_bins_to_a_tolerance(rtol: float) -> None:
+    for x in (large("normal"), large("log-normal").double()):
+        got, want = both(x, 6, objective="nearest", method="hist", rtol=rtol, level_dtype="float64")
+        cost, lower = got[2].item(), got[3].item()
+        assert got[4].item() and lower >= cost * (1 - rtol) and lower <= want[2].item()
+        # The cost is that of cells between bins, whose values may be nearer to another level.
+        assert lower * (1 - 1e-12) <= levels_data.cost_of(x, got[0], "nearest") <= cost * (1 + 1e-12)

@@ -139,7 +139,7 @@ struct AmongLayout {
 template <bool kStochastic, bool kWeighted>
 struct SolveAmong {
   using Params = LevelsAmong;
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = 256, kMinBlocks = 1;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const AmongLayout l = AmongLayout::of(p);

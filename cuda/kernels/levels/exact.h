@@ -35,7 +35,9 @@ struct ExactWork {
       return precise != 0 || plain.slack[0] + plain.slack[1] > 0.01 * (upper - plain.bound);
     }
   };
-  /// Values, and bins of them, that may be a level: ascending, with all sums below and above.
+  /// Values, and bins of them, that may be a level: ascending, with all sums below and above. For
+  /// nearest rounding the border between two cells is below the value. Behind the last item:
+  /// the largest value, and all sums.
   struct Items {
     double *lo, *hi;
     levels::Cut *below, *above;
@@ -52,10 +54,10 @@ struct ExactWork {
   levels::Cut* part;  // [kMostItems] sums of bins of sorted values
   State* state;
   Items items[2];          // of a round, and of the next
-  int32_t *begin, *end;    // [levels] the items among which a level may be
+  int32_t *begin, *end;    // [positions] the items among which a level may be
   int32_t* split;          // of an item: its place in `wide`, or kDropped, kKept
   int32_t* first;          // of an item: its first one in the next round; and the number of those
-  double *ahead, *behind;  // [levels - 2][items] bounds of all ways to an item, and from it
+  double *ahead, *behind;  // [positions - 2][items] bounds of all ways to an item, and from it
   Wide wide;
   double* planes;
   uint16_t *arg, *args;
@@ -66,9 +68,10 @@ struct ExactWork {
 
 constexpr int32_t kDropped = -1, kKept = -2;
 
-ExactWork exact_work(unsigned char* memory, int32_t levels, bool sorted) noexcept;
+/// `positions`: of a path, levels or the borders of cells.
+ExactWork exact_work(unsigned char* memory, int32_t positions, bool sorted) noexcept;
 
-/// Stochastic levels of n < 2^31 values, 2 to kMostExactLevels of them: the cost of
+/// Levels of n < 2^31 values, at most kMostExactLevels of them (stochastic: 2 or more): the cost of
 /// csrc/kernels/levels/solve.h by Method::exact, and its levels unless several sets are optimal to
 /// the rounding of double-doubles.
 struct ExactLevels {

@@ -121,8 +121,11 @@ struct TakePlaces {
     const SortedValues& v = p.sorted;
     const int bins = w.state->bins, distinct = v.state->distinct, fine = w.wide.fine[0];
     auto* scratch = t.shared<double>();
-    // The smallest and the largest value are items of their own, whose mass is in the bins.
-    const int before = fine > 0 ? 1 : 0, after = bins > 0 && ((bins - 1) << fine) + 1 < distinct;
+    // The smallest and the largest value are items of their own if they are to be levels; their
+    // mass is in the bins.
+    const bool ends = p.table.stochastic;
+    const int before = ends && fine > 0 ? 1 : 0;
+    const int after = ends && bins > 0 && ((bins - 1) << fine) + 1 < distinct ? 1 : 0;
     const int all = bins + before + after;
     const ExactWork::Items& to = w.items[0];
     for (int b = t.thread(); b < bins; b += kThreads) {
@@ -144,6 +147,7 @@ struct TakePlaces {
     if (t.thread() == 0) {
       if (before != 0) to.below[0] = Cut{};
       if (after != 0) to.below[all] = to.below[all - 1];
+      if (all > 0) to.lo[all] = to.hi[all - 1];
     }
     t.sync();
     double largest = 0;
@@ -153,7 +157,7 @@ struct TakePlaces {
       largest = largest < s ? s : largest;
     }
     largest = block_max(t, scratch, largest);
-    for (int i = t.thread(); i < p.table.levels; i += kThreads) {
+    for (int i = t.thread(); i < p.table.positions(); i += kThreads) {
       w.begin[i] = 0;
       w.end[i] = all;
     }

@@ -37,7 +37,8 @@ struct ChooseSplit {
     for (int i = t.thread(); i < item_count; i += kThreads)
       w.split[i] = whole || i == 0 || i == item_count - 1 ? kKept : kDropped;
     t.sync();
-    for (int layer = 1 + t.warp(); !whole && layer < p.table.levels - 1; layer += kThreads / 32)
+    const int last = p.table.positions() - 1;
+    for (int layer = 1 + t.warp(); !whole && layer < last; layer += kThreads / 32)
       keep(p, t, layer, most);
     t.sync();
 
@@ -53,7 +54,7 @@ struct ChooseSplit {
     }
     const int32_t all_wide = block_sum(t, scratch, wide), all_kept = block_sum(t, scratch, kept);
     const int64_t target = 2 * all_wide < kHistBins ? kHistBins : 2 * all_wide;
-    const bool fits = target + all_kept < kMostItems;
+    const bool fits = target + all_kept < kMostItems - 2;  // both ends are positions, too
     int bits = 1;
     while (fits && bits < 16 && bins_of(t, scratch, items, w.split, own, bits + 1) <= target)
       ++bits;
@@ -170,7 +171,7 @@ struct SplitItems {
     const int item_count = w.state->items;
     const bool whole = w.state->whole != 0;
     const ExactWork::Items &from = w.items[p.round % 2], &to = w.items[(p.round + 1) % 2];
-    const Ends ends{from.lo[0], from.lo[item_count - 1]};
+    const Ends ends{from.lo[0], from.lo[item_count]};
     const Share own = Share::of(t, item_count);
     int32_t found = 0, several = 0;
     for (int i = own.begin; i < own.end; ++i) {
@@ -191,10 +192,14 @@ struct SplitItems {
         });
       }
     }
-    if (t.thread() == 0) w.first[item_count] = items;
+    if (t.thread() == 0) {
+      w.first[item_count] = items;
+      to.lo[items] = from.lo[item_count];
+      to.below[items] = w.state->all;
+    }
     several = block_reduce(t, scratch, several, [](int a, int b) { return a | b; });
     t.sync();
-    for (int layer = t.thread(); layer < p.table.levels; layer += kThreads) {
+    for (int layer = t.thread(); layer < p.table.positions(); layer += kThreads) {
       const bool all = whole || w.first[w.begin[layer]] == w.first[w.end[layer]];
       const int begin = all ? 0 : w.first[w.begin[layer]];
       w.end[layer] = all ? items : w.first[w.end[layer]];
@@ -253,8 +258,8 @@ struct SplitItems {
     return true;
   }
 
-  /// The bins of item i that hold anything but the smallest or the largest value, which are items
-  /// of their own.
+  /// The bins of item i that hold anything; stochastic: but the smallest or the largest value,
+  /// which are items of their own.
   template <class Visit>
   TX_DEVICE static void for_parts(const ExactLevels& p, int i, const ExactWork::Items& from,
                                   const Ends& ends, const Visit& visit) {
@@ -270,7 +275,8 @@ struct SplitItems {
       part.below = at;
       at = {at.w + part.above.w, at.s + part.above.s, at.q + part.above.q};
       part.above = at;
-      if (part.lo == part.hi && (part.lo == ends.least || part.lo == ends.most)) continue;
+      const bool end = part.lo == part.hi && (part.lo == ends.least || part.lo == ends.most);
+      if (end && p.table.stochastic) continue;
       visit(part);
     }
   }
