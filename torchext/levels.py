@@ -115,7 +115,8 @@ def optimal_levels(
         bits: in place of ``levels``: ``2**bits`` of them, one per code.
         method: ``"auto"`` is ``"exact"`` up to 2**24 values a table and beyond that ``"hist"`` with ``rtol``
             raised to 1e-3; on CUDA with ``rtol`` as it is, and above 2**14 values ``"exact"`` for at most
-            256 stochastic levels. See :func:`torchext.ops.optimal_levels` for all of them.
+            256 levels (of float64 values however many). See :func:`torchext.ops.optimal_levels` for all
+            of them.
         objective: ``"stochastic"`` or ``"nearest"``.
         weight: not negative, of the shape of ``x``; a value of weight 0 counts as absent.
         dim: one table per index of this dimension.
@@ -159,8 +160,10 @@ def optimal_levels(
     if method == "auto":
         method, size = "exact", _largest_table(x, dim, bucket_size)
         if x.is_cuda:
-            large = objective == "stochastic" and size <= _EXACT and count <= _LEVELS_CUDA
-            method = "exact" if size <= _BLOCK_CUDA or large else "hist"
+            few = count <= _LEVELS_CUDA
+            large = few and (size <= _EXACT or x.dtype == torch.float64)
+            binned = size > _BLOCK_CUDA and not large and candidates is None
+            method = "hist" if binned else "exact"
         elif candidates is None and size > _EXACT:
             method, rtol = "hist", max(rtol, 1e-3)
     found = ops.optimal_levels(

@@ -316,9 +316,10 @@ def optimal_levels(
 
     Determinism: class A; the same bits for any order of the values (``hist`` of float64: up to rounding),
     on every instruction set and thread count. On CUDA, ``"exact"`` for tables of up to 16,384 values, and
-    ``"hist"`` and, for the stochastic objective, ``"exact"`` for one table of any size have the levels and
-    costs of the CPU, unless several sets of levels are optimal to rounding; values that are not finite and
-    levels beyond the range of ``level_dtype`` give NaN and count 0 there (docs/cuda.md).
+    ``"exact"`` and ``"hist"`` for one table of any size have the levels and costs of the CPU, unless several
+    sets of levels are optimal to rounding; ``"hist"`` with ``rtol`` has others, with the same proof. Values
+    that are not finite, candidates that do not cover them and levels beyond the range of ``level_dtype``
+    give NaN and count 0 there (docs/cuda.md).
 
     Example:
         >>> x = torch.tensor([0.0, 0.1, 0.2, 0.9, 1.0], dtype=torch.float64)

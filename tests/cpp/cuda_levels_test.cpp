@@ -143,9 +143,9 @@ TEST(CudaLevels, BinsEqualTheCpu) {
 
 TEST(CudaLevels, ExactLevelsOfALargeTableEqualTheCpu) {
   LargeTable table;
-  Workspace work(exact_work(nullptr, LargeTable::kLevels).bytes);
+  Workspace work(exact_work(nullptr, LargeTable::kLevels, false).bytes);
   ExactLevels p{};
-  p.work = exact_work(work.data(), LargeTable::kLevels);
+  p.work = exact_work(work.data(), LargeTable::kLevels, false);
   p.table = table.request(p.work.hist);
   ASSERT_EQ(launch_float_bins(p.table, nullptr), cudaSuccess);
   ASSERT_EQ(launch_exact_levels(p, nullptr), cudaSuccess);

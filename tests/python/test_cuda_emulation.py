@@ -21,7 +21,6 @@ ROWS = [
     s
     for s in SAMPLES
     if has_emulated_kernel(s.name if s.overload == "default" else f"{s.name}.{s.overload}")
-    and (s.name != "optimal_levels" or s.variant.startswith("stochastic"))
 ]
 
 

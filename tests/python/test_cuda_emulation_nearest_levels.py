@@ -8,25 +8,14 @@ import levels_data
 import pytest
 import torch
 from parity import same_bits
-from test_cuda_emulation_levels import DATA, LARGE, NAMES, both, draws, large
+from test_cuda_emulation_exact_levels import ADVERSARIAL
+from test_cuda_emulation_levels import DATA, LARGE, NAMES, TIED, both, draws, large
 from test_cuda_emulation_levels import check as check_any
 from torch import Tensor
-
-TIED = ("integers", "distinct", "grid", "smallest")  # several sets of levels cost the same
 
 
 def check(x: Tensor, s: int, **more: Any) -> list[Tensor]:
     return check_any(x, s, objective="nearest", **more)
-
-
-@pytest.mark.parametrize("s", [1, 2, 3, 4, 5, 8, 17])
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 31, 32, 33, 100, 129])
-def test_one_table_of_every_size(n: int, s: int) -> None:
-    x = draws(n, seed=n)
-    for values in (x, x.double()):
-        found = check(values, s)
-        cost = levels_data.cost_of(values, found[0][: found[1]], "nearest")
-        assert found[2].item() == pytest.approx(cost, rel=1e-12, abs=1e-30) and found[4].item()
 
 
 @pytest.mark.parametrize("s", [1, 4, 11])
@@ -56,41 +45,12 @@ def test_dtypes(dtype: torch.dtype, level_dtype: str) -> None:
         assert found[2].item() == pytest.approx(cost, rel=1e-12)
 
 
-@pytest.mark.parametrize("dim", [0, 1, 2, -1])
-def test_a_table_per_index(dim: int) -> None:
-    x = draws(3, 5, 20)
-    check(x, 4, dim=dim)
-    check(x.transpose(0, 2), 4, dim=dim)
-
-
-@pytest.mark.parametrize(("n", "bucket"), [(96, 32), (100, 32), (20, 32), (65, 64), (5, 1)])
-def test_buckets(n: int, bucket: int) -> None:
-    for method in ("exact", "dnc", "hist"):
-        check(draws(n, seed=bucket), 4, bucket_size=bucket, method=method)
-
-
-@pytest.mark.parametrize("name", ["log-normal", "tight clusters", "huge", "90 % zeros"])
-def test_weights(name: str) -> None:
-    """Some absent; equal values of different weights; weights whose squares leave the range."""
-    x = DATA[name].double()
-    g = torch.Generator().manual_seed(3)
-    w = torch.rand(x.shape, generator=g).double() * (torch.rand(x.shape, generator=g) > 0.2)
-    for scale in (1.0, 1e-200, 1e-310, 1e250):
-        check(x, 6, weight=w * scale)
-    check(x.float() if name != "huge" else x, 6, weight=w.float(), bucket_size=40)
-
-
 def test_values_without_weight_beside_others() -> None:
     """The sum of the weights in a cell is lost to rounding: it has no level."""
     x = torch.tensor([0.0, 1.0, 2.0, 50.0, 51.0, 1000.0, 1001.0], dtype=torch.float64)
     w = torch.tensor([1.0, 3.0, 1.0, 1e-40, 1e-41, 2.0, 1.0], dtype=torch.float64)
     for s in (1, 2, 3, 5):
         check(x, s, weight=w, ties=True)
-
-
-@pytest.mark.parametrize("n", [1023, 1024, 1025, 2100])
-def test_large_tables_leave_shared_memory(n: int) -> None:
-    assert check(draws(n, seed=n), 5)[4].item()
 
 
 def test_precise_arithmetic_takes_over() -> None:
@@ -107,18 +67,6 @@ def test_means_value_by_value() -> None:
         found = check(x, s)
         cost = levels_data.cost_of(x, found[0], "nearest")
         assert found[2].item() == pytest.approx(cost, rel=1e-9)
-
-
-def test_what_is_not_finite_has_no_levels() -> None:
-    x = draws(4, 40)
-    x[1, 3], x[3, 0] = float("nan"), float("-inf")
-    arguments = (None, None, 4, 0, None, "nearest", "exact", 0.0, "")
-    got = torch.ops.torchext_emulated.optimal_levels(x, *arguments)
-    want = torch.ops.torchext.optimal_levels(x[::2], *arguments)
-    assert all(same_bits(a[::2], b) for a, b in zip(got, want, strict=True))
-    levels, count, cost, lower, certified = (t[1::2] for t in got)
-    assert levels.isnan().all() and cost.isnan().all() and lower.isnan().all()
-    assert count.tolist() == [0, 0] and not certified.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -201,15 +149,43 @@ def test_bins_that_are_not_finite() -> None:
         assert found[2].isnan() and found[3].isnan()
 
 
-def test_empty() -> None:
-    check(torch.zeros(0, 5), 4, dim=0)
-    with pytest.raises(RuntimeError, match="x must hold at least one value per table"):
-        check(torch.zeros(0), 4)
+@pytest.mark.parametrize("name", levels_data.NAMES)
+def test_exact_of_one_table(name: str) -> None:
+    found = check(levels_data.draw(name, 16_500).float(), 5, ties=name in TIED)
+    assert found[4].item()
 
 
-def test_refused() -> None:
-    with pytest.raises(RuntimeError, match="candidates must be None on CUDA, got a tensor"):
-        check(draws(9), 3, candidates=torch.arange(9.0))
-    text = "objective must be stochastic on CUDA under method exact above 16384 values, got nearest"
-    with pytest.raises(RuntimeError, match=text):
-        check(draws(16385), 3)
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_exact_of_adversarial_data(name: str) -> None:
+    x = ADVERSARIAL[name]
+    for s in (1, 4):
+        check(x, s, ties=name in TIED)
+
+
+@pytest.mark.parametrize("name", ["normal", "lognormal", "cauchy", "zeros", "clusters", "denormal"])
+def test_exact_of_sorted_values(name: str) -> None:
+    """float64, or weights of which a fifth are 0."""
+    x = levels_data.draw(name, 16_500)
+    g = torch.Generator().manual_seed(3)
+    w = torch.rand(len(x), generator=g) * (torch.rand(len(x), generator=g) > 0.2)
+    assert check(x, 6)[4].item()
+    assert check(x.float(), 4, weight=w)[4].item()
+
+
+@pytest.mark.parametrize("s", [2, 3, 16])
+def test_exact_numbers_of_levels(s: int) -> None:
+    assert check(draws(16_500), s)[4].item()
+
+
+def test_exact_of_more_values() -> None:
+    assert check(draws(1 << 17), 4)[4].item()
+
+
+@pytest.mark.parametrize("rtol", [0.3, 1e-3])
+def test_bins_to_a_tolerance(rtol: float) -> None:
+    for x in (large("normal"), large("log-normal").double()):
+        got, want = both(x, 6, objective="nearest", method="hist", rtol=rtol, level_dtype="float64")
+        cost, lower = got[2].item(), got[3].item()
+        assert got[4].item() and lower >= cost * (1 - rtol) and lower <= want[2].item()
+        # The cost is that of cells between bins, whose values may be nearer to another level.
+        assert lower * (1 - 1e-12) <= levels_data.cost_of(x, got[0], "nearest") <= cost * (1 + 1e-12)

@@ -24,8 +24,9 @@ def draws(*shape: int) -> Tensor:
 
 def check(x: Tensor, s: int, weight: Tensor | None = None, **more: object) -> None:
     want = torchext.optimal_levels(x, s, weight=weight, **more)  # type: ignore[arg-type]
-    on_gpu = None if weight is None else weight.cuda()
-    got = torchext.optimal_levels(x.cuda(), s, weight=on_gpu, **more)  # type: ignore[arg-type]
+    on_gpu = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in more.items()}
+    heavy = None if weight is None else weight.cuda()
+    got = torchext.optimal_levels(x.cuda(), s, weight=heavy, **on_gpu)  # type: ignore[arg-type]
     for a, b in zip(want[:5], got[:5], strict=True):
         assert isinstance(a, Tensor) and isinstance(b, Tensor)
         assert b.is_cuda and same_bits(a, b)
@@ -138,6 +139,26 @@ def test_small_nearest_tables(weighted: bool) -> None:
     check(x, 5, dim=0, level_dtype=torch.float16)
 
 
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+def test_small_candidates(objective: str) -> None:
+    """Under compute-sanitizer too."""
+    x = draws(3, 90)
+    grid = torch.linspace(-5, 5, 41)
+    for weight in (None, torch.rand(x.shape)):
+        check(x, 5, weight, candidates=grid, dim=0, objective=objective, level_dtype=torch.float16)
+    check(draws(1100).double(), 4, candidates=grid, objective=objective)
+
+
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+def test_small_sorted(objective: str) -> None:
+    """Under compute-sanitizer too: float64 and weighted values of one table, and a tolerance."""
+    x = draws(16_500)
+    check(x.double(), 4, objective=objective)
+    check(x, 4, torch.rand(x.shape), objective=objective)
+    found = torchext.optimal_levels(x.cuda(), 8, method="hist", rtol=0.01, objective=objective)
+    assert found.certified.item() and (found.lower_bound >= 0.99 * found.cost).item()
+
+
 def test_small_bins() -> None:
     """Under compute-sanitizer too: a few bins, and more than shared memory holds."""
     for x in (draws(16_500), draws(16_500) / draws(16_501)[1:]):
@@ -145,7 +166,7 @@ def test_small_bins() -> None:
             want = torchext.optimal_levels(x, 4, method="hist", objective=objective)
             got = torchext.optimal_levels(x.cuda(), 4, method="hist", objective=objective)
             assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
-        check(x, 4)
+            check(x, 4, objective=objective)
 
 
 @pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
@@ -171,15 +192,34 @@ def test_bins_of_other_data(kind: str) -> None:
     assert same_bits(want.levels, got.levels) and same_bits(want.cost, got.cost)
 
 
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
 @pytest.mark.parametrize("n", [16_385, 1 << 22, 1 << 24])
 @pytest.mark.parametrize("s", [2, 4, 16, 64])
-def test_exact_of_one_table(n: int, s: int) -> None:
-    check(draws(n), s)
+def test_exact_of_one_table(n: int, s: int, objective: str) -> None:
+    check(draws(n), s, objective=objective)
 
 
 @pytest.mark.parametrize("name", levels_data.NAMES)
 def test_exact_of_other_data(name: str) -> None:
     check(levels_data.draw(name, 1 << 20).float(), 16)
+
+
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+@pytest.mark.parametrize("n", [16_385, 1 << 20, 1 << 24])
+@pytest.mark.parametrize("s", [2, 16, 64])
+def test_exact_of_sorted_values(n: int, s: int, objective: str) -> None:
+    x = draws(n)
+    check(x.double(), s, objective=objective)
+    w = torch.rand(n, generator=torch.Generator().manual_seed(1))
+    check(x, s, w * (w > 0.2), objective=objective)
+
+
+@pytest.mark.parametrize("objective", levels_data.OBJECTIVES)
+@pytest.mark.parametrize("n", [100, 5000, 16384])
+@pytest.mark.parametrize("count", [16, 1000, 16384])
+def test_candidates(count: int, n: int, objective: str) -> None:
+    grid = torch.linspace(-7, 7, count)
+    check(draws(20, n), 16, candidates=grid, dim=0, objective=objective)
 
 
 @pytest.mark.parametrize("n", [16_385, 1_000_003, 1 << 25])
@@ -207,7 +247,7 @@ def test_auto() -> None:
     x = draws(1 << 16).cuda()
     assert torchext.optimal_levels(x, 256).method == "exact"
     assert torchext.optimal_levels(x, 257).method == "hist"
-    assert torchext.optimal_levels(x, 16, objective="nearest").method == "hist"
+    assert torchext.optimal_levels(x, 16, objective="nearest").method == "exact"
 
 
 @pytest.mark.parametrize("method", ["hist", "exact"])
@@ -232,10 +272,7 @@ def test_refused() -> None:
     for more, text in (
         ({"method": "dnc"}, "at most 16384 values per table on CUDA"),
         ({"method": "smawk", "bucket_size": 64}, "method must be exact, dnc or hist on CUDA"),
-        (
-            {"objective": "nearest", "method": "exact"},
-            "objective must be stochastic on CUDA under method exact",
-        ),
+        ({"candidates": torch.zeros(3)}, "at most 16384 values per table on CUDA with candidates"),
         ({"weight": torch.ones(1 << 15), "bucket_size": 64}, "weight must be on the device of x"),
     ):
         with pytest.raises(RuntimeError, match=text):

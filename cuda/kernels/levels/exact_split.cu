@@ -37,7 +37,8 @@ struct ChooseSplit {
     for (int i = t.thread(); i < item_count; i += kThreads)
       w.split[i] = whole || i == 0 || i == item_count - 1 ? kKept : kDropped;
     t.sync();
-    for (int layer = 1 + t.warp(); !whole && layer < p.table.levels - 1; layer += kThreads / 32)
+    const int last = p.table.positions() - 1;
+    for (int layer = 1 + t.warp(); !whole && layer < last; layer += kThreads / 32)
       keep(p, t, layer, most);
     t.sync();
 
@@ -53,7 +54,7 @@ struct ChooseSplit {
     }
     const int32_t all_wide = block_sum(t, scratch, wide), all_kept = block_sum(t, scratch, kept);
     const int64_t target = 2 * all_wide < kHistBins ? kHistBins : 2 * all_wide;
-    const bool fits = target + all_kept < kMostItems;
+    const bool fits = target + all_kept < kMostItems - 2;  // both ends are positions, too
     int bits = 1;
     while (fits && bits < 16 && bins_of(t, scratch, items, w.split, own, bits + 1) <= target)
       ++bits;
@@ -73,7 +74,8 @@ struct ChooseSplit {
       s.finest = 1 << bits;
       if (all_wide + all_kept < item_count) s.dropped = 1;
       if (!whole) write_bound(p.table, upper, levels::settled(upper, s.lower));
-      if (!fits) s.done = 1;  // what has been proved stands
+      const bool close = upper < HUGE_VAL && upper - s.lower <= p.enough * upper;
+      if (!fits || (p.enough > 0 && close)) s.done = 1;  // what has been proved stands
     }
     if (!fits) return;
     auto at = static_cast<uint32_t>(base);
@@ -87,7 +89,7 @@ struct ChooseSplit {
       w.split[i] = place++;
       at += 1u << finer;
     }
-    for (int b = t.thread(); b < bins; b += kThreads)
+    for (int b = t.thread(); b < bins && !p.is_sorted(); b += kThreads)
       w.hist.held[b] = w.hist.first[b] = w.hist.second[b] = 0;
   }
 
@@ -169,12 +171,12 @@ struct SplitItems {
     const int item_count = w.state->items;
     const bool whole = w.state->whole != 0;
     const ExactWork::Items &from = w.items[p.round % 2], &to = w.items[(p.round + 1) % 2];
-    const Ends ends{from.lo[0], from.lo[item_count - 1]};
+    const Ends ends{from.lo[0], from.lo[item_count]};
     const Share own = Share::of(t, item_count);
     int32_t found = 0, several = 0;
     for (int i = own.begin; i < own.end; ++i) {
       found += w.split[i] == kKept;
-      if (w.split[i] >= 0) for_parts(w, i, from, ends, [&](const Part&) { ++found; });
+      if (w.split[i] >= 0) for_parts(p, i, from, ends, [&](const Part&) { ++found; });
     }
     int32_t items;
     int at = block_scan(t, scratch, found, &items);
@@ -184,30 +186,33 @@ struct SplitItems {
         put(to, at++,
             {from.lo[i], from.hi[i], from.below[i], from.above[i], from.key[i], from.shift[i]});
       } else if (w.split[i] >= 0) {
-        for_parts(w, i, from, ends, [&](const Part& part) {
+        for_parts(p, i, from, ends, [&](const Part& part) {
           several |= part.lo != part.hi;
           put(to, at++, part);
         });
       }
     }
-    if (t.thread() == 0) w.first[item_count] = items;
+    if (t.thread() == 0) {
+      w.first[item_count] = items;
+      to.lo[items] = from.lo[item_count];
+      to.below[items] = w.state->all;
+    }
     several = block_reduce(t, scratch, several, [](int a, int b) { return a | b; });
     t.sync();
-    for (int layer = t.thread(); layer < p.table.levels; layer += kThreads) {
+    for (int layer = t.thread(); layer < p.table.positions(); layer += kThreads) {
       const bool all = whole || w.first[w.begin[layer]] == w.first[w.end[layer]];
       const int begin = all ? 0 : w.first[w.begin[layer]];
       w.end[layer] = all ? items : w.first[w.end[layer]];
       w.begin[layer] = begin;
     }
     if (t.thread() != 0) return;
-    const HistWork::State& h = *w.hist.state;
     ExactWork::State* next = w.state;
     next->items = items;
     next->several = several;
     next->whole = 0;
-    next->terms += next->finest;
+    next->terms += next->finest + next->chain;
     next->cut_error =
-        levels::error_of_cuts(w.hist.cut[h.items], h.radius, h.largest_sum, next->terms);
+        levels::error_of_cuts(next->all, next->radius, next->largest_sum, next->terms);
   }
 
  private:
@@ -230,25 +235,49 @@ struct SplitItems {
     to.shift[i] = part.shift;
   }
 
-  /// The bins of item i that hold anything but the smallest or the largest value, which are items
-  /// of their own.
+  /// What bin `bin` of 2^shift keys from part->key on holds, its own sums in part->above; false:
+  /// nothing.
+  TX_DEVICE static bool fill(const ExactLevels& p, uint32_t bin, const Ends& ends, Part* part) {
+    const ExactWork& w = p.work;
+    if (p.is_sorted()) {
+      const int64_t end = int64_t{part->key} + (int64_t{1} << part->shift);
+      const int64_t all = p.sorted.state->distinct;
+      if (part->key >= all) return false;
+      part->lo = p.sorted.distinct(part->key);
+      part->hi = p.sorted.distinct((end < all ? end : all) - 1);
+      part->above = w.part[bin];
+      return true;
+    }
+    if (w.hist.held[bin] == 0) return false;
+    const levels::FloatBin sums =
+        levels::float_bin(part->key, part->shift, w.hist.held[bin], w.hist.first[bin],
+                          w.hist.second[bin], ends.least, ends.most);
+    part->lo = sums.lo;
+    part->hi = sums.hi;
+    part->above = sums.sums(w.state->centre);
+    return true;
+  }
+
+  /// The bins of item i that hold anything; stochastic: but the smallest or the largest value,
+  /// which are items of their own.
   template <class Visit>
-  TX_DEVICE static void for_parts(const ExactWork& w, int i, const ExactWork::Items& from,
+  TX_DEVICE static void for_parts(const ExactLevels& p, int i, const ExactWork::Items& from,
                                   const Ends& ends, const Visit& visit) {
-    const int k = w.split[i];
-    const uint32_t fine = w.wide.fine[k];
+    const ExactWork::Wide& wide = p.work.wide;
+    const int k = p.work.split[i];
+    const uint32_t fine = wide.fine[k];
+    Part part;
+    part.shift = static_cast<uint8_t>(fine);
     Cut at = from.below[i];
     for (uint32_t b = 0; b < 1u << (from.shift[i] - fine); ++b) {
-      const uint32_t bin = w.wide.base[k] + b;
-      if (w.hist.held[bin] == 0) continue;
-      const uint32_t key = from.key[i] + (b << fine);
-      const levels::FloatBin sums =
-          levels::float_bin(key, fine, w.hist.held[bin], w.hist.first[bin], w.hist.second[bin],
-                            ends.least, ends.most);
-      const Cut own = sums.sums(w.hist.state->centre), below = at;
-      at = {at.w + own.w, at.s + own.s, at.q + own.q};
-      if (sums.lo == sums.hi && (sums.lo == ends.least || sums.lo == ends.most)) continue;
-      visit(Part{sums.lo, sums.hi, below, at, key, static_cast<uint8_t>(fine)});
+      part.key = from.key[i] + (b << fine);
+      if (!fill(p, wide.base[k] + b, ends, &part)) continue;
+      part.below = at;
+      at = {at.w + part.above.w, at.s + part.above.s, at.q + part.above.q};
+      part.above = at;
+      const bool end = part.lo == part.hi && (part.lo == ends.least || part.lo == ends.most);
+      if (end && p.table.stochastic) continue;
+      visit(part);
     }
   }
 };
@@ -259,7 +288,7 @@ cudaError_t launch_split_items(const ExactLevels& p, cudaStream_t stream) noexce
   cudaError_t status = launch<ChooseSplit>(p, kOneBlock, stream);
   if (status != cudaSuccess) return status;
   const Launch over_values{blocks_for(p.table.n, BinSums::kChunk, 1024), 1, BinSums::kShared};
-  status = launch<SumSplit>(p, over_values, stream);
+  status = p.is_sorted() ? launch_sorted_sums(p, stream) : launch<SumSplit>(p, over_values, stream);
   return status != cudaSuccess ? status : launch<SplitItems>(p, kOneBlock, stream);
 }
 

@@ -48,6 +48,9 @@ struct HistLevels {
   double *cost, *lower;
   bool* certified;
   HistWork work;
+
+  /// Of a path: its levels, or the borders of its cells.
+  TX_HD_MEMBER int32_t positions() const { return levels + (stochastic ? 0 : 1); }
 };
 
 /// Bins of x and their exact sums. Two passes over x.

@@ -1,6 +1,5 @@
 // Levels from bins: one block of threads, from the sums of the bins to the proof.
 #include "bounds.cuh"
-#include "cell_bounds.cuh"
 #include "hist_results.cuh"
 #include "kernels/levels/float_bin.h"
 
@@ -9,9 +8,9 @@ namespace {
 
 using levels::kCoarseBins;
 
-constexpr int kPlanes = BlockBounds<double>::kWords;
+constexpr int kPlanes = BlockBounds<DD, CellCosts>::kWords;
 static_assert(kPlanes >= Programme<DD>::kPlanes * Plane<DD>::kWords);
-static_assert(kPlanes >= CellBounds::kWords);
+static_assert(kPlanes >= BlockBounds<double, LevelCosts>::kWords);
 
 /// The items of the bins: lo, hi, and the sums below each.
 struct MakeItems {
@@ -172,43 +171,26 @@ struct SolveBins {
   }
 };
 
-/// A lower bound of the cost of any levels, those inside bins too, in plain double.
+/// A lower bound of the cost of any levels, those inside bins too; or of borders anywhere in bins.
+template <class N, template <class> class Costs>
 struct BoundBins {
   using Params = HistLevels;
-  static constexpr int kThreads = 640;
+  static constexpr int kThreads = Plane<N>::kWords > 1 ? 256 : 640;
+  static constexpr int kMinBlocks = 1;
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const HistWork& w = p.work;
     const HistWork::State& s = *w.state;
     if (s.not_finite != 0 || s.single != 0 || s.items <= p.levels) return;
     const Blocks blocks{w.lo, w.hi, w.cut, w.cut + 1, s.items, s.centre, s.radius, s.cut_error};
-    BlockBounds<double> bounds(blocks, false, w.planes, kMostItems, w.arg);
+    BlockBounds<N, Costs> bounds(blocks, false, w.planes, kMostItems, w.arg);
     const double value = bounds.sweep(
-        t, t.shared<double>(), p.levels, [&blocks](int) { return Span{0, blocks.items}; },
+        t, t.shared<double>(), p.positions(), [&blocks](int) { return Span{0, blocks.items}; },
         [&](int layer, int r) {
           const uint16_t* from = w.args + static_cast<size_t>(layer - 2) * kMostItems;
-          return blocks.rise(layer == 1 ? 0 : from[r], r);
+          return Costs<N>::rise(blocks, layer == 1 ? 0 : from[r], r);
         },
         [](int, int, double) {});
-    if (t.thread() != 0) return;
-    write_bound(p, s.cost,
-                levels::settled(s.cost, value - bounds.slack - p.levels * 0x1p-50 * s.cost));
-  }
-};
-
-/// The same for the borders of cells.
-struct BoundCells {
-  using Params = HistLevels;
-  static constexpr int kThreads = 384, kMinBlocks = 1;
-
-  TX_DEVICE static void run(const Params& p, const Thread& t) {
-    const HistWork& w = p.work;
-    const HistWork::State& s = *w.state;
-    if (s.not_finite != 0 || s.single != 0 || s.items <= p.levels) return;
-    CellBounds bounds(w.lo, w.hi, w.cut, s.items, w.planes, kMostItems, w.arg);
-    const Cut& all = w.cut[s.items];
-    const double scale = levels::cluster_scale(all.q.h, all.w.h, s.radius, s.largest_sum);
-    const double value = bounds.sweep(t, t.shared<double>(), p.levels, scale, s.cut_error);
     if (t.thread() != 0) return;
     write_bound(p, s.cost,
                 levels::settled(s.cost, value - bounds.slack - p.levels * 0x1p-50 * s.cost));
@@ -251,10 +233,11 @@ cudaError_t launch_hist_levels(const HistLevels& p, cudaStream_t stream) noexcep
   if (status != cudaSuccess) return status;
   if (!p.stochastic) {
     status = launch<SolveBins<Cells>>(p, kOneBlock, stream);
-    return status != cudaSuccess ? status : launch<BoundCells>(p, kOneBlock, stream);
+    return status != cudaSuccess ? status : launch<BoundBins<DD, CellCosts>>(p, kOneBlock, stream);
   }
   status = launch<SolveBins<Ends>>(p, kOneBlock, stream);
-  return status != cudaSuccess ? status : launch<BoundBins>(p, kOneBlock, stream);
+  return status != cudaSuccess ? status
+                               : launch<BoundBins<double, LevelCosts>>(p, kOneBlock, stream);
 }
 
 }  // namespace torchext::cuda

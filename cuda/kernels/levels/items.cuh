@@ -31,15 +31,17 @@ struct TableItems {
 
 TX_DEVICE bool is_finite(double x) { return x - x == 0; }
 
-/// Reads, checks, scales and sorts group k. False for a table without an answer.
+/// Reads, checks, scales and sorts group k; `largest` is the magnitude of what else is to be
+/// scaled. False for a table without an answer.
 template <bool kWeighted>
-TX_DEVICE bool read_values(const Thread& t, const LevelTables& p, int64_t k, TableItems* m) {
+TX_DEVICE bool read_values(const Thread& t, const LevelTables& p, int64_t k, TableItems* m,
+                           double largest) {
   const int64_t rest = p.n - k * p.inner;
   const auto size = static_cast<int>(p.outer > 1      ? p.outer * p.inner
                                      : rest < p.inner ? rest
                                                       : p.inner);
   int present = 0, bad = 0;
-  double largest = 0, heaviest = 0, least = HUGE_VAL, most = -HUGE_VAL;
+  double heaviest = 0, least = HUGE_VAL, most = -HUGE_VAL;
   for (int i = t.thread(); i < m->capacity; i += t.threads()) {
     double value = HUGE_VAL, w = 0;  // what is absent goes to the end
     if (i < size) {
@@ -281,8 +283,9 @@ TX_DEVICE double solve_items(const Thread& t, const TableItems& m, Programme<N, 
 
 /// Everything about group k; false for a table without an answer.
 template <bool kWeighted>
-TX_DEVICE bool read_items(const Thread& t, const LevelTables& p, int64_t k, TableItems* m) {
-  if (!read_values<kWeighted>(t, p, k, m)) return false;
+TX_DEVICE bool read_items(const Thread& t, const LevelTables& p, int64_t k, TableItems* m,
+                          double largest = 0) {
+  if (!read_values<kWeighted>(t, p, k, m, largest)) return false;
   merge_equal(t, m);
   if (!find_centre<kWeighted>(t, m)) return false;
   sum_items<kWeighted>(t, m);
