@@ -220,11 +220,12 @@ def linear_epoch(batch: int, o: Options) -> Contest:
     )
 
 
-def halp_epoch(o: Options) -> Contest:
-    """Inner steps of LM-HALP at 8-bit data and 8-bit z against float32 SVRG, one row a step."""
+def halp_epoch(batch: int, o: Options) -> Contest:
+    """Inner steps of LM-HALP at 8-bit data and 8-bit z against float32 SVRG with the same batch."""
     from torchext.linear._variance_reduced import REFRESH
 
-    rows, cols, count = o.size(1 << 18, 1 << 8), o.size(1024, 64), o.size(20_000, 64)
+    rows, cols = o.size(1 << 18, 1 << 8), o.size(1024, 64)
+    count = o.size(20_000 if batch == 1 else (1 << 20) // batch, 4)
     codes = torch.randint(-127, 128, (rows, cols), dtype=torch.int8, device=o.device)
     phi = values(rows, o).reshape(1, -1)
     alpha_g = 1e-6 * values(cols + 1, o).double().reshape(1, -1)
@@ -234,13 +235,13 @@ def halp_epoch(o: Options) -> Contest:
     floats = codes.float()
     contest = Contest(
         lambda: torch.ops.torchext._halp_epoch(
-            codes, *shared, 1e-5, count, 1, REFRESH, "step", z, None, clips, None, k
+            codes, *shared, 1e-5, count, batch, REFRESH, "step", z, None, clips, None, k
         ),
-        count * cols,
+        count * batch * cols,
         note=f", {count:,} steps",
     )
     contest.rivals["SVRG in float32"] = lambda: torch.ops.torchext._svrg_epoch(
-        floats, *shared, 1.0, count, 1, moved.reshape(1, -1), None, k
+        floats, *shared, 1.0, count, batch, moved.reshape(1, -1), None, k
     )
     return contest
 
@@ -263,5 +264,7 @@ CASES: Cases = {
     "store from a table, 4 bits, d = 1024": ("linear", store_of_table),
     "SGD epoch 4 bits, d = 1024, B = 4096": ("linear", lambda o: linear_epoch(4096, o)),
     "SGD epoch 4 bits, d = 1024, B = 65536": ("linear", lambda o: linear_epoch(65536, o)),
-    "LM-HALP (8, 8), d = 1024": ("linear", halp_epoch),
+    "LM-HALP (8, 8), d = 1024, B = 1": ("linear", lambda o: halp_epoch(1, o)),
+    "LM-HALP (8, 8), d = 1024, B = 64": ("linear", lambda o: halp_epoch(64, o)),
+    "LM-HALP (8, 8), d = 1024, B = 1024": ("linear", lambda o: halp_epoch(1024, o)),
 }

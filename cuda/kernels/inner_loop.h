@@ -6,9 +6,9 @@
 
 namespace torchext::cuda {
 
-/// The epochs of csrc/kernels/linear/inner_loop.h, arrays in device memory and rows aligned to 16
-/// bytes, to the same bits; z and its intercept need not be 0 before. What is not finite in alpha_g
-/// gives steps without meaning.
+/// The epochs of csrc/kernels/linear/inner_loop.h, arrays in device memory, rows (and with
+/// mini-batches the z of HALP) aligned to 16 bytes, to the same bits; z and its intercept need not
+/// be 0 before. What is not finite in alpha_g gives steps without meaning.
 struct HalpParams {
   cpu::HalpEpoch epoch;  // its loop without cache and key
   const uint64_t* key;   // seed, offset

@@ -1,12 +1,13 @@
 // An epoch of SVRG on CUDA: the bits of the CPU, whose products have 64 lanes (column mod 64).
 //
-// One block makes all steps. Two warps hold one output: a thread moves the columns of one lane and
-// sums their product with the next row, in the CPU's order; the lanes wait in shared memory for the
-// barrier that ends the step. See halp_epoch.cu for the rest.
+// One block makes all steps; mini-batches are in svrg_batch.cu. Two warps hold one output: a thread
+// moves the columns of one lane and sums their product with the next row, in the CPU's order; the
+// lanes wait in shared memory for the barrier that ends the step. See halp_steps.cuh for the rest.
 #include <cmath>
 
-#include "inner_loop.h"
+#include "inner_batch.h"
 #include "inner_steps.cuh"
+#include "svrg_scale.h"
 
 namespace torchext::cuda {
 namespace {
@@ -24,7 +25,7 @@ struct SvrgLaunch {
   unsigned char* scratch;  // null: shared memory
   SvrgLayout at;
   int together;
-  float factor, dx, alpha, keep;
+  SvrgScale scale;
 };
 
 template <int kBlock, bool kShared>
@@ -68,10 +69,9 @@ struct Svrg {
 
   TX_DEVICE void start() {
     for (int o = group_; o < loop_.outputs; o += kGroups) {
-      const double* const g = p_.e.alpha_g + o * (p_.e.cols + 1);
       for (int64_t j = lane_; j < loop_.pitch; j += kLanes) {
         part(p_.at.z)[o * loop_.pitch + j] = 0.0f;
-        part(p_.at.drift)[o * loop_.pitch + j] = j < p_.e.cols ? static_cast<float>(-g[j]) : 0.0f;
+        part(p_.at.drift)[o * loop_.pitch + j] = j < p_.e.cols ? svrg_drift(p_.e, o, j) : 0.0f;
       }
       part(p_.at.lanes)[o * kLanes + lane_] = 0.0f;
       part(p_.at.lanes)[(loop_.outputs + o) * kLanes + lane_] = 0.0f;
@@ -88,10 +88,10 @@ struct Svrg {
       if (loop_.outputs > 1) change = part(p_.at.changes)[o];
       float* const z = part(p_.at.z) + o * loop_.pitch;
       const float* const drift = part(p_.at.drift) + o * loop_.pitch;
-      const float minus = -(p_.factor * change);
+      const float minus = -(p_.scale.factor * change);
       float sum = 0.0f;
       for (int64_t j = lane_; j < loop_.pitch; j += kLanes) {
-        const float moved = std::fmaf(minus, x[j], std::fmaf(p_.keep, z[j], drift[j]));
+        const float moved = std::fmaf(minus, x[j], std::fmaf(p_.scale.keep, z[j], drift[j]));
         z[j] = moved;
         sum = std::fmaf(next[j], moved, sum);
       }
@@ -106,14 +106,10 @@ struct Svrg {
     const float* const lanes = part(p_.at.lanes) + (s % 2 * loop_.outputs + o) * kLanes;
     return warp_sum(lanes[t_.lane()] + lanes[t_.lane() + 32], t_);
   }
-  TX_DEVICE float moved(float dot, float end) const {
-    return p_.dx * dot + (loop_.intercept ? p_.e.unit * end : 0.0f);
-  }
   /// The intercept's displacement after a step.
   TX_DEVICE float end_after(int o, float end, float change) const {
     if (!loop_.intercept) return end;
-    const auto drift = static_cast<float>(-p_.e.alpha_g[o * (p_.e.cols + 1) + p_.e.cols]);
-    return end + (drift - p_.alpha * change * p_.e.unit);
+    return end + (svrg_drift(p_.e, o, p_.e.cols) - p_.scale.alpha * change * p_.e.unit);
   }
 
   /// Changes of the slopes at step s, the i-th prepared one: returned with one output, which every
@@ -124,7 +120,7 @@ struct Svrg {
     const float* const cache = part(p_.at.cache) + i * size;
     const float weight = part(p_.at.weights)[i];
     if (m == 1) {
-      const float score = moved(dot(s, 0), end_);
+      const float score = svrg_score(p_.e, p_.scale, dot(s, 0), end_);
       const float change = single_change(loop_.loss, cache, score) * weight;
       end_ = end_after(0, end_, change);
       return change;
@@ -139,7 +135,8 @@ struct Svrg {
       float* const ends = part(p_.at.ends);
       float* const score = part(p_.at.moved);
       float* const change = part(p_.at.changes);
-      for (int o = t_.lane(); o < m; o += 32) score[o] = moved(dots[o], ends[o]);
+      for (int o = t_.lane(); o < m; o += 32)
+        score[o] = svrg_score(p_.e, p_.scale, dots[o], ends[o]);
       warp_changes(t_, loop_, cache, weight, score, change);
       for (int o = t_.lane(); o < m; o += 32) ends[o] = end_after(o, ends[o], change[o]);
     }
@@ -170,7 +167,7 @@ struct Svrg {
 
 SvrgLayout layout_of(const cpu::SvrgEpoch& e, bool ring) noexcept {
   const int64_t m = e.loop.outputs, pitch = e.loop.pitch, steps = steps_together(e.loop.outputs);
-  Parts parts;
+  BlockParts parts;
   SvrgLayout at{};
   at.z = parts.take(4 * m * pitch);
   at.drift = parts.take(4 * m * pitch);
@@ -190,10 +187,12 @@ SvrgLayout layout_of(const cpu::SvrgEpoch& e, bool ring) noexcept {
 }  // namespace
 
 int64_t svrg_scratch(const cpu::SvrgEpoch& e) noexcept {
+  if (e.loop.batch > 1) return svrg_batch_scratch(e);
   return layout_of(e, true).bytes <= kMostInnerShared ? 0 : layout_of(e, false).bytes;
 }
 
 cudaError_t launch_svrg_epoch(const SvrgParams& params, cudaStream_t stream) noexcept {
+  if (params.epoch.loop.batch > 1) return launch_svrg_batch(params, stream);
   SvrgLaunch p{};
   const cudaError_t cached = fill_cache(params, &p, stream);
   if (cached != cudaSuccess) return cached;
@@ -202,10 +201,7 @@ cudaError_t launch_svrg_epoch(const SvrgParams& params, cudaStream_t stream) noe
   p.at = layout_of(p.e, shared);
   const cpu::InnerLoop& loop = p.e.loop;
   p.together = steps_together(loop.outputs);
-  p.factor = static_cast<float>(loop.alpha * p.e.dx);
-  p.dx = static_cast<float>(p.e.dx);
-  p.alpha = static_cast<float>(loop.alpha);
-  p.keep = static_cast<float>(1.0 - loop.alpha * loop.l2);
+  p.scale = svrg_scale(p.e);
   const Launch at{1, 1, shared ? static_cast<size_t>(p.at.bytes) : 0};
   if (!shared) return launch<Svrg<256, false>>(p, at, stream);
   if (loop.outputs == 1) return launch<Svrg<64, true>>(p, at, stream);

@@ -8,10 +8,13 @@
 namespace torchext::ops {
 namespace {
 
+bool is_aligned(const Tensor& x) {
+  return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+}
+
 /// Rows whose memory starts at a multiple of 16 bytes.
 Tensor aligned(const Tensor& x) {
-  const auto at = reinterpret_cast<uintptr_t>(x.const_data_ptr());
-  return at % 16 == 0 || !x.is_contiguous() ? x : torch::stable::clone(x);
+  return is_aligned(x) || !x.is_contiguous() ? x : torch::stable::clone(x);
 }
 
 void check_devices(const char* op, const Device& device, const Tensor& phi,
@@ -46,10 +49,12 @@ void halp_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Ten
   device.check(op, "clips", clips);
   if (gammas.has_value()) device.check(op, "gammas", *gammas);
   const cpu::HalpFormat format = read_format(op, x, z);
-  TX_CHECK(batch == 1, op, "batch must be 1 on CUDA, got ", batch);
   const Tensor rows = aligned(x);
   const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps, batch,
                        z_intercept.has_value(), key, stream);
+  TX_CHECK(batch == 1 || is_aligned(z), op,
+           "z must start at a multiple of 16 bytes with batch > 1 ",
+           "on CUDA, got one that does not");
   const cpu::HalpEpoch e =
       read_halp_epoch(op, args, format, dx, dz, refresh, noise, z, z_intercept, clips, gammas);
   const Memory memory(x, args.loop, cuda::halp_scratch(e));
@@ -67,7 +72,6 @@ void svrg_epoch_cuda(const Tensor& x, const Tensor& phi, const std::optional<Ten
   check_dtype(op, "x", x, ScalarType::Float);
   const Device device(x);
   check_devices(op, device, phi, weight, alpha_g, z, z_intercept, key);
-  TX_CHECK(batch == 1, op, "batch must be 1 on CUDA, got ", batch);
   const Tensor rows = aligned(x);
   const InnerArgs args(op, rows, phi, weight, loss, alpha_g, alpha, l2, steps, batch,
                        z_intercept.has_value(), key, stream);

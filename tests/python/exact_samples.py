@@ -49,7 +49,7 @@ def halp_args(
     form: str, loss: str, outputs: int, cols: int, steps: int, hot: float, intercept: bool = True,
     refresh: int = 32, noise: str = "step", weighted: bool = True, batch: int = 1,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """``hot`` scales the steps: above 1, everything saturates."""
+    """``hot`` scales the steps: above 1, everything saturates. Larger batches take larger steps."""
     data, moved, drift, shift = FORMATS[form]
     top = 32767 if data == torch.int16 else 127
     generator = torch.Generator().manual_seed(cols + outputs)
@@ -61,8 +61,9 @@ def halp_args(
     g = torch.randn(outputs, cols + 1, generator=generator, dtype=torch.float64)
     g *= hot * drift * (dz / 2**shift)
     return (
-        x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g, 0.05 * hot, 0.1, dx,
-        dz, steps, batch, refresh, noise, torch.full((outputs, pitch), 5, dtype=moved),
+        x, phi, torch.linspace(0.5, 1.5, rows) if weighted else None, loss, g,
+        0.05 * hot * batch, 0.1 / batch, dx, dz, steps, batch, refresh, noise,
+        torch.full((outputs, pitch), 5, dtype=moved),
         torch.full((outputs,), 5, dtype=torch.int32) if intercept else None,
         torch.tensor([7, 8, 9]), torch.zeros(steps * batch, outputs, dtype=torch.int32),
         key_from_seed(cols), 3,

@@ -137,6 +137,79 @@ def test_svrg_epoch(
     check("_svrg_epoch", *svrg_args(loss, outputs, cols, steps, intercept, weighted))
 
 
+@pytest.mark.parametrize("batch", [2, 7, 150])
+@pytest.mark.parametrize("hot", [0.02, 1.5])
+@pytest.mark.parametrize(
+    "form, loss, outputs, cols",
+    [
+        ("z8", "squared", 1, 67), ("z8", "softmax", 3, 130), ("z16", "logistic", 1, 600),
+        ("z16", "squared", 10, 70), ("x16", "squared", 1, 300), ("x16", "softmax", 5, 65),
+    ],
+)  # fmt: skip
+def test_halp_epoch_of_batches(
+    form: str, loss: str, outputs: int, cols: int, hot: float, batch: int
+) -> None:
+    """Batches that are no multiple of four rows, and of several slices; two drifts."""
+    args = halp_args(form, loss, outputs, cols, 4, hot, refresh=3, batch=batch)
+    z, end, clips, gammas, _ = check("_halp_epoch", *args)[-5:]
+    assert z.any() and (hot < 1 or (end.any() and gammas.any()))
+    assert (int(clips[0]) > 7) == (hot > 1)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"steps": 0}, {"steps": 1}, {"refresh": 0}, {"noise": "nearest"}, {"intercept": False},
+        {"weighted": False}, {"cols": 1}, {"form": "z16", "outputs": 40, "cols": 3, "batch": 5},
+        {"form": "x16", "cols": 5000, "steps": 2}, {"batch": 128, "intercept": False},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_halp_epoch_of_batches_edges(more: dict[str, Any]) -> None:
+    how: dict[str, Any] = {
+        "form": "z8", "loss": "squared", "outputs": 1, "cols": 70, "steps": 9, "hot": 0.3,
+        "batch": 50,
+    } | more  # fmt: skip
+    check("_halp_epoch", *halp_args(**how))
+
+
+@pytest.mark.parametrize("batch", [2, 64, 65, 200])
+@pytest.mark.parametrize(
+    "loss, outputs, cols, intercept, weighted",
+    [
+        ("squared", 1, 67, True, True), ("logistic", 1, 400, True, False),
+        ("softmax", 3, 130, True, True), ("squared", 10, 1, False, False),
+    ],
+)  # fmt: skip
+def test_svrg_epoch_of_batches(
+    loss: str, outputs: int, cols: int, intercept: bool, weighted: bool, batch: int
+) -> None:
+    """One slice of the rows, which is a chain of sums, and several."""
+    for steps in (0, 1, 4):
+        args = svrg_args(loss, outputs, cols, steps, intercept, weighted, batch)
+        z = check("_svrg_epoch", *args)[-3 if intercept else -2]
+        assert z.any() == (steps > 0)
+
+
+def test_svrg_intercept_of_many_rows() -> None:
+    """What they take from the intercept is read 1024 at a time."""
+    check("_svrg_epoch", *svrg_args("squared", 2, 5, 2, batch=2500))
+
+
+def test_coefficients_of_large_batches() -> None:
+    """They have the range that keeps sums in 32 bits."""
+    for form in ("z16", "x16"):
+        out = check("_halp_epoch", *halp_args(form, "squared", 1, 3, 2, 1.5, batch=1024))
+        assert int(out[-3][1]) > 8, "no coefficient was clipped"
+
+
+def test_misaligned_displacement_is_refused_with_batches() -> None:
+    args = list(halp_args("z8", "squared", 1, 64, 3, 0.3, batch=4))
+    args[13] = torch.zeros(67, dtype=torch.int8)[3:].view(1, 64)
+    with pytest.raises(RuntimeError, match="z must start at a multiple of 16 bytes with batch > 1"):
+        torch.ops.torchext_emulated._halp_epoch(*args)
+
+
 def test_misaligned_rows() -> None:
     args = list(halp_args("z8", "squared", 1, 64, 5, 0.3))
     storage = torch.zeros(args[0].numel() + 3, dtype=torch.int8)

@@ -41,8 +41,19 @@ HALP: dict[str, Any] = {"solver": "halp", "max_iter": 2, "random_state": 3, "alp
         (SGDRegressor(**HALP), 0, {"_exact_pass", "_halp_epoch"}),
         (SGDRegressor(**{**HALP, "solver": "svrg"}), 0, {"_exact_pass", "_svrg_epoch"}),
         (SGDClassifier(loss="log_loss", **HALP), 2, {"_exact_pass", "_halp_epoch"}),
+        (SGDRegressor(**HALP, batch_size=6), 0, {"_exact_pass", "_halp_epoch"}),
+        (SGDRegressor(**HALP, z_bits=8, batch_size=70), 0, {"_exact_pass", "_halp_epoch"}),
+        (
+            SGDRegressor(**{**HALP, "solver": "svrg"}, batch_size=70),
+            0,
+            {"_exact_pass", "_svrg_epoch"},
+        ),
+        (SGDClassifier(loss="log_loss", **HALP, batch_size=7), 3, {"_exact_pass", "_halp_epoch"}),
     ],
-    ids=["ridge", "ridge-through-0", "logistic", "softmax", "halp", "svrg", "halp-classes"],
+    ids=(
+        "ridge ridge-through-0 logistic softmax halp svrg halp-classes halp-batches halp-8-batches "
+        "svrg-batches halp-classes-batches"
+    ).split(),
 )
 def test_fits_are_those_of_the_cpu(
     model: Any, classes: int, passes: set[str], monkeypatch: pytest.MonkeyPatch

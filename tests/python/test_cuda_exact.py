@@ -93,6 +93,20 @@ def test_svrg_epoch(loss: str, outputs: int, cols: int) -> None:
     check("_svrg_epoch", svrg_args(loss, outputs, cols, 700))
 
 
+@pytest.mark.parametrize("batch", [2, 64, 1000])
+@pytest.mark.parametrize(
+    "loss, outputs, cols", [("squared", 1, 1024), ("logistic", 1, 3000), ("softmax", 10, 784)]
+)
+def test_inner_epochs_of_batches(loss: str, outputs: int, cols: int, batch: int) -> None:
+    for form in ("z8", "z16", "x16"):
+        for hot in (0.02, 1.5):
+            check(
+                "_halp_epoch",
+                halp_args(form, loss, outputs, cols, 100, hot, refresh=16, batch=batch),
+            )
+    check("_svrg_epoch", svrg_args(loss, outputs, cols, 100, batch=batch))
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_rows_in_the_units_of_a_solver(kind: torch.dtype) -> None:
     same_rows(kind, 1000)
@@ -128,17 +142,32 @@ def test_small_inner_epochs(cols: int) -> None:
         check("_svrg_epoch", svrg_args("softmax", 3, cols, 40))
 
 
+@pytest.mark.parametrize("batch", [10, 150])
+def test_small_inner_epochs_of_batches(batch: int) -> None:
+    """Under compute-sanitizer too."""
+    for form, loss, outputs in [("z8", "squared", 1), ("z16", "softmax", 3), ("x16", "squared", 2)]:
+        check("_halp_epoch", halp_args(form, loss, outputs, 130, 6, 0.3, refresh=2, batch=batch))
+    check("_svrg_epoch", svrg_args("squared", 1, 130, 6, batch=batch))
+    check("_svrg_epoch", svrg_args("softmax", 3, 130, 6, batch=batch))
+
+
 CASES = {
     "_exact_pass": exact_args(torch.float32, "squared", 3000, 90, 2, weighted=False),
     "_halp_epoch": halp_args("z8", "logistic", 1, 100, 200, 0.3),
     "_svrg_epoch": svrg_args("softmax", 3, 100, 200),
+    "_halp_epoch of batches": halp_args("z8", "softmax", 3, 100, 20, 0.3, batch=150),
+    "_svrg_epoch of batches": svrg_args("softmax", 3, 100, 20, batch=150),
 }
+
+
+def op_of(case: str) -> Any:
+    return getattr(ops, case.split()[0])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_captured_in_a_graph(name: str) -> None:
     """Nothing waits for the GPU: a graph holds the op and gives its bits again."""
-    op, args = getattr(ops, name), on_gpu(CASES[name])
+    op, args = op_of(name), on_gpu(CASES[name])
     warm = [a.clone() if isinstance(a, Tensor) else a for a in args]
     op(*warm)
     torch.cuda.synchronize()
@@ -154,11 +183,11 @@ def test_captured_in_a_graph(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_on_another_stream(name: str) -> None:
     want = copy.deepcopy(CASES[name])
-    getattr(ops, name)(*want)
+    op_of(name)(*want)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         args = on_gpu(CASES[name])
-        getattr(ops, name)(*args)
+        op_of(name)(*args)
     stream.synchronize()
     for a, b in zip(tensors(args), tensors(want), strict=True):
         assert same_bits(a.cpu(), b)

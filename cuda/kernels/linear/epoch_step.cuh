@@ -4,6 +4,7 @@
 #ifndef TX_ONE_LANE
 #define TX_ONE_LANE
 #endif
+#include "../last_block.h"
 #include "../warp_reduce.h"
 #include "kernels/linear/step_rules.h"
 #include "kernels/rounding.h"
@@ -75,21 +76,6 @@ TX_DEVICE float uniform16(const Words& words, int k) {
 TX_DEVICE int32_t round_one(float v, float inverse, float uniform, int32_t top) {
   const float t = v * inverse;
   return t != t ? -top : cpu::round_rule(t, uniform, top);
-}
-
-/// Whether this block is the last of `expected` that come here; it then sees what the others wrote
-/// (by load_past) and *counter is 0 again. `flag` is in shared memory.
-TX_DEVICE bool last_to_arrive(const Thread& t, uint32_t* counter, uint32_t expected, int* flag) {
-  t.fence();
-  t.sync();
-  if (t.thread() == 0) {
-    const bool last = t.add(counter, 1u) + 1 == expected;
-    if (last) *counter = 0;
-    *flag = last ? 1 : 0;
-    t.fence();
-  }
-  t.sync();
-  return *flag != 0;
 }
 
 /// The intercept as the prediction sees it: with variance reduction its distance from x0's.

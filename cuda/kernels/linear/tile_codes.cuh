@@ -6,48 +6,13 @@
 // registers (byte_permute): no shared memory, no bank conflicts.
 #pragma once
 
+#include "../byte_permute.h"
 #include "../vector_io.h"
 #include "kernels/layout.h"
 
 namespace torchext::cuda {
 
-/// Byte k of the result is byte s_k of the eight bytes b:a, s_k the low 3 bits of nibble k of
-/// `selector`.
-TX_DEVICE uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t selector) {
-#if defined(__CUDACC__)
-  return __byte_perm(a, b, selector);
-#else
-  const uint64_t both = uint64_t{b} << 32 | a;
-  uint32_t out = 0;
-  for (int k = 0; k < 4; ++k)
-    out |= static_cast<uint32_t>(both >> (8 * (selector >> (4 * k) & 7u)) & 255u) << (8 * k);
-  return out;
-#endif
-}
-
-/// Loads past the first-level cache: what other blocks of this kernel wrote. The clobber keeps the
-/// order: some callers zero the place afterwards, and the compiler must not move that store up.
-TX_DEVICE uint32_t load_past(const uint32_t* from) {
-#if defined(__CUDACC__)
-  uint32_t value;
-  asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-  return value;
-#else
-  return *from;
-#endif
-}
-TX_DEVICE int32_t load_past(const int32_t* from) {
-  return static_cast<int32_t>(load_past(reinterpret_cast<const uint32_t*>(from)));
-}
-TX_DEVICE float load_past(const float* from) {
-#if defined(__CUDACC__)
-  return __uint_as_float(load_past(reinterpret_cast<const uint32_t*>(from)));
-#else
-  return *from;
-#endif
-}
-
-/// The same for streamed codes, which no thread writes.
+/// Loads past the first-level cache, of streamed codes, which no thread writes.
 TX_DEVICE uint32_t load_code(const uint32_t* from) {
 #if defined(__CUDACC__)
   return __ldcg(from);
@@ -62,16 +27,6 @@ TX_DEVICE Vector16 load_code(const Vector16* from) {
 #else
   return *from;
 #endif
-}
-
-/// out[c] byte k = in[k] byte c.
-TX_DEVICE void turn(const uint32_t* in, uint32_t* out) {
-  const uint32_t a = byte_permute(in[0], in[1], 0x5140), b = byte_permute(in[2], in[3], 0x5140);
-  const uint32_t c = byte_permute(in[0], in[1], 0x7362), d = byte_permute(in[2], in[3], 0x7362);
-  out[0] = byte_permute(a, b, 0x5410);
-  out[1] = byte_permute(a, b, 0x7632);
-  out[2] = byte_permute(c, d, 0x5410);
-  out[3] = byte_permute(c, d, 0x7632);
 }
 
 constexpr uint32_t kEachByte = 0x01010101u;
