@@ -105,9 +105,9 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
 
         Args:
             X: (K, n) dense numbers, an array or a tensor; the path of a ``.npy`` file, which is mapped; or a
-                function that returns an iterable of blocks ``(X, y)`` or ``(X, y, weight)``, which are spilled
-                to a temporary file. A :class:`torchext.QuantizedDataset` alone gives the solution of its
-                codes, with a warning.
+                function that returns an iterable of blocks ``(X, y)`` or ``(X, y, weight)``, which are
+                spilled to a temporary file. A :class:`torchext.QuantizedDataset` alone gives the solution of
+                its codes, with a warning.
             y: (K,) or (K, m) targets.
             sample_weight: (K,) weights >= 0.
             store: codes of the same rows, made earlier (for other targets or penalties, say): saves encoding.
