@@ -210,7 +210,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         Args:
             X: (K, n) dense floats (an array or a tensor), or a store (then ``y`` and ``sample_weight`` are
                 None: it has them, and bits, sampling, levels and anchor are the store's). ``"halp"`` and
-                ``"svrg"`` take stores of nearest rounding, and round their values to one grid of ``bits`` bits.
+                ``"svrg"`` take stores of nearest rounding, and round their values to one grid of ``bits``
+                bits.
             y: (K,) or (K, m).
             sample_weight: (K,) weights >= 0; only their ratios matter.
         """
