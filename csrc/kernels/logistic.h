@@ -82,12 +82,11 @@ TX_HD V power_of_two(V k) {
 template <class V>
 TX_HD V exp_of_negative(V x) {
   const V least = V{} - 746.0;  // less than half the least double
-  const V to = x > least ? x : least;
+  const V to = x < least ? least : x;
   const V k = (to * 0x1.71547652b82fep+0 + kWhole) - kWhole, half = (k * 0.5 + kWhole) - kWhole;
   const V r = (to - k * kLn2High) - k * kLn2Low;             // the first product is exact
   const V fraction = 1.0 + r * series<ExpSeries, 1, 13>(r);  // |r| < 0.35: the rest is below 2^-60
-  const V found = fraction * power_of_two(half) * power_of_two(k - half);  // rounded once
-  return x != x ? x : found;
+  return fraction * power_of_two(half) * power_of_two(k - half);  // rounded once
 }
 
 /// 2 artanh(s), s^2 <= 1/9: what is left out is below 2^-58.
@@ -112,7 +111,7 @@ TX_HD V log_of(V x) {
   const auto high = from_one > V{} + 1.5;
   const V m = high ? from_one * 0.5 : from_one, k = high ? exponent + 1.0 : exponent;
   const V found = k * kLn2High + (twice_artanh((m - 1.0) / (m + 1.0)) + k * kLn2Low);
-  return x != x ? x : found;
+  return found + x * 0.0;  // NaN
 }
 
 /// Loss log(1 + e^(-y z)) of a score z and a label y = +-1, and its derivative in z.

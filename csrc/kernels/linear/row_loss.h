@@ -90,14 +90,15 @@ TX_HD void logistic_rows(const RowScores& a) {
 template <class V, int kRows>
 TX_HD void softmax_rows(const RowScores& a) {
   const int64_t m = a.outputs, n = a.rows * m;
-  double own[kRows], total[kRows];
+  double own[kRows], weight[kRows], total[kRows];
   for (int64_t r = 0; r < a.rows; ++r) {
     double* const z = a.z + r * m;
     double top = z[0];
     for (int64_t o = 1; o < m; ++o) top = z[o] > top ? z[o] : top;
     for (int64_t o = 0; o < m; ++o) z[o] -= top;
     const bool known = a.y[r] >= 0.0 && a.y[r] < static_cast<double>(m);
-    own[r] = known ? z[static_cast<int64_t>(a.y[r])] : static_cast<double>(NAN);
+    own[r] = z[known ? static_cast<int64_t>(a.y[r]) : 0];
+    weight[r] = known ? a.weight_of(r) : static_cast<double>(NAN);
   }
   for (int64_t i = 0; i < n; i += kLanesOf<V>)
     store_of(a.z + i, exp_of_negative(load_of<V>(a.z + i, n - i)), n - i);
@@ -110,7 +111,7 @@ TX_HD void softmax_rows(const RowScores& a) {
     store_of(logs + r, log_of(load_of<V>(total + r, a.rows - r)), a.rows - r);
   for (int64_t r = 0; r < a.rows; ++r) {
     double* const z = a.z + r * m;
-    const double v = own[r] == own[r] ? a.weight_of(r) : own[r];  // NaN spreads to all outputs
+    const double v = weight[r];
     for (int64_t o = 0; o < m; ++o)
       z[o] = v * (z[o] / total[r] - (static_cast<double>(o) == a.y[r] ? 1.0 : 0.0));
     *a.loss += v * (logs[r] - own[r]);
