@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from exact_samples import exact_args, halp_args, rows_of, svrg_args, targets
 from parity import same_bits, tensors
+from sklearn.base import clone
 from torch import Tensor
 
 from torchext import _build
+from torchext.linear import LogisticRegression, Ridge, SGDClassifier
 
 pytestmark = [
     pytest.mark.cuda,
@@ -168,3 +171,32 @@ def test_tensors_elsewhere_are_named() -> None:
     args[1] = args[1].cpu()
     with pytest.raises(RuntimeError, match="_exact_pass: w must be on the device of x"):
         ops._exact_pass(*args)
+
+
+@pytest.mark.parametrize("solver", ["halp", "svrg"])
+@pytest.mark.parametrize("loss", ["squared", "log_loss"])
+def test_fits_on_tensors_there(solver: str, loss: str) -> None:
+    """Encoded, solved and multiplied on the GPU, to the bits of the CPU."""
+    x = rows_of(torch.float32, 3000, 40)
+    labels = (
+        x[:, :3].sum(1) + torch.randn(3000, generator=torch.Generator().manual_seed(4)) > 0
+    ).long()
+    model = SGDClassifier(loss, solver=solver, max_iter=2, random_state=0)
+    cpu = clone(model).fit(x, labels)
+    there = clone(model).set_params(device="cuda").fit(x.cuda(), labels.cuda())
+    assert there.coef_.tolist() == cpu.coef_.tolist()
+    assert there.loss_curve_ == cpu.loss_curve_
+    np.testing.assert_allclose(
+        there.decision_function(x.cuda()), cpu.decision_function(x), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "model", [Ridge(bits=3), LogisticRegression(bits=3)], ids=["ridge", "logistic"]
+)
+def test_exact_models_on_tensors_there(model: Any) -> None:
+    x = rows_of(torch.float32, 3000, 40)
+    y = (x[:, :3].sum(1) > 0.3).long()
+    cpu = clone(model).fit(x, y)
+    there = clone(model).set_params(device="cuda").fit(x.cuda(), y.cuda())
+    np.testing.assert_allclose(there.coef_, cpu.coef_, rtol=1e-4, atol=1e-4)
