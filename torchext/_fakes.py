@@ -105,7 +105,7 @@ def _(
 
 
 @library.register_fake("torchext::_column_stats")
-def _(x: Tensor, weight: Tensor | None, state: Tensor) -> Tensor:
+def _(x: Tensor, weight: Tensor | None, centre: Tensor | None, state: Tensor) -> Tensor:
     return state.new_empty((), dtype=torch.int64)
 
 

@@ -47,7 +47,7 @@ int64_t add_rows(const ColumnStatsArguments& in) {
         const int64_t row = (first + c) * cpu::kStatsChunk,
                       rows = std::min(cpu::kStatsChunk, m.rows - row);
         kernel(block, row, rows, 0, n, sum, lo, hi);
-        if (in.weight != nullptr) cpu::weighted_sums(block, row, rows, n, in.weight, weighted);
+        if (in.weighing.wanted()) cpu::weighted_sums(block, row, rows, n, in.weighing, weighted);
       }
     });
     for (int64_t c = 0; c < count; ++c) {
@@ -70,8 +70,9 @@ int64_t add_rows(const ColumnStatsArguments& in) {
   return -1;
 }
 
-Tensor column_stats(const Tensor& x, const std::optional<Tensor>& weight, Tensor state) {
-  const ColumnStatsArguments in = read_column_stats("_column_stats", x, weight, state);
+Tensor column_stats(const Tensor& x, const std::optional<Tensor>& weight,
+                    const std::optional<Tensor>& centre, Tensor state) {
+  const ColumnStatsArguments in = read_column_stats("_column_stats", x, weight, centre, state);
   Tensor found = torch::stable::new_empty(state, {}, ScalarType::Long);
   *found.mutable_data_ptr<int64_t>() = add_rows(in);
   return found;

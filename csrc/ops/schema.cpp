@@ -23,9 +23,9 @@ TX_DEFINE_OPS(TX_LIBRARY, m) {
   m.def(
       "_column_levels(Tensor x, Tensor? rows, Tensor mean, Tensor scale, Tensor bounds, int "
       "levels, str kind, int iterations) -> (Tensor, Tensor)");  // lloyd, nearest, stochastic, both
-  m.def("_column_stats(Tensor x, Tensor? weight, Tensor(a!) state) -> Tensor");  // pass 1 of a
-                                                                                 // store; index of
-                                                                                 // a NaN/Inf or -1
+  m.def(
+      "_column_stats(Tensor x, Tensor? weight, Tensor? centre, Tensor(a!) state) -> "
+      "Tensor");               // pass 1 of a store; index of a NaN/Inf or -1
   m.def("_cpu_isa() -> str");  // instruction set in use
   m.def(
       "_encode(Tensor x, Tensor mean, Tensor scale, Tensor grid, Tensor levels, str mode, int "

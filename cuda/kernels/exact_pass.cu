@@ -2,7 +2,7 @@
 //
 // The CPU's order of summation is parallel enough for a GPU: a score has eight lanes (column mod
 // 8), eight threads here, and a gradient is formed in chunks of 1024 rows, a thread a column here.
-// So both give the same bits; logarithm and exponential are those of the platform.
+// So both give the same bits.
 #include <cmath>
 
 #include "exact_pass.h"
@@ -76,7 +76,6 @@ struct Scores {
 };
 
 /// Slopes in place of the scores, and the losses.
-template <bool kSoftmax>
 struct Slopes {
   using Params = Slab;
   static constexpr int kThreads = 128;
@@ -84,19 +83,8 @@ struct Slopes {
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const cpu::ExactPass& a = p.pass;
     for (int64_t k = t.index(); k < p.rows; k += t.count()) {
-      const int64_t row = p.first + k;
-      double* const z = p.scores + k * a.outputs;
-      const double weight = a.weight != nullptr ? a.weight[row] : 1.0;
       double loss = 0.0;
-      if constexpr (kSoftmax) {
-        const double y = a.y[row];
-        const bool known = y >= 0.0 && y < static_cast<double>(a.outputs);
-        loss = cpu::softmax_row(z, a.outputs, known ? static_cast<int>(y) : 0,
-                                known ? weight : static_cast<double>(NAN));
-      } else {
-        for (int o = 0; o < a.outputs; ++o)
-          loss += cpu::output_loss(a.loss, a.y[row * a.outputs + o], weight, z + o);
-      }
+      cpu::row_losses<double, 1>(a, p.first + k, 1, p.scores + k * a.outputs, &loss);
       p.losses[k] = loss;
     }
   }
@@ -200,10 +188,7 @@ cudaError_t launch_slab(const Slab& s, int64_t chunks, cudaStream_t stream) noex
   const cudaError_t scores =
       launch<Dots>(s, {blocks_for(s.rows, Dots::kRows, int64_t{1} << 20)}, stream);
   if (scores != cudaSuccess) return scores;
-  const Launch rows{blocks_for(s.rows, Slopes<true>::kThreads)};
-  const cudaError_t slopes = s.pass.loss == cpu::RowLoss::softmax
-                                 ? launch<Slopes<true>>(s, rows, stream)
-                                 : launch<Slopes<false>>(s, rows, stream);
+  const cudaError_t slopes = launch<Slopes>(s, {blocks_for(s.rows, Slopes::kThreads)}, stream);
   if (slopes != cudaSuccess) return slopes;
   const int64_t tiles = blocks_for(s.pass.cols + 2, Sums::kThreads, 65535);
   return launch<Sums>(s, {chunks, tiles, Sums::kShared}, stream);

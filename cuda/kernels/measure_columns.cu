@@ -38,7 +38,7 @@ struct MeasureChunk {
           sum += v;
           lo = v < lo ? v : lo;
           hi = v > hi ? v : hi;
-          if (p.weight != nullptr) weighted += static_cast<double>(p.weight[row + k]) * v;
+          if (p.weighing.wanted()) weighted += p.weighing.term(p.weighing.of_row(row + k), v, col);
           if (!(std::fabs(v) < INFINITY) && bad < 0) bad = row + k;
         }
       }

@@ -13,10 +13,10 @@ struct MeasureParams {
   const void* x;
   bool f64;
   int64_t row_stride, rows, cols;
-  const float* weight;  // [rows] or null
-  double* parts;        // [chunks][kStatsParts][cols]
-  double* state;        // [5][cols]: count, sum, minimum, maximum, weighted sum; added to
-  int64_t* found;       // position of the first NaN or infinity, row-major, or -1
+  cpu::Weighing weighing;
+  double* parts;   // [chunks][kStatsParts][cols]
+  double* state;   // [5][cols]: count, sum, minimum, maximum, weighted sum; added to
+  int64_t* found;  // position of the first NaN or infinity, row-major, or -1
 };
 
 cudaError_t launch_measure_columns(const MeasureParams& p, cudaStream_t stream) noexcept;

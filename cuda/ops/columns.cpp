@@ -8,17 +8,18 @@
 namespace torchext::ops {
 namespace {
 
-Tensor column_stats_cuda(const Tensor& x, const std::optional<Tensor>& weight, Tensor state) {
+Tensor column_stats_cuda(const Tensor& x, const std::optional<Tensor>& weight,
+                         const std::optional<Tensor>& centre, Tensor state) {
   constexpr const char* op = "_column_stats";
   const Device device(x);
-  check_all(device, op, {{"weight", given(weight)}, {"state", &state}});
-  const ColumnStatsArguments in = read_column_stats(op, x, weight, state);
+  check_all(device, op, {{"weight", given(weight)}, {"centre", given(centre)}, {"state", &state}});
+  const ColumnStatsArguments in = read_column_stats(op, x, weight, centre, state);
   const Matrix& m = in.x;
   const int64_t chunks = (m.rows + cpu::kStatsChunk - 1) / cpu::kStatsChunk;
   Tensor parts = torch::stable::new_empty(state, {chunks, cuda::kStatsParts, m.cols});
   Tensor found = torch::stable::new_empty(state, {}, ScalarType::Long);
   check_launch(op, cuda::launch_measure_columns({m.data, m.f64, m.row_stride, m.rows, m.cols,
-                                                 in.weight, parts.mutable_data_ptr<double>(),
+                                                 in.weighing, parts.mutable_data_ptr<double>(),
                                                  in.state, found.mutable_data_ptr<int64_t>()},
                                                 device.stream()));
   return found;

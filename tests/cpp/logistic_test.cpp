@@ -1,4 +1,4 @@
-// exp and log1p of the logistic loss against those of the C library.
+// exp and logarithms of the logistic losses against those of the C library.
 #include "kernels/logistic.h"
 
 #include <gtest/gtest.h>
@@ -43,6 +43,23 @@ TEST(Logistic, LogOfOnePlus) {
   }
   EXPECT_LE(worst, 2.0);
   EXPECT_EQ(log_one_plus(0.0), 0.0);
+}
+
+TEST(Logistic, LogFromOne) {
+  double worst = 0.0;
+  for (double x = 1.0; x < 1e300; x *= 1.000713) {
+    worst = std::max(worst, ulps(log_of(x), std::log(x)));
+  }
+  for (int64_t i = 1; i <= 1'000'000; ++i) {
+    const double x = 1.0 + static_cast<double>(i) * 2e-6;
+    worst = std::max(worst, ulps(log_of(x), std::log(x)));
+  }
+  for (const double x : {1.0 + 0x1p-52, 1.5, std::nextafter(1.5, 2.0), std::nextafter(2.0, 1.0)}) {
+    worst = std::max(worst, ulps(log_of(x), std::log(x)));
+  }
+  EXPECT_LE(worst, 2.0);
+  EXPECT_EQ(log_of(1.0), 0.0);
+  EXPECT_TRUE(std::isnan(log_of(std::nan(""))));
 }
 
 TEST(Logistic, LossAndSlope) {

@@ -22,12 +22,20 @@ def table(rows: int, cols: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return x
 
 
-def stats(op: Any, x: Tensor, weight: Tensor | None = None, device: str = "cpu") -> list[Tensor]:
+def stats(
+    op: Any,
+    x: Tensor,
+    weight: Tensor | None = None,
+    centre: Tensor | None = None,
+    device: str = "cpu",
+) -> list[Tensor]:
     """State and result of ``_column_stats`` over two blocks."""
     state = new_stats(x.shape[1], device)
-    first, second = x[:1024].to(device), x[1024:].to(device)
-    w = (None, None) if weight is None else (weight[:1024].to(device), weight[1024:].to(device))
-    found = [op(first, w[0], state), op(second, w[1], state)]
+    from_here = None if centre is None else centre.to(device)
+    found = []
+    for part in (slice(0, 1024), slice(1024, None)):
+        w = None if weight is None else weight[part].to(device)
+        found.append(op(x[part].to(device), w, from_here, state))
     return [state.cpu(), *(f.cpu() for f in found)]
 
 

@@ -1,8 +1,8 @@
 """A GPU in name: tensors that say ``cuda:0``, live in CPU memory and run the emulated CUDA ops.
 
 Mixing them with CPU tensors fails as it does on a real one, so Python code that moves data is tested on
-machines without a GPU. Use as ``with PretendGpu() as gpu:``; ``gpu.syncs`` counts values read back,
-``gpu.ran`` lists the library's ops that ran there.
+machines without a GPU. Use as ``with PretendGpu() as gpu:``; ``gpu.syncs`` counts values read back one by
+one, ``gpu.read`` bytes of tensors, ``gpu.ran`` lists the library's ops that ran there.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ def call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return wrappers.get(id(x)) if id(x) in wrappers else OnGpu(x)
 
     result = func(*tree_map(unwrap, args), **tree_map(unwrap, kwargs))
+    if name in MOVES and there[-1] and not result_there:
+        PretendGpu.active.read += tensors[-1].nbytes
     return tree_map(wrap, result)
 
 
@@ -109,7 +111,7 @@ class PretendGpu(TorchDispatchMode):
 
     def __init__(self, free_bytes: int = 1 << 40) -> None:
         super().__init__()
-        self.syncs, self.free_bytes = 0, free_bytes
+        self.syncs, self.read, self.free_bytes = 0, 0, free_bytes
         self.ran: list[str] = []
         emulation.load()
 

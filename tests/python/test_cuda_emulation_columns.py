@@ -14,16 +14,19 @@ SHAPES = [(0, 3), (1, 1), (7, 4), (1024, 1), (1025, 33), (3001, 70)]
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_statistics(shape: tuple[int, int], weighted: bool, dtype: torch.dtype) -> None:
+def test_statistics(
+    shape: tuple[int, int], centred: bool, weighted: bool, dtype: torch.dtype
+) -> None:
     x = table(*shape, dtype)
-    weight = torch.arange(len(x)).float().sqrt() if weighted else None
-    want, got = (stats(ops._column_stats, x, weight) for ops in (CPU, EMULATED))
+    weight = (1 + torch.arange(len(x))).double().sqrt() if weighted else None
+    centre = torch.linspace(-1, 3, shape[1]).double() if centred else None
+    want, got = (stats(ops._column_stats, x, weight, centre) for ops in (CPU, EMULATED))
     for a, b in zip(want, got, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(torch.signbit(a), torch.signbit(b))
-    if not weighted:
-        assert not bool(got[0][4].any())
+    assert bool(got[0][4].any()) == ((weighted or centred) and len(x) > 0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -81,4 +84,4 @@ def test_bins_of_other_maps_count_nothing() -> None:
     with pytest.raises(RuntimeError, match="_histogram_add: counts must have 2048 or 4096 bins"):
         EMULATED._histogram_add(x, maps, found[:, :, :99].contiguous())
     with pytest.raises(RuntimeError, match=r"_column_stats: state must have shape \(5, 3\)"):
-        EMULATED._column_stats(x, None, torch.zeros(6, 3).double())
+        EMULATED._column_stats(x, None, None, torch.zeros(6, 3).double())

@@ -40,6 +40,8 @@ def check(name: str, *args: Any) -> list[Tensor]:
         (torch.float64, "softmax", 50, 67, 10),
         (torch.int8, "squared", 65, 64, 3),
         (torch.int16, "logistic", 40, 9, 1),
+        (torch.float32, "logistic", 1103, 5, 3),
+        (torch.float32, "softmax", 1103, 2, 3),
         (torch.float32, "squared", 1, 1, 1),
         (torch.float32, "squared", 0, 5, 2),
         (torch.float64, "squared", 9, 0, 1),

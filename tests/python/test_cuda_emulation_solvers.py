@@ -34,21 +34,41 @@ HALP: dict[str, Any] = {"solver": "halp", "max_iter": 2, "random_state": 3, "alp
 @pytest.mark.parametrize(
     "model, classes, passes",
     [
-        (Ridge(alpha=2.0, bits=3), 0, {"_exact_pass", "_code_gram"}),
-        (Ridge(bits=2, fit_intercept=False), 0, {"_exact_pass", "_code_gram"}),
-        (LogisticRegression(C=0.5, bits=3), 2, {"_exact_pass", "_loss_terms", "_code_sum"}),
-        (LogisticRegression(C=0.5, bits=3), 3, {"_exact_pass", "_loss_terms", "_code_dot"}),
-        (SGDRegressor(**HALP), 0, {"_exact_pass", "_halp_epoch"}),
-        (SGDRegressor(**{**HALP, "solver": "svrg"}), 0, {"_exact_pass", "_svrg_epoch"}),
-        (SGDClassifier(loss="log_loss", **HALP), 2, {"_exact_pass", "_halp_epoch"}),
-        (SGDRegressor(**HALP, batch_size=6), 0, {"_exact_pass", "_halp_epoch"}),
-        (SGDRegressor(**HALP, z_bits=8, batch_size=70), 0, {"_exact_pass", "_halp_epoch"}),
+        (Ridge(alpha=2.0, bits=3), 0, {"_encode", "_exact_pass", "_code_gram"}),
+        (Ridge(bits=2, fit_intercept=False), 0, {"_encode", "_exact_pass", "_code_gram"}),
+        (
+            LogisticRegression(C=0.5, bits=3),
+            2,
+            {"_encode", "_exact_pass", "_loss_terms", "_code_sum"},
+        ),
+        (
+            LogisticRegression(C=0.5, bits=3),
+            3,
+            {"_encode", "_exact_pass", "_loss_terms", "_code_dot"},
+        ),
+        (SGDRegressor(**HALP), 0, {"_grid_rows", "_exact_pass", "_halp_epoch"}),
+        (
+            SGDRegressor(**{**HALP, "solver": "svrg"}),
+            0,
+            {"_grid_rows", "_exact_pass", "_svrg_epoch"},
+        ),
+        (SGDClassifier(loss="log_loss", **HALP), 2, {"_grid_rows", "_exact_pass", "_halp_epoch"}),
+        (SGDRegressor(**HALP, batch_size=6), 0, {"_grid_rows", "_exact_pass", "_halp_epoch"}),
+        (
+            SGDRegressor(**HALP, z_bits=8, batch_size=70),
+            0,
+            {"_grid_rows", "_exact_pass", "_halp_epoch"},
+        ),
         (
             SGDRegressor(**{**HALP, "solver": "svrg"}, batch_size=70),
             0,
-            {"_exact_pass", "_svrg_epoch"},
+            {"_grid_rows", "_exact_pass", "_svrg_epoch"},
         ),
-        (SGDClassifier(loss="log_loss", **HALP, batch_size=7), 3, {"_exact_pass", "_halp_epoch"}),
+        (
+            SGDClassifier(loss="log_loss", **HALP, batch_size=7),
+            3,
+            {"_grid_rows", "_exact_pass", "_halp_epoch"},
+        ),
     ],
     ids=(
         "ridge ridge-through-0 logistic softmax halp svrg halp-classes halp-batches halp-8-batches "
@@ -58,7 +78,6 @@ HALP: dict[str, Any] = {"solver": "halp", "max_iter": 2, "random_state": 3, "alp
 def test_fits_are_those_of_the_cpu(
     model: Any, classes: int, passes: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Emulation takes logarithms and exponentials from the CPU's library, so every bit is equal."""
     if isinstance(model, (SGDRegressor, SGDClassifier)):
         monkeypatch.setattr("torchext.linear._vr_run.MIN_ROWS", 60)
     X, y = data(90, 6, classes)
@@ -75,8 +94,31 @@ def test_rows_that_do_not_fit_are_sent_block_by_block(monkeypatch: pytest.Monkey
     monkeypatch.setattr("torchext.linear._products._BLOCK", 4)  # blocks of 1024 rows
     X, y = data(2100, 3, 0)
     cpu = Ridge(bits=3).fit(X, y)
-    with PretendGpu(free_bytes=100):
-        there = Ridge(bits=3, device="cuda").fit(X, y)
+    for free, encodes in ((100, False), (X.nbytes, False), (2 * X.nbytes, True)):
+        with PretendGpu(free_bytes=free) as gpu:
+            there = Ridge(bits=3, device="cuda").fit(X, y)
+        assert ("_encode" in gpu.ops) == encodes
+        assert gpu.ran.count("_exact_pass") == (3 if free == 100 else 1) * there.n_anchors_
+        same(there, cpu, FITTED)
+
+
+@pytest.mark.parametrize("kind", ["file", "blocks", "integers"])
+def test_tables_of_other_kinds(kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is mapped, blocks are spilled: rows go to the GPU part by part, and stay."""
+    monkeypatch.setattr("torchext.data.gpu_source._COPIED", 300)
+    X, y = data(300, 5, 0)
+    X = np.rint(100 * X)
+    given: Any = X.astype(np.int64)
+    if kind == "file":
+        given = tmp_path / "x.npy"
+        np.save(given, X.astype(np.int64))
+    elif kind == "blocks":
+        given = lambda: ((X[k : k + 70], y[k : k + 70]) for k in range(0, 300, 70))  # noqa: E731
+    targets = () if kind == "blocks" else (y,)
+    cpu = Ridge(bits=3).fit(given, *targets)
+    with PretendGpu() as gpu:
+        there = Ridge(bits=3, device="cuda").fit(given, *targets)
+    assert {"_column_stats", "_encode"} <= gpu.ops
     same(there, cpu, FITTED)
 
 

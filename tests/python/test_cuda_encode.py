@@ -49,9 +49,10 @@ def same_codes(rows: int, bits: int, mode: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_statistics_of_columns(dtype: torch.dtype, cols: int) -> None:
     op, x = torch.ops.torchext._column_stats, table(70_001, cols, dtype)
-    weight = torch.arange(len(x)).float().sqrt()
-    for a, b in zip(stats(op, x, weight), stats(op, x, weight, "cuda"), strict=True):
-        assert torch.equal(a, b)
+    weight, centre = torch.arange(len(x)).double().sqrt(), torch.linspace(-1, 3, cols).double()
+    for how in ((weight, None), (weight, centre), (None, centre)):
+        for a, b in zip(stats(op, x, *how), stats(op, x, *how, device="cuda"), strict=True):
+            assert torch.equal(a, b)
     x[60_000, -1] = x[65_000, 0] = float("nan")
     assert int(stats(op, x, device="cuda")[2]) == (60_000 - 1024) * cols + cols - 1
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from exact_samples import exact_args, halp_args, rows_of, svrg_args, targets
 from parity import same_bits, tensors
+from sklearn.base import clone
 from torch import Tensor
 
 from torchext import _build
+from torchext.linear import LogisticRegression, Ridge, SGDClassifier
 
 pytestmark = [
     pytest.mark.cuda,
@@ -44,21 +47,19 @@ KINDS = [torch.float32, torch.float64, torch.int8, torch.int16]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows, cols, outputs", [(5000, 90, 1), (3000, 1030, 1), (2100, 257, 10)])
-def test_exact_pass_of_squares_is_equal(
-    kind: torch.dtype, rows: int, cols: int, outputs: int
-) -> None:
-    check("_exact_pass", exact_args(kind, "squared", rows, cols, outputs, weighted=True))
-
-
-@pytest.mark.parametrize("loss, outputs", [("logistic", 1), ("softmax", 7)])
-def test_exact_pass_of_other_losses_is_close(loss: str, outputs: int) -> None:
-    """Scores are equal; exponentials and logarithms are within an ulp or two of float64."""
-    args = exact_args(torch.float32, loss, 4000, 120, outputs, weighted=True)
-    want, got = both("_exact_pass", args)
-    assert same_bits(got[-3], want[-3])
-    for a, b in zip(got[-2:], want[-2:], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-11)
+@pytest.mark.parametrize(
+    "loss, rows, cols, outputs",
+    [
+        ("squared", 5000, 90, 1),
+        ("squared", 3000, 1030, 1),
+        ("squared", 2100, 257, 10),
+        ("logistic", 70_001, 12, 1),
+        ("logistic", 2100, 257, 3),
+        ("softmax", 70_001, 12, 7),
+    ],
+)
+def test_exact_pass(kind: torch.dtype, loss: str, rows: int, cols: int, outputs: int) -> None:
+    check("_exact_pass", exact_args(kind, loss, rows, cols, outputs, weighted=True))
 
 
 @pytest.mark.parametrize("loss, outputs", [("squared", 3), ("logistic", 1), ("softmax", 10)])
@@ -126,7 +127,8 @@ def test_small_passes_and_rows() -> None:
     """Under compute-sanitizer too."""
     for kind in KINDS:
         check("_exact_pass", exact_args(kind, "squared", 130, 70, 2, weighted=True))
-    both("_exact_pass", exact_args(torch.float32, "softmax", 130, 70, 3, weighted=False))
+    for loss, outputs in (("logistic", 1), ("softmax", 3)):
+        check("_exact_pass", exact_args(torch.float32, loss, 130, 70, outputs, weighted=False))
     same_loss_terms("softmax", 3, 1100)
     same_rows(torch.float32, 37)
 
@@ -198,3 +200,32 @@ def test_tensors_elsewhere_are_named() -> None:
     args[1] = args[1].cpu()
     with pytest.raises(RuntimeError, match="_exact_pass: w must be on the device of x"):
         ops._exact_pass(*args)
+
+
+@pytest.mark.parametrize("solver", ["halp", "svrg"])
+@pytest.mark.parametrize("loss", ["squared", "log_loss"])
+def test_fits_on_tensors_there(solver: str, loss: str) -> None:
+    """Encoded, solved and multiplied on the GPU, to the bits of the CPU."""
+    x = rows_of(torch.float32, 3000, 40)
+    labels = (
+        x[:, :3].sum(1) + torch.randn(3000, generator=torch.Generator().manual_seed(4)) > 0
+    ).long()
+    model = SGDClassifier(loss, solver=solver, max_iter=2, random_state=0)
+    cpu = clone(model).fit(x, labels)
+    there = clone(model).set_params(device="cuda").fit(x.cuda(), labels.cuda())
+    assert there.coef_.tolist() == cpu.coef_.tolist()
+    assert there.loss_curve_ == cpu.loss_curve_
+    np.testing.assert_allclose(
+        there.decision_function(x.cuda()), cpu.decision_function(x), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "model", [Ridge(bits=3), LogisticRegression(bits=3)], ids=["ridge", "logistic"]
+)
+def test_exact_models_on_tensors_there(model: Any) -> None:
+    x = rows_of(torch.float32, 3000, 40)
+    y = (x[:, :3].sum(1) > 0.3).long()
+    cpu = clone(model).fit(x, y)
+    there = clone(model).set_params(device="cuda").fit(x.cuda(), y.cuda())
+    np.testing.assert_allclose(there.coef_, cpu.coef_, rtol=1e-4, atol=1e-4)

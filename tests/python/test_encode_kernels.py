@@ -456,18 +456,21 @@ def test_stats(isa: str, dtype: torch.dtype) -> None:
             np.testing.assert_allclose(whole[1], x.double().sum(0), rtol=1e-12, atol=1e-12)
             assert torch.equal(whole[2], x.double().min(0).values)
             assert torch.equal(whole[3], x.double().max(0).values)
-            weight = torch.from_numpy(rng.uniform(size=rows).astype(np.float32))
-            with _testing.isa(isa):
-                weighted = enc.new_stats(cols)
-                enc.update_stats(x, weighted, weight)
-            assert torch.equal(weighted[:4], whole[:4]) and not whole[4].any()
-            model = np.zeros(cols)
-            for at in range(0, rows, 1024):
-                chunk = np.zeros(cols)
-                for w, v in zip(weight[at : at + 1024], x[at : at + 1024], strict=True):
-                    chunk += float(w) * v.double().numpy()
-                model += chunk
-            assert weighted[4].tolist() == model.tolist()
+            weight = torch.from_numpy(rng.uniform(size=rows))
+            centre = torch.from_numpy(rng.normal(size=cols))
+            for w, c in ((weight, None), (weight, centre), (None, centre)):
+                with _testing.isa(isa):
+                    weighted = enc.new_stats(cols)
+                    enc.update_stats(x, weighted, w, c)
+                assert torch.equal(weighted[:4], whole[:4]) and not whole[4].any()
+                values = x.double() if c is None else (x.double() - c).square()
+                model = np.zeros(cols)
+                for at in range(0, rows, 1024):
+                    chunk = np.zeros(cols)
+                    for k in range(at, min(rows, at + 1024)):
+                        chunk += (1.0 if w is None else float(w[k])) * values[k].numpy()
+                    model += chunk
+                assert weighted[4].tolist() == model.tolist()
     for bad in (float("nan"), float("inf"), -float("inf")):
         x = torch.zeros(1100, 7, dtype=dtype)
         x[1060, 4] = x[1090, 0] = bad

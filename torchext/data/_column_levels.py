@@ -239,8 +239,8 @@ def shared_levels(
     form of :func:`to_grid` all columns have the same T; a column's own are its (lo, step).
 
     Args:
-        x, mean, scale, bounds, count, kind, rows: as for :func:`column_levels`; constant columns do not
-            count.
+        x, mean, scale, bounds, count, kind, rows: as for :func:`column_levels` (``rows`` where x is);
+            constant columns do not count.
 
     Returns:
         the table stretched to the range of every column; ``cost`` and ``bound`` are those of all values
@@ -252,7 +252,8 @@ def shared_levels(
     live = span > 0
     unit = torch.where(live, span, torch.ones_like(span))
     sample = x if rows is None else x[rows]
-    values = scale_rows(sample, mean + low * scale, unit * scale)[:, live].reshape(-1, 1)
+    base, width = (mean + low * scale).to(x.device), (unit * scale).to(x.device)
+    values = scale_rows(sample, base, width)[:, live.to(x.device)].reshape(-1, 1)
     one = torch.ones(1, dtype=torch.float64)
     if not len(values):
         values = torch.zeros(1, 1)

@@ -67,7 +67,7 @@ def scale_rows(
     """float32 [R, n]: ``fl32((x - mean)/scale)`` of x [K, n] or of its ``rows`` (int64 [R]), into ``out``."""
     if out is None:
         count = len(x) if rows is None else len(rows)
-        out = torch.empty(count, x.shape[1], dtype=torch.float32)
+        out = torch.empty(count, x.shape[1], dtype=torch.float32, device=x.device)
     torch.ops.torchext._scale_rows(x, rows, mean, scale, out)
     return out
 
@@ -79,12 +79,20 @@ def new_stats(cols: int, device: torch.device | str = "cpu") -> Tensor:
     return state
 
 
-def update_stats(x: Tensor, state: Tensor, weight: Tensor | None = None) -> int:
+def update_stats(
+    x: Tensor, state: Tensor, weight: Tensor | None = None, centre: Tensor | None = None
+) -> int:
     """Add a block of rows; returns the flat index of its first NaN or infinity, or -1.
 
-    After a result other than -1 the state is of no use. ``weight``: float32 [R], of the weighted sum.
+    After a result other than -1 the state is of no use. All tensors are on one device.
+
+    Args:
+        x: float32 or float64 [R, n].
+        state: see :func:`new_stats`.
+        weight: float64 [R], of the weighted sum.
+        centre: float64 [n]: the weighted sum is that of (x - centre)^2.
     """
-    return int(torch.ops.torchext._column_stats(x, weight, state))
+    return int(torch.ops.torchext._column_stats(x, weight, centre, state))
 
 
 def finish_stats(state: Tensor, scale: str = "max") -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from torchext import _load
+from torchext.data._encode import new_stats, update_stats
 from torchext.data.options import Options
 from torchext.data.sources import Array, Source, as_array, working_type
+
+_COPIED = 1 << 22  # values copied to a GPU at a time, where the source has to convert them
 
 
 class GpuSource(Source):
@@ -21,13 +24,20 @@ class GpuSource(Source):
 
     Args:
         x: (K, n) tensor on a GPU.
-        y, weight, names: as for :class:`Source`, in CPU memory.
+        y, weight, names, label, place: as for :class:`Source`, in CPU memory.
     """
 
     x: Tensor
 
     def __init__(
-        self, x: Tensor, y: Any = None, weight: Any = None, *, names: Sequence[str] | None = None
+        self,
+        x: Tensor,
+        y: Any = None,
+        weight: Any = None,
+        *,
+        names: Sequence[str] | None = None,
+        label: str = "X",
+        place: Callable[[int], str] | None = None,
     ) -> None:
         if not _load.has_cuda_kernels():
             why = _load.why_no_cuda_kernels()
@@ -35,8 +45,26 @@ class GpuSource(Source):
                 f"X is on {x.device}, and encoding there needs the CUDA kernels of torchext "
                 f"(or pass X.cpu()): {why}"
             )
-        super().__init__(x.detach(), y, weight, names=names)
+        super().__init__(x.detach(), y, weight, names=names, label=label, place=place)
         self.x = self.x.to(torch.float32 if self.dtype == np.float32 else torch.float64)
+
+    @classmethod
+    def of(cls, source: Source, device: torch.device) -> GpuSource:
+        """The rows of a source in CPU memory, copied to a GPU."""
+        x = source.whole()
+        if x is None:
+            kind = torch.float32 if source.dtype == np.float32 else torch.float64
+            there = torch.empty(source.rows, source.cols, dtype=kind, device=device)
+            step = max(1, _COPIED // source.cols)
+            for first in range(0, source.rows, step):
+                last = min(source.rows, first + step)
+                there[first:last] = source.block(first, last).to(device)
+        else:
+            there = x.to(device)
+        return cls(
+            there, source.y, source.weight,
+            names=source.names, label=source.label, place=source.place,
+        )  # fmt: skip
 
     def _working_type(self) -> np.dtype[Any]:
         return working_type(as_array(self.x[:0]).dtype, self.label)
@@ -45,6 +73,16 @@ class GpuSource(Source):
     def device(self) -> torch.device:
         """The GPU."""
         return self.x.device
+
+    def check_finite(self) -> None:
+        """DataError that names the first value that is NaN or infinite; waits for the GPU."""
+        bad = update_stats(self.x, new_stats(self.cols, self.device))
+        if bad >= 0:
+            raise self.not_finite(0, self.x, bad)
+
+    def table(self) -> GpuSource:
+        """See :meth:`Source.table`."""
+        return GpuSource(self.x, names=self.names, label=self.label, place=self.place)
 
     def block(self, first: int, last: int) -> Tensor:
         """Rows first .. last-1, on the GPU."""

@@ -78,13 +78,9 @@ def measure(source: Source, targets: Targets | None, scale: str, progress: Progr
     for first in range(0, source.rows, size):
         x = source.block(first, min(source.rows, first + size))
         here = None if weight is None else weight[first : first + len(x)]
-        bad = update_stats(x, state, None if here is None else here.to(source.device))
+        bad = update_stats(x, state, None if here is None else here.double().to(source.device))
         if bad >= 0:
-            row, col = divmod(bad, source.cols)
-            raise DataError(
-                f"{source.where(first + row, col)}: the value is {_named(float(x[row, col]))}, not a finite "
-                "number"
-            )
+            raise source.not_finite(first, x, bad)
         for at in range(0, 0 if here is None else len(here), 1024):
             assert here is not None
             mass += float(here[at : at + 1024].numpy().astype(np.float64).sum())
@@ -104,10 +100,6 @@ def measure(source: Source, targets: Targets | None, scale: str, progress: Progr
             f"{source.label}: {source.column(col)} spans more than float64 (or float32 once scaled) can hold"
         )
     return Columns(mean, width, bounds)
-
-
-def _named(value: float) -> str:
-    return "NaN" if value != value else str(value)
 
 
 SHARED_VALUES = 1 << 20  # of all columns together, from which a shared table is made

@@ -106,6 +106,19 @@ class Source:
         """``"data.csv: line 17, column 'age'"``."""
         return f"{self.label}: {self.place(row)}, {self.column(col)}"
 
+    def not_finite(self, first: int, block: Tensor, at: int) -> DataError:
+        """The error that names value ``at``, row by row, of the block that begins at row ``first``."""
+        row, col = divmod(at, self.cols)
+        value = float(block[row, col])
+        named = "NaN" if value != value else str(value)
+        return DataError(
+            f"{self.where(first + row, col)}: the value is {named}, not a finite number"
+        )
+
+    def table(self) -> Source:
+        """The rows without targets and weights."""
+        return Source(self.x, names=self.names, label=self.label, place=self.place)
+
     def block(self, first: int, last: int) -> Tensor:
         """float32 or float64 rows first .. last-1; a view where the type allows."""
         return self._numbers(self.x[first:last], first)

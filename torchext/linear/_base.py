@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from torchext.data import Options, QuantizedDataset
 from torchext.data.builder import build
-from torchext.data.sources import as_tensor, from_arrays
+from torchext.data.sources import as_array, as_tensor, from_arrays
 from torchext.linear import _device, _exact, _problem
 from torchext.linear._callbacks import CallbackSupportMixin
 from torchext.linear._exact import Source
 from torchext.linear._order import permutation
 from torchext.linear._run import RunMixin
 from torchext.linear._stream import Stream, batch_of
+from torchext.linear._table import Table, some_rows
 from torchext.linear._validate import VARIANCE_REDUCED, check_params
 from torchext.linear._vr_run import fit_variance_reduced
 from torchext.random import Purpose, fold_in, key_from_seed
@@ -36,13 +37,6 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         if isinstance(self.random_state, (int, np.integer)):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _validated(self, X: Any, y: Any, **how: Any) -> Any:
-        if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
-        if isinstance(y, Tensor):
-            y = y.detach().cpu().numpy()
-        return validate_data(self, X, y, dtype=[np.float64, np.float32], **how)
 
     def _fit_store(self, store: QuantizedDataset, y: Any, sample_weight: Any) -> None:
         """Train on a store, which brings its own labels and weights."""
@@ -85,7 +79,7 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         self._train(store, None, key, None, None)
 
     def _fit_arrays(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: Any, index: np.ndarray | None = None
+        self, X: Table, y: np.ndarray, sample_weight: Any, index: np.ndarray | None = None
     ) -> None:
         """Encode, then train; ``y`` is (K, m) numbers, ``index`` the class of every row."""
         check_params(self)
@@ -102,15 +96,15 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             return
         seed = self._seed()
         key = key_from_seed(seed)
-        valid: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
+        valid: tuple[Table, np.ndarray, np.ndarray | None] | None = None
         if self.early_stopping:
             order = permutation(fold_in(key, Purpose.SAMPLER), len(X), stream=2).numpy()
             held = max(1, round(self.validation_fraction * len(X)))
             if held >= len(X):
                 raise ValueError(f"early_stopping needs at least 2 rows, got {len(X)}")
             out, keep = np.sort(order[:held]), np.sort(order[held:])
-            valid = (X[out], y[out], None if weight is None else weight[out])
-            X, y, weight = X[keep], y[keep], None if weight is None else weight[keep]
+            valid = (some_rows(X, out), y[out], None if weight is None else weight[out])
+            X, y, weight = some_rows(X, keep), y[keep], None if weight is None else weight[keep]
         began = time.perf_counter()
         options = Options(
             bits=self.bits or 4, sampling=self.sampling, levels=self.levels,
@@ -118,9 +112,8 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             alpha=self._penalties()[1], copies=self.copies, layout=self.layout,
             shuffle=True, random_state=seed,
         )  # fmt: skip
-        rows = _device.table_to_encode(X, options, _device.resolve(self.device))
-        store = build(from_arrays(rows, y, weight), options)
-        del rows
+        device = _device.resolve(self.device)
+        store = build(_device.source_to_encode(from_arrays(X, y, weight), options, device), options)
         seconds = time.perf_counter() - began
         self._train(
             store,
@@ -131,7 +124,7 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         )
 
     def _source(
-        self, store: QuantizedDataset, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+        self, store: QuantizedDataset, X: Table, y: np.ndarray, weight: np.ndarray | None
     ) -> Source:
         """The rows with the targets that the loss sees: centred for squares."""
         targets = as_tensor(y)
@@ -140,8 +133,9 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         w = None if weight is None else as_tensor(weight)
         return Source(X, targets, w, store.mean.double(), store.scale.double())
 
-    def _solve_exactly(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """solver="exact": normal equations in float64 on the full-precision rows."""
+    def _solve_exactly(self, X: Table, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """solver="exact": normal equations in float64 on the full-precision rows, on the CPU."""
+        X = as_array(X)
         l1, l2 = self._penalties()
         if self._loss_name() != "squared_error" or l1 > 0 or X.shape[1] > 4096:
             raise ValueError(
@@ -169,10 +163,10 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
             setattr(self, name, value)
         self.n_iter_, self.loss_curve_, self.sampling_ = 1, [], "none"
 
-    def _partial(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
+    def _partial(self, X: Table, y: np.ndarray, sample_weight: Any) -> None:
         """One epoch over a batch of a stream."""
         check_params(self)
-        rows, targets, weight = batch_of(X, y, _weights(X, sample_weight))
+        rows, targets, weight = batch_of(self, X, y, _weights(X, sample_weight))
         if not hasattr(self, "_stream"):
             self._stream = Stream.start(self, rows, targets)
         stream = self._stream
@@ -188,12 +182,14 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         self.sampling_ = "nearest" if self.sampling == "auto" else self.sampling
 
 
-def _weights(X: np.ndarray, sample_weight: Any) -> np.ndarray | None:
+def _weights(X: Table, sample_weight: Any) -> np.ndarray | None:
     """Checked weights, float64 (K,); None if none were given."""
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, Tensor):
+        sample_weight = as_array(sample_weight)
     weight: np.ndarray = _check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        sample_weight, np.empty((len(X), 1)), dtype=np.float64, ensure_non_negative=True
     )
     if not weight.any():
         raise ValueError("sample_weight must have a positive sum, all are 0")

@@ -16,8 +16,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from torchext.data import QuantizedDataset
+from torchext.data.sources import as_array
 from torchext.linear._base import BaseSGD
 from torchext.linear._callbacks import Progress, with_callbacks
+from torchext.linear._table import scores, validated
 from torchext.linear._validate import VARIANCE_REDUCED, has_partial_fit
 
 
@@ -142,7 +144,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         """Train on arrays, or on a :class:`torchext.QuantizedDataset` made with ``loss`` and class labels.
 
         Args:
-            X: (K, n) dense floats, or a store (then ``y`` and ``sample_weight`` are None).
+            X: (K, n) dense floats (an array or a tensor), or a store (then ``y`` and ``sample_weight`` are
+                None).
             y: (K,) class labels.
             sample_weight: (K,) weights >= 0; only their ratios matter.
         """
@@ -160,7 +163,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
             self.classes_ = np.asarray(X.classes)
             self._fit_store(X, y, sample_weight)
             return self
-        X, y = self._validated(X, y)
+        X, y = validated(self, X, y)
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -188,7 +191,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit; pass a dict of weights"
             )
-        X, y = self._validated(X, y, reset=first)
+        X, y = validated(self, X, y, reset=first)
         if first:
             self.classes_ = np.unique(classes)
         elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
@@ -216,16 +219,23 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
         each = compute_class_weight(
             self.class_weight, classes=self.classes_, y=self.classes_[index]
         )[index]
-        return each if sample_weight is None else each * np.asarray(sample_weight, dtype=np.float64)
+        return (
+            each
+            if sample_weight is None
+            else each * np.asarray(as_array(sample_weight), dtype=np.float64)
+        )
 
     def _shaped(self, coef: np.ndarray, intercept: np.ndarray) -> dict[str, Any]:
         return {"coef_": coef, "intercept_": intercept}
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(K,) for two classes, else (K, classes): X coef_^T + ``intercept_``."""
+        """(K,) for two classes, else (K, classes): X coef_^T + ``intercept_``, float64.
+
+        Always an array in CPU memory; a tensor X on the GPU of ``device`` is multiplied there.
+        """
         check_is_fitted(self)
-        X = self._validated(X, "no_validation", reset=False)
-        z: np.ndarray = X @ self.coef_.T + self.intercept_
+        X = validated(self, X, "no_validation", reset=False)
+        z = scores(X, self.coef_, self.intercept_)
         return z[:, 0] if z.shape[1] == 1 else z
 
     def predict(self, X: Any) -> np.ndarray:

@@ -1,21 +1,20 @@
 """Where the kernels of an estimator run: the ``device`` parameter, read once for all of them.
 
-``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. Estimators take and return arrays in CPU memory
-whatever the device is; what a solver reads again and again is moved once per fit.
+``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. What a solver reads again and again is moved there once
+per fit. Estimators return arrays in CPU memory whatever the device is.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from torchext import _load
 from torchext.data import Options
-from torchext.data.gpu_source import encodes_on_gpu
-from torchext.data.sources import as_tensor
+from torchext.data.gpu_source import GpuSource, encodes_on_gpu
+from torchext.data.sources import Source
 
 CPU = torch.device("cpu")
 
@@ -53,16 +52,23 @@ def free_bytes(device: torch.device) -> int:
     return (free + cached) * 9 // 10
 
 
-def table_to_encode(X: np.ndarray, options: Options, device: torch.device) -> np.ndarray | Tensor:
+def source_on(source: Source, device: torch.device, more: int = 0) -> Source:
+    """The rows on ``device``, if they and ``more`` bytes fit into its free memory; else where they are."""
+    if source.device == device:
+        return source
+    needed = source.rows * source.cols * source.dtype.itemsize + more
+    return GpuSource.of(source, device) if needed <= free_bytes(device) else source
+
+
+def source_to_encode(source: Source, options: Options, device: torch.device) -> Source:
     """The rows where they are to be encoded: on a GPU, if it can and holds them and their codes.
 
     Other layouts than tile4 are made on the CPU: a checkpoint knows its data by the bytes of the codes.
     """
-    here = device.type == "cpu" or options.final_layout != "tile4"
-    if here or not encodes_on_gpu(options):
-        return X
-    needed = X.nbytes + 2 * options.copies * X.size * options.bits // 8
-    return as_tensor(X).to(device) if needed <= free_bytes(device) else X
+    if options.final_layout != "tile4" or not encodes_on_gpu(options):
+        return source
+    codes = options.copies * source.rows * source.cols * options.bits // 8
+    return source_on(source, device, 2 * codes)
 
 
 def moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:

@@ -9,22 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from torchext.data import sources
 from torchext.data.sources import as_tensor
 from torchext.linear._products import ExactRows
+from torchext.linear._table import Table
 
 _BLOCK = 1 << 20  # values a block
 
 
 @dataclass(frozen=True)
 class Source:
-    """The full-precision data given to ``fit``, with the statistics that scale it."""
+    """The full-precision data given to ``fit``, with the statistics that scale it.
 
-    X: np.ndarray
+    X may be on a GPU, where the exact passes then run.
+    """
+
+    X: Table
     y: Tensor
     weight: Tensor | None
     mean: Tensor
@@ -32,11 +35,12 @@ class Source:
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Scaled rows, targets and weights, float64, a block at a time."""
-        rows, cols = self.X.shape
+        X = sources.as_array(self.X)
+        rows, cols = X.shape
         step = max(1, _BLOCK // max(1, cols))
         for first in range(0, rows, step):
             part = slice(first, min(rows, first + step))
-            a = (as_tensor(self.X[part]).double() - self.mean) / self.scale
+            a = (as_tensor(X[part]).double() - self.mean) / self.scale
             y = self.y[part].double()
             w = (
                 torch.ones(len(a), dtype=torch.float64)
@@ -59,11 +63,12 @@ def loss_and_gradient(
     Returns:
         the loss, its gradient (m, n) and the intercept's gradient (m,); means over the rows.
     """
+    table = sources.from_arrays(source.X)
     rows = ExactRows(
-        sources.Source(source.X), source.mean, source.scale, True,
+        table, source.mean, source.scale, True,
         "squared" if loss == "squared_error" else "logistic", source.y.double().contiguous(),
         None if source.weight is None else source.weight.double().contiguous(),
-        torch.get_num_threads(),
+        torch.get_num_threads(), device=table.device,
     )  # fmt: skip
     total, gradient, _ = rows.gradient(torch.cat([coef, intercept[:, None]], dim=1).double())
     count = source.X.shape[0]

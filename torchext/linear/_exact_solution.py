@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
 from torchext.data import QuantizedDataset, sources, streams
 from torchext.data.builder import build
 from torchext.data.options import Options
 from torchext.data.sources import Source
-from torchext.linear import _device
+from torchext.linear import _device, _table
 from torchext.linear._anchored import Anchored, Solution
 from torchext.linear._losses import Loss
 from torchext.linear._products import CodeProducts, ExactRows, torch_threads
@@ -94,14 +94,8 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             y = np.asarray(y)
             self.n_features_in_ = source.cols
             return source, y
-        if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
-        if isinstance(y, Tensor):
-            y = y.detach().cpu().numpy()
         # The encoder checks every value and names the place of a bad one: no second check here.
-        X, y = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False, **how
-        )
+        X, y = _table.validated(self, X, y, ensure_all_finite=False, **how)
         return sources.from_arrays(X), y
 
     def _options(self) -> Options:
@@ -114,10 +108,13 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
 
     def _codes(
         self, source: Source | None, store: QuantizedDataset | None
-    ) -> tuple[QuantizedDataset, float | None]:
-        """The given store, checked against the rows if there are any, or a new one and its seconds."""
+    ) -> tuple[Source | None, QuantizedDataset, float | None]:
+        """The given store, checked against the rows if there are any, or a new one and its seconds.
+
+        And the rows, which are encoded on the GPU of the solver if they fit there, and stay.
+        """
         if store is not None and source is None:
-            return store, None
+            return source, store, None
         assert source is not None
         if store is not None:
             if (store.rows, store.cols) != (source.rows, source.cols):
@@ -125,11 +122,11 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
                     f"store must hold the same rows as X: it has shape ({store.rows}, {store.cols}), "
                     f"X has ({source.rows}, {source.cols})"
                 )
-            return _usable(store), None
-        began = time.perf_counter()
-        table = Source(source.x, names=source.names, label=source.label, place=source.place)
+            return source, _usable(store), None
+        began, options = time.perf_counter(), self._options()
+        source = _device.source_to_encode(source, options, _device.resolve(self.device))
         with torch_threads(self._threads()):
-            return build(table, self._options()), time.perf_counter() - began
+            return source, build(source.table(), options), time.perf_counter() - began
 
     def _given(self, store: QuantizedDataset, *others: Any) -> QuantizedDataset:
         """A data set that is fitted alone: no other argument may come with it."""
@@ -148,6 +145,8 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
             sample_weight = source.weight
         if sample_weight is None:
             return None
+        if isinstance(sample_weight, Tensor):
+            sample_weight = sources.as_array(sample_weight)
         weight = _check_sample_weight(
             sample_weight, np.empty((source.rows, 1)), dtype=np.float64, ensure_non_negative=True
         )
@@ -261,12 +260,9 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> np.ndarray:
         """(K, m): X coef_^T + intercept_."""
         check_is_fitted(self)
-        if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = _table.validated(self, X, "no_validation", reset=False)
         coef = np.asarray(self.coef_).reshape(-1, X.shape[1])
-        scores: np.ndarray = X @ coef.T + np.asarray(self.intercept_).reshape(-1)
-        return scores
+        return _table.scores(X, coef, np.asarray(self.intercept_).reshape(-1))
 
 
 def _usable(store: QuantizedDataset) -> QuantizedDataset:

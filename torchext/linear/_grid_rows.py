@@ -2,7 +2,8 @@
 
 Columns are centred and scaled first, unless the data is taken as it is; then every value is rounded to the
 nearest multiple of one spacing dx, so that the product of two codes has the same unit in every column. Rows
-come from an array, or from the codes of a store.
+come from a table, or from the codes of a store. They are made on the GPU of the solver if both fit there,
+to the bits of the CPU.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import Tensor
 from torchext.data import QuantizedDataset
 from torchext.data._encode import new_stats, update_stats
 from torchext.data._levels import grid_values
-from torchext.data.sources import as_tensor
+from torchext.data.sources import from_arrays
+from torchext.linear import _device
 from torchext.linear._problem import column_unit
+from torchext.linear._table import Table
 
 #: The largest code by the bits of a grid; 0: no codes.
 TOP = {8: 127, 16: 32767, 32: 0}
@@ -44,7 +47,7 @@ class GridRows:
     bound: float
 
     def to(self, device: torch.device) -> GridRows:
-        """The same rows on another device; what stands for columns stays on the CPU."""
+        """The same rows on another device; what stands for columns is in CPU memory."""
         return replace(self, x=self.x.to(device))
 
     @property
@@ -54,70 +57,81 @@ class GridRows:
 
 
 def grid_rows(
-    X: np.ndarray,
+    X: Table,
     weight: np.ndarray | None,
+    device: torch.device = _device.CPU,
     *,
     bits: int,
     scale: str,
     intercept: bool,
     as_float: bool,
 ) -> GridRows:
-    """Codes of X.
+    """Codes of X on ``device``.
 
     Args:
-        X: (K, n) float32 or float64, finite.
+        X: (K, n) float32 or float64, finite, in CPU memory or on the device.
         weight: (K,) weights > 0 with mean 1, or None.
         bits: 8 or 16 for codes in [-127, 127] or [-32767, 32767]; 32 for no codes.
         scale: ``"max"``, ``"std"``, or ``"none"``: neither centred nor scaled.
         intercept: whether ``bound`` counts the intercept's column.
         as_float: keep the codes as float32.
     """
-    mean, spread, largest = _statistics(X, weight, scale)
-    out = _Out.of(len(X), X.shape[1], bits, largest, as_float)
-    centre, divisor = torch.from_numpy(mean), torch.from_numpy(spread)
-    out.put(slice(None), as_tensor(X), centre, divisor)
-    return out.finish(centre, divisor, weight, intercept)
+    source = from_arrays(X)
+    shape = source.rows, source.cols
+    source = _device.source_on(source, device, _bytes(*shape, bits, as_float))
+    rows = source.block(0, source.rows)
+    mean, spread, largest = _statistics(rows, weight, scale)
+    out = _Out.of(*shape, bits, largest, as_float, rows.device)
+    out.put(slice(None), rows, mean, spread)
+    return out.finish(mean, spread, weight, intercept).to(device)
 
 
 def store_rows(
     store: QuantizedDataset,
     rows: Tensor,
     weight: np.ndarray | None,
+    device: torch.device = _device.CPU,
     *,
     bits: int,
     scale: str,
     intercept: bool,
     as_float: bool,
 ) -> GridRows:
-    """Codes of the values that the codes of a store stand for; the other arguments as in :func:`grid_rows`.
+    """Codes of the values that the codes of a store stand for, on ``device``; see :func:`grid_rows`.
 
     Args:
         store: one with nearest rounding.
         rows: int64 (K,), the rows to take.
     """
-    store = store.to("cpu")  # where the grid's codes are made
+    there = device.type != "cpu"
+    if there and store.device != device:
+        needed = store.codes.nbytes + _bytes(len(rows), store.cols, bits, as_float)
+        there = needed <= _device.free_bytes(device)
+    store = store.to(device if there else "cpu")
     unit = column_unit(store, scale)
-    out = _Out.of(len(rows), store.cols, bits, _largest(store, unit, bits), as_float)
+    out = _Out.of(len(rows), store.cols, bits, _largest(store, unit, bits), as_float, store.device)
     nothing, divisor = torch.zeros_like(unit), 1.0 / unit
     for part in _blocks(len(rows), store.cols):
         out.put(part, store.decode(rows[part]), nothing, divisor)
-    return out.finish(store.mean.double(), store.scale.double() / unit, weight, intercept)
+    mean, spread = store.mean.double(), store.scale.double() / unit
+    return out.finish(mean, spread, weight, intercept).to(device)
 
 
 def _largest(store: QuantizedDataset, unit: Tensor, bits: int) -> float:
     """What the largest code stands for; symmetric levels of the store are then points of the grid."""
     if store.bits == 32:
-        return float((store.codes[:, : store.cols].abs().amax(0) * unit).max())
+        return float((store.codes[:, : store.cols].abs().amax(0).cpu() * unit).max())
+    grid = store.grid.cpu()
     if store.level_kind == "symmetric":
-        reach = float((store.grid[:, 0].abs() * unit).max())
+        reach = float((grid[:, 0].abs() * unit).max())
         top, most = TOP[bits], 2 ** (store.bits - 1) - 1
         every = top // most if bool((unit == unit[0]).all()) else 0  # points from level to level
         return reach * top / (most * every) if every else reach
     ends = store.levels
     if ends is None:
         last = torch.tensor([0, 2**store.bits - 1]).expand(store.cols, 2)
-        ends = grid_values(store.grid, last)[None]
-    return float((ends.abs().amax((0, 2)) * unit).max())
+        ends = grid_values(grid, last)[None]
+    return float((ends.abs().amax((0, 2)).cpu() * unit).max())
 
 
 @dataclass(frozen=True)
@@ -132,18 +146,23 @@ class _Out:
     largest: float
 
     @staticmethod
-    def of(rows: int, cols: int, bits: int, largest: float, as_float: bool) -> _Out:
-        kind = np.float32 if as_float else (np.int8 if bits == 8 else np.int16)
-        # numpy asks the system for huge pages: the solvers read rows in random order
-        x = torch.from_numpy(np.zeros((rows, 64 * -(-cols // 64)), dtype=kind))
+    def of(
+        rows: int, cols: int, bits: int, largest: float, as_float: bool, device: torch.device
+    ) -> _Out:
+        shape, kind = (rows, _pitch(cols)), _kind(bits, as_float)
+        if device.type == "cpu":  # numpy asks for huge pages: the solvers read rows in random order
+            x = torch.from_numpy(np.zeros(shape, dtype=kind))
+        else:
+            x = torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, kind)).dtype, device=device)
         top = TOP[bits]
         largest = largest if largest > 0 else 1.0
-        squares = torch.empty(rows, dtype=torch.float64)
+        squares = torch.empty(rows, dtype=torch.float64, device=device)
         return _Out(x, squares, cols, largest / top if top else 1.0, top, largest)
 
     def put(self, part: slice, rows: Tensor, mean: Tensor, scale: Tensor) -> None:
-        """(rows - mean) / scale into a part of x."""
+        """(rows - mean) / scale into a part of x; the rows are where x is, the others in CPU memory."""
         inverse, squares = 1.0 / (scale * self.dx), self.squares[part]
+        mean, inverse = mean.to(self.x.device), inverse.to(self.x.device)
         torch.ops.torchext._grid_rows(rows, mean, inverse, self.top, self.x[part], squares)
         squares.mul_(self.dx**2)
 
@@ -153,7 +172,7 @@ class _Out:
         """The rows with the mean and scale to give them."""
         norms = self.squares + self.largest**2 if intercept else self.squares
         if weight is not None:
-            norms = norms * torch.from_numpy(weight)
+            norms = norms * torch.from_numpy(weight).to(norms.device)
         bound = float(norms.max())
         return GridRows(self.x, self.cols, self.dx, self.largest, mean, scale, bound)
 
@@ -164,30 +183,37 @@ def _blocks(rows: int, cols: int) -> Iterator[slice]:
         yield slice(first, min(rows, first + step))
 
 
-def _statistics(
-    X: np.ndarray, weight: np.ndarray | None, scale: str
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean and scale per column, float64, and the largest magnitude after both."""
-    cols = X.shape[1]
-    state = new_stats(cols)
-    update_stats(as_tensor(X), state)
-    total, low, high = state[1].numpy(), state[2].numpy(), state[3].numpy()
+def _pitch(cols: int) -> int:
+    return 64 * -(-cols // 64)
+
+
+def _kind(bits: int, as_float: bool) -> np.dtype:
+    return np.dtype(np.float32 if as_float else np.int8 if bits == 8 else np.int16)
+
+
+def _bytes(rows: int, cols: int, bits: int, as_float: bool) -> int:
+    """Memory of the codes and of the squares of rows."""
+    return rows * (_pitch(cols) * _kind(bits, as_float).itemsize + 8)
+
+
+def _statistics(x: Tensor, weight: np.ndarray | None, scale: str) -> tuple[Tensor, Tensor, float]:
+    """Mean and scale per column, float64 in CPU memory, and the largest magnitude after both."""
+    weights = None if weight is None else torch.from_numpy(weight).to(x.device)
+
+    def sums(centre: Tensor | None) -> Tensor:
+        state = new_stats(x.shape[1], x.device)
+        update_stats(x, state, weights, centre)
+        return state.cpu()
+
+    _, total, low, high, weighted = sums(None)
     if scale == "none":
-        largest = float(np.maximum(np.abs(low), np.abs(high)).max())
-        return np.zeros(cols), np.ones(cols), largest
-    mass = float(len(X)) if weight is None else float(weight.sum())
-    if weight is not None:
-        total = np.zeros(cols)
-        for part in _blocks(*X.shape):
-            total += (weight[part, None] * X[part].astype(np.float64)).sum(axis=0)
+        largest = float(torch.maximum(low.abs(), high.abs()).max())
+        return torch.zeros_like(low), torch.ones_like(low), largest
+    mass = float(len(x)) if weight is None else float(weight.sum())
     constant = low == high
-    mean = np.where(constant, low, total / mass)
-    reach = np.maximum(high - mean, mean - low)
+    mean = torch.where(constant, low, (total if weight is None else weighted) / mass)
+    reach = torch.maximum(high - mean, mean - low)
     if scale == "max":
-        return mean, np.where(constant, 1.0, reach), float(not constant.all())
-    square = np.zeros(cols)
-    for part in _blocks(*X.shape):
-        a = (X[part].astype(np.float64) - mean) ** 2
-        square += a.sum(axis=0) if weight is None else (weight[part, None] * a).sum(axis=0)
-    std = np.where(constant, 1.0, np.sqrt(square / mass))
-    return mean, std, float((np.where(constant, 0.0, reach) / std).max())
+        return mean, torch.where(constant, 1.0, reach), float(not bool(constant.all()))
+    std = torch.where(constant, 1.0, (sums(mean.to(x.device))[4] / mass).sqrt())
+    return mean, std, float((torch.where(constant, 0.0, reach) / std).max())

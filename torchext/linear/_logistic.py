@@ -94,7 +94,8 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         """Solve for the rows X and class labels y; see :meth:`Ridge.fit` for what X and ``store`` may be.
 
         Args:
-            X: (K, n) dense numbers, a ``.npy`` path, a function returning blocks, or a data set.
+            X: (K, n) dense numbers (an array or a tensor), a ``.npy`` path, a function returning blocks, or a
+                data set.
             y: (K,) class labels.
             sample_weight: (K,) weights >= 0.
             store: codes of the same rows, made earlier.
@@ -123,7 +124,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
                 compute_class_weight(self.class_weight, classes=classes, y=np.asarray(y))[index]
             )
             weight = each if weight is None else weight * each
-        found, seconds = self._codes(source, store)
+        source, found, seconds = self._codes(source, store)
         old = None
         if self.warm_start and hasattr(self, "coef_") and np.array_equal(self.classes_, classes):
             old = self._scaled(self.coef_, self.intercept_, found)
@@ -142,7 +143,10 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(K,) for two classes, else (K, classes): X coef_^T + ``intercept_``."""
+        """(K,) for two classes, else (K, classes): X coef_^T + ``intercept_``, float64.
+
+        Always an array in CPU memory; a tensor X on the GPU of ``device`` is multiplied there.
+        """
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 

@@ -132,8 +132,8 @@ class ExactRows:
     Attributes:
         y: float64 (K, m) targets, signs +-1, or (K, 1) class numbers.
         weight: float64 (K,) or None.
-        device: where the passes run; the rows are moved there once if they fit, else sent block by block
-            in every pass.
+        device: where the passes run; rows in CPU memory are moved there once if they fit, else sent block
+            by block in every pass.
         passes: reads of the rows so far.
     """
 
@@ -149,27 +149,11 @@ class ExactRows:
     device: torch.device = _device.CPU
 
     def __post_init__(self) -> None:
-        self.mean, self.scale = self.mean.to(self.device), self.scale.to(self.device)
         self.y, self.weight = self.y.to(self.device), _device.moved(self.weight, self.device)
-        source = self.source
-        self._whole = source.whole()
+        source = self.source = _device.source_on(self.source, self.device)
+        self._whole = source.whole() if source.device == self.device else None
         if self._whole is not None and source.cols > 1 and self._whole.stride(1) != 1:
             self._whole = None  # the op would copy it: block by block is enough
-        if self.device.type != "cpu":
-            self._whole = self._resident()
-
-    def _resident(self) -> Tensor | None:
-        """All rows on the device, if there is room for them."""
-        rows: Tensor | None = None
-        for part, block in self._blocks():
-            if rows is None:
-                size = block.element_size() * self.source.rows * self.source.cols
-                if size > _device.free_bytes(self.device):
-                    return None
-                shape = (self.source.rows, self.source.cols)
-                rows = torch.empty(shape, dtype=block.dtype, device=self.device)
-            rows[part] = block.to(self.device)
-        return rows
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """The rows, in blocks of whole chunks."""
@@ -183,7 +167,7 @@ class ExactRows:
         """The rows on the device; blocks that do not stay there are sent while others are worked on."""
         if self._whole is not None:
             yield slice(0, self.source.rows), self._whole
-        elif self.device.type == "cpu":
+        elif self.source.device == self.device:
             yield from self._blocks()
         else:
             buffers: list[Buffer] = []
@@ -195,13 +179,17 @@ class ExactRows:
                 buffers[i % 2].used()
 
     def gradient(self, x: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Sum of losses, its gradient float64 (m, n + 1) and the scores float32 (m, K) at x."""
+        """Sum of losses, its gradient float64 (m, n + 1) and the scores float32 (m, K) at x.
+
+        The gradient is where x is, the scores are on ``device``. What stands for columns is worked on in CPU
+        memory, so that no bit depends on the device.
+        """
         self.passes += 1
-        source, outputs = self.source, len(x)
+        source, outputs, home = self.source, len(x), x.device
+        x = x.cpu()
         w = (x[:, :-1] / self.scale).contiguous()
-        offset = w.new_zeros(outputs)
-        if self.intercept:
-            offset = x[:, -1] - w @ self.mean
+        offset = x[:, -1] - w @ self.mean if self.intercept else w.new_zeros(outputs)
+        w, offset = w.to(self.device), offset.to(self.device)
         z = torch.empty(outputs, source.rows, dtype=torch.float32, device=self.device)
         raw, total = w.new_zeros(outputs, source.cols + 1), w.new_zeros(1)
         for part, rows in self._there():
@@ -210,9 +198,10 @@ class ExactRows:
                 torch.ops.torchext._exact_pass(
                     rows, w, offset, self.y[part], weight, self.loss, z[:, part], raw, total,
                 )  # fmt: skip
+        raw = raw.cpu()
         if self.intercept:
             raw[:, :-1] -= raw[:, -1:] * self.mean
         else:
             raw[:, -1] = 0.0
         raw[:, :-1] /= self.scale
-        return float(total), raw, z
+        return float(total), raw.to(home), z

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torchext.data import QuantizedDataset
 from torchext.linear._base import BaseSGD
 from torchext.linear._callbacks import Progress, with_callbacks
+from torchext.linear._table import scores, validated
 from torchext.linear._validate import has_partial_fit
 
 
@@ -77,9 +78,10 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         checkpoint_every: see ``checkpoint``.
         resume: go on from ``checkpoint`` if it exists; the result has the same bits as an uninterrupted run.
         device: where the epochs run: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU; the result has the
-            same bits. Rows that fit there are encoded there. Codes that a GPU cannot hold are streamed to
-            it, in batches of a multiple of 64 rows (128: layout ``"block"``), and ``average`` may then move
-            the last bit. With ``"halp"`` and ``"svrg"`` logistic losses agree to rounding.
+            same bits. Rows that fit there are encoded there, and a tensor that is there already is only read
+            there (not with ``solver="exact"``, nor ``bits=32`` and ``"sgd"``). Codes that a GPU cannot hold
+            are streamed to it, in batches of a multiple of 64 rows (128: layout ``"block"``), and ``average``
+            may then move the last bit.
         n_jobs: threads, at most one a processor; None is 1, -1 all. The result does not depend on it.
         random_state: seed of every random bit.
         verbose: print a line per epoch.
@@ -207,16 +209,17 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         """Train on arrays, or on a :class:`torchext.QuantizedDataset`.
 
         Args:
-            X: (K, n) dense floats, or a store (then ``y`` and ``sample_weight`` are None: it has them, and
-                bits, sampling, levels and anchor are the store's). ``"halp"`` and ``"svrg"`` take stores of
-                nearest rounding, and round their values to one grid of ``bits`` bits.
+            X: (K, n) dense floats (an array or a tensor), or a store (then ``y`` and ``sample_weight`` are
+                None: it has them, and bits, sampling, levels and anchor are the store's). ``"halp"`` and
+                ``"svrg"`` take stores of nearest rounding, and round their values to one grid of ``bits``
+                bits.
             y: (K,) or (K, m).
             sample_weight: (K,) weights >= 0; only their ratios matter.
         """
         if isinstance(X, QuantizedDataset):
             self._fit_store(X, y, sample_weight)
             return self
-        X, y = self._validated(X, y, multi_output=True, y_numeric=True)
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
         self._fit_arrays(X, np.asarray(y, dtype=np.float64).reshape(len(X), -1), sample_weight)
         return self
@@ -225,7 +228,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> SGDRegressor:
         """One epoch over a further batch of rows, with column statistics and levels of the first one."""
         first = not hasattr(self, "coef_")
-        X, y = self._validated(X, y, multi_output=True, y_numeric=True, reset=first)
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True, reset=first)
         self._flat = y.ndim == 1
         self._partial(X, np.asarray(y, dtype=np.float64).reshape(len(X), -1), sample_weight)
         return self
@@ -239,11 +242,13 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
         )
 
     def predict(self, X: Any) -> np.ndarray:
-        """(K,) or (K, m): X coef_^T + ``intercept_``."""
+        """(K,) or (K, m): X coef_^T + ``intercept_``, float64.
+
+        Always an array in CPU memory; a tensor X on the GPU of ``device`` is multiplied there.
+        """
         check_is_fitted(self)
-        X = self._validated(X, "no_validation", reset=False)
-        z: np.ndarray = X @ self.coef_.T + self.intercept_
-        return z
+        X = validated(self, X, "no_validation", reset=False)
+        return scores(X, self.coef_, self.intercept_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -32,8 +32,9 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
             ``tol`` times that at w = 0.
         max_anchors: full-precision passes after which plain L-BFGS on the rows takes over (reported by
             ``fell_back_``); few bits on nearly dependent columns need that.
-        device: where the solver runs: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. Codes, and rows that
-            fit, are moved there once; encoding stays on the CPU.
+        device: where the solver runs: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. Rows that fit there,
+            with their codes, are moved and encoded there once; a tensor that is there already stays. The
+            codes have the bits of the CPU, the solution agrees to rounding.
         n_jobs: threads; None: torch's number, -1: all processors.
         random_state: chooses the rows from which levels are computed; None is 0.
         verbose: 1 prints what happened.
@@ -103,10 +104,10 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         """Solve for the rows X and targets y.
 
         Args:
-            X: (K, n) dense numbers; the path of a ``.npy`` file, which is mapped; or a function that returns
-                an iterable of blocks ``(X, y)`` or ``(X, y, weight)``, which are spilled to a temporary
-                file. A :class:`torchext.QuantizedDataset` alone gives the solution of its codes, with a
-                warning.
+            X: (K, n) dense numbers, an array or a tensor; the path of a ``.npy`` file, which is mapped; or a
+                function that returns an iterable of blocks ``(X, y)`` or ``(X, y, weight)``, which are
+                spilled to a temporary file. A :class:`torchext.QuantizedDataset` alone gives the solution of
+                its codes, with a warning.
             y: (K,) or (K, m) targets.
             sample_weight: (K,) weights >= 0.
             store: codes of the same rows, made earlier (for other targets or penalties, say): saves encoding.
@@ -128,7 +129,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
             raise ValueError(
                 f"alpha must be a number >= 0 or one per target ({target.shape[1]}), got {self.alpha!r}"
             )
-        found, seconds = self._codes(source, store)
+        source, found, seconds = self._codes(source, store)
         weight = None if weight is None else torch.as_tensor(weight).double()
         mean = torch.zeros(target.shape[1], dtype=torch.float64)
         if self.fit_intercept:
@@ -151,7 +152,10 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """(K,) or (K, m): X coef_^T + ``intercept_``."""
+        """(K,) or (K, m): X coef_^T + ``intercept_``, float64.
+
+        Always an array in CPU memory; a tensor X on the GPU of ``device`` is multiplied there.
+        """
         scores = self._scores(X)
         return scores[:, 0] if np.ndim(self.coef_) == 1 else scores
 

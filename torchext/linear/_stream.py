@@ -2,7 +2,8 @@
 
 The first batch fixes mean, scale and levels of the columns (their range widened by 10 % at both ends);
 later values outside are clamped and counted. No anchor, nearest (or stochastic) codes, one epoch per
-call. Means drift, so unlike in ``fit`` an intercept is trained for squared losses too.
+call. Means drift, so unlike in ``fit`` an intercept is trained for squared losses too. A batch is encoded on
+the GPU of the estimator if it fits there; what the first one fixed is in CPU memory, with the same bits.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from torchext.data import _column_levels, _encode, _levels
-from torchext.data.sources import as_tensor
+from torchext.data.sources import as_tensor, from_arrays
 from torchext.linear import _device
 from torchext.linear._problem import Problem
 from torchext.linear._schedule import automatic_step
 from torchext.linear._state import State
+from torchext.linear._table import Table
 from torchext.linear._trainer import Trainer
 from torchext.random import key_from_seed
 
@@ -45,8 +47,8 @@ class Stream:
     @staticmethod
     def start(estimator: Any, X: Tensor, y: Tensor) -> Stream:
         """Statistics and levels from the first batch."""
-        low, high = X.amin(0).double(), X.amax(0).double()
-        mean = X.double().mean(0)
+        sums = _sums(X)
+        mean, low, high = _encode.finish_stats(sums)[0], sums[2], sums[3]
         low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
         scale = torch.maximum(high - mean, mean - low)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -70,7 +72,7 @@ class Stream:
         if estimator.scale == "none":
             unit = scale.clone()
         elif estimator.scale == "std":
-            std = (X.double() - mean).square().mean(0).sqrt() / scale
+            std = (_sums(X, mean)[4] / len(X)).sqrt() / scale
             unit = torch.where(std > 0, 1.0 / std.clamp_min(1e-300), unit)
         squares = estimator._loss_name() == "squared_error"
         y_mean = y.double().mean(0) if squares else torch.zeros(y.shape[1], dtype=torch.float64)
@@ -95,14 +97,15 @@ class Stream:
         ).float()
         table = torch.empty(0, dtype=torch.uint8)
         if self.book is None:
-            codes = torch.zeros(rows, 16 * -(-cols // 16))
-            codes[:, :cols] = ((X.double() - self.mean) / self.scale).float() * self.unit.float()
+            mean, scale, unit = (t.to(X.device) for t in (self.mean, self.scale, self.unit))
+            codes = torch.zeros(rows, 16 * -(-cols // 16), device=X.device)
+            codes[:, :cols] = ((X.double() - mean) / scale).float() * unit.float()
         else:
             encoder = _encode.Encoder(
-                self.mean, self.scale, self.book, self.key, bounds=self.bounds
+                self.mean, self.scale, self.book, self.key, bounds=self.bounds, device=X.device
             )
             size = _encode.layout_bytes(rows, cols, self.bits)
-            codes = aligned_bytes(size)
+            codes = aligned_bytes(size, X.device)
             encoder.add(X, codes, None, None, row0=64 * -(-self.rows // 64))
             codes = codes.reshape(1, size)
             self.clipped += int(encoder.clipped.sum())
@@ -139,16 +142,30 @@ class Stream:
         return trainer
 
 
-def aligned_bytes(size: int) -> Tensor:
-    """uint8 (size,) on a 64-byte boundary, with 64 readable bytes behind it, as the kernels want."""
+def _sums(X: Tensor, centre: Tensor | None = None) -> Tensor:
+    """Statistics of a batch, in CPU memory; see :func:`torchext.data._encode.update_stats`."""
+    state = _encode.new_stats(X.shape[1], X.device)
+    _encode.update_stats(X, state, None, _device.moved(centre, X.device))
+    return state.cpu()
+
+
+def aligned_bytes(size: int, device: torch.device = _device.CPU) -> Tensor:
+    """uint8 (size,) as the kernels want it: on a 64-byte boundary, with 64 readable bytes behind it."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=torch.uint8, device=device)
     room = torch.zeros(size + 128, dtype=torch.uint8)
     start = -room.data_ptr() % 64
     return room[start : start + size]
 
 
 def batch_of(
-    X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+    estimator: Any, X: Table, y: np.ndarray, weight: np.ndarray | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Tensors of a batch; X contiguous, weights as given."""
-    rows = as_tensor(np.ascontiguousarray(X))
+    """Tensors of a batch: X contiguous and where it is to be encoded, the others in CPU memory."""
+    source = from_arrays(X)
+    bits = int(estimator.bits or 4)
+    if bits != 32:
+        device = _device.resolve(estimator.device)
+        source = _device.source_on(source, device, source.rows * source.cols * bits // 8)
+    rows = source.block(0, source.rows).contiguous()
     return rows, as_tensor(y), None if weight is None else as_tensor(weight)

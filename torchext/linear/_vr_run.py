@@ -19,6 +19,7 @@ from torchext.linear._checkpoint import load_state, mark_of, write_checkpoint
 from torchext.linear._grid_rows import GridRows, grid_rows, store_rows
 from torchext.linear._report import VrReport, penalty_text
 from torchext.linear._schedule import few_digits, largest_curvature, sample_rows
+from torchext.linear._table import Table, some_rows
 from torchext.linear._validate import threads_of
 from torchext.linear._variance_reduced import (
     CURVATURE,
@@ -35,7 +36,7 @@ EPOCHS = 100
 
 def fit_variance_reduced(
     estimator: Any,
-    X: np.ndarray | QuantizedDataset,
+    X: Table | QuantizedDataset,
     y: np.ndarray,
     weight: np.ndarray | None,
     index: np.ndarray | None,
@@ -64,13 +65,13 @@ def fit_variance_reduced(
         "intercept": uncentred or not squared,
         "as_float": estimator.solver == "svrg",
     }
-    key = key_from_seed(estimator._seed())
+    key, device = key_from_seed(estimator._seed()), _device.resolve(estimator.device)
     began = time.perf_counter()
     if isinstance(X, QuantizedDataset):
-        data = store_rows(X, torch.arange(X.rows)[keep], weight, **how)
+        data = store_rows(X, torch.arange(X.rows)[keep], weight, device, **how)
         key = X.key if estimator.random_state is None else key
     else:
-        data = grid_rows(X[keep], weight, **how)
+        data = grid_rows(some_rows(X, keep), weight, device, **how)
     seconds = time.perf_counter() - began
     run = _Run.of(estimator, data, y, weight, index, how["intercept"], bits, key, seconds)
     run.start()
@@ -141,10 +142,9 @@ class _Run:
         options = _options(estimator, data, weights, loss, intercept, bits)
         digest = 0
         for part in (data.mean, data.scale, targets, data.x[: 1 + (1 << 20) // data.x.shape[1]]):
-            digest = zlib.crc32(part.contiguous().numpy().tobytes(), digest)
+            digest = zlib.crc32(part.contiguous().cpu().numpy().tobytes(), digest)
         mark = mark_of(estimator, key, [len(data.x), data.cols, f"{digest:08x}"])
-        there = data.to(_device.resolve(estimator.device))
-        solver = VarianceReduced(there, targets.contiguous(), weights, options, key)
+        solver = VarianceReduced(data, targets.contiguous(), weights, options, key)
         return _Run(estimator, data, bits, y_mean, solver, key, seconds, mark)
 
     def start(self) -> None:
@@ -263,7 +263,7 @@ def batch_bound(data: GridRows, weight: Tensor | None, intercept: bool, batch: i
     rows = len(data.x)
     count = min(rows, sample_rows(data.cols))
     index = torch.arange(count) * rows // count
-    sample = data.rows[index].float() * data.dx
+    sample = data.rows[index.to(data.x.device)].cpu().float() * data.dx
     light = torch.ones(count) if weight is None else weight[index].float()
     lmax = largest_curvature(sample, light, data.unit if intercept else 0.0)
     return (1.0 - 1.0 / batch) * lmax + data.bound / batch

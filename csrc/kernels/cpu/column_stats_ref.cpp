@@ -19,11 +19,11 @@ void run(const ColumnBlock& block, int64_t row, int64_t rows, int64_t begin, int
 
 template <class T>
 void add_weighted(const ColumnBlock& block, int64_t row, int64_t rows, int64_t cols,
-                  const float* weight, double* sum) noexcept {
+                  const Weighing weighing, double* sum) noexcept {
   for (int64_t r = row; r < row + rows; ++r) {
     const T* x = static_cast<const T*>(block.x) + r * block.row_stride;
-    const double w = weight[r];
-    for (int64_t j = 0; j < cols; ++j) sum[j] += w * static_cast<double>(x[j]);
+    const double v = weighing.of_row(r);
+    for (int64_t j = 0; j < cols; ++j) sum[j] += weighing.term(v, static_cast<double>(x[j]), j);
   }
 }
 
@@ -35,8 +35,8 @@ void column_stats_ref(const ColumnBlock& block, int64_t row, int64_t rows, int64
 }
 
 void weighted_sums(const ColumnBlock& block, int64_t row, int64_t rows, int64_t cols,
-                   const float* weight, double* sum) noexcept {
-  (block.f64 ? add_weighted<double> : add_weighted<float>)(block, row, rows, cols, weight, sum);
+                   const Weighing& weighing, double* sum) noexcept {
+  (block.f64 ? add_weighted<double> : add_weighted<float>)(block, row, rows, cols, weighing, sum);
 }
 
 }  // namespace torchext::cpu

@@ -45,7 +45,4 @@ ExactPassFn exact_pass_ref, exact_pass_avx2, exact_pass_avx512;
 /// The variant of the instruction set in use. All sum in the same order and give the same bits.
 ExactPassFn* exact_pass_kernel() noexcept;
 
-/// Slopes v l'(z, y) in place of z [outputs] of one row; returns v l(z, y).
-double row_loss(const ExactPass& p, int64_t row, double* z) noexcept;
-
 }  // namespace torchext::cpu

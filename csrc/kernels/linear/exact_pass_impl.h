@@ -1,11 +1,29 @@
 // The exact pass, written once for every vector width; included by each per-ISA source.
 #pragma once
 
-#include "exact_pass.h"
+#include "row_loss.h"
 #include "vec_math.h"
+
+namespace torchext {
+
+// Losses take four scores at a time: as many as there are rows between two loops over the columns.
+constexpr int kLossLanes = TX_LANES < 8 ? 2 : 4;
+typedef double LossVector __attribute__((vector_size(kLossLanes * 8)));
+template <>
+struct WordsOf<LossVector> {
+  typedef uint64_t type __attribute__((vector_size(kLossLanes * 8)));
+};
+
+}  // namespace torchext
 
 namespace torchext::cpu {
 namespace {
+
+/// At most kExactRows rows; once for all types of x.
+__attribute__((noinline)) void losses(const ExactPass& p, int64_t row, int64_t rows, double* z,
+                                      double* loss) {
+  row_losses<LossVector, kExactRows>(p, row, rows, z, loss);
+}
 
 // A dot product has eight lanes on every instruction set: column j goes to lane j mod 8.
 constexpr int kWide = TX_LANES / 2, kSets = 8 / kWide;
@@ -125,9 +143,9 @@ TX_INL int64_t exact_piped(const ExactPass& p, int64_t begin, int64_t end, doubl
     for (int r = 0; r < R; ++r) {
       p.z[row + r] = static_cast<float>(z[r]);
       e[r] = z[r];
-      *loss += row_loss(p, row + r, e + r);
-      gradient[n] += e[r];
     }
+    losses(p, row, R, e, loss);
+    for (int r = 0; r < R; ++r) gradient[n] += e[r];
   }
   if (row > begin) dot_and_add<T, R, false, true>(x, stride, p.w, n, offset, e, gradient, z);
   return row;
@@ -186,8 +204,8 @@ TX_INL void exact_blocks(const ExactPass& p, int64_t begin, int64_t end, double*
     for (int64_t r = 0; r < count; ++r) {
       for (int o = 0; o < m; ++o)
         p.z[o * p.z_stride + first + r] = static_cast<float>(e[r * m + o]);
-      *loss += row_loss(p, first + r, e + r * m);
     }
+    losses(p, first, count, e, loss);
     for (int o = 0; o < m; ++o) {
       double* g = gradient + o * (n + 1);
       int64_t r = 0;
