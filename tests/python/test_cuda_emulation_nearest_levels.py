@@ -188,4 +188,6 @@ def test_bins_to_a_tolerance(rtol: float) -> None:
         cost, lower = got[2].item(), got[3].item()
         assert got[4].item() and lower >= cost * (1 - rtol) and lower <= want[2].item()
         # The cost is that of cells between bins, whose values may be nearer to another level.
-        assert lower * (1 - 1e-12) <= levels_data.cost_of(x, got[0], "nearest") <= cost * (1 + 1e-12)
+        assert (
+            lower * (1 - 1e-12) <= levels_data.cost_of(x, got[0], "nearest") <= cost * (1 + 1e-12)
+        )
