@@ -51,7 +51,7 @@ struct InnerArgs {
     TX_CHECK(l2 >= 0 && std::isfinite(l2), op, "l2 must be >= 0, got ", l2);
     loop.alpha = alpha;
     loop.l2 = l2;
-    loop.steps = check_range(op, "steps", steps, 0, int64_t{1} << 48);
+    loop.steps = check_range(op, "steps", steps, 0, int64_t{1} << 47);  // times batch: an int64
     loop.batch = check_range(op, "batch", batch, 1, cpu::kMostBatch);
     loop.intercept = intercept;
     check_key(op, key);

@@ -1,5 +1,7 @@
 // An epoch of HALP over mini-batches on CUDA: the integers of the CPU, in two launches a step
 // (inner_batch.cuh).
+#include <type_traits>
+
 #include "byte_permute.h"
 #include "halp_scale.h"
 #include "inner_batch.cuh"
@@ -104,7 +106,7 @@ struct ColumnSums {
       }
     }
   }
-  /// Both parts leave 32 bits, not their sum.
+  /// Unsigned: a shift of a negative number would not be defined.
   TX_DEVICE int32_t total(int c) const {
     return static_cast<int32_t>(static_cast<uint32_t>(low[c]) +
                                 (static_cast<uint32_t>(high[c]) << 8));

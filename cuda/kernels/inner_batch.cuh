@@ -64,7 +64,7 @@ TX_DEVICE ColumnBlock column_block(const cpu::InnerLoop& loop, const Thread& t) 
 template <class Form, int kWarps>
 struct BatchRows {
   using Params = typename Form::Params;
-  static constexpr int kThreads = 32 * kWarps, kMinBlocks = 24 / kWarps;  // room for loads
+  static constexpr int kThreads = 32 * kWarps, kMinBlocks = 24 / kWarps;  // 85 registers
 
   TX_DEVICE static void run(const Params& p, const Thread& t) {
     const cpu::InnerLoop& loop = p.e.loop;

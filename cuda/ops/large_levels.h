@@ -27,11 +27,13 @@ class LargeTable {
              std::to_string(cuda::kMostTableValues) + " values, got ";
     };
     TX_CHECK(tables.count == 1, kLevelsOp, because("x must be one table"), tables.count, " tables");
+    const bool fine = exact_ || f64;
+    const int32_t most = fine ? cuda::kMostExactLevels : cuda::kMostHistLevels;
+    const char* kind = fine && hist ? " (of float64, with weights or rtol)" : "";
+    TX_CHECK(ask.count <= most, kLevelsOp,
+             because("levels must be at most " + std::to_string(most) + kind), ask.count);
     TX_CHECK(exact_ || !f64, kLevelsOp, because("x must be float32, bfloat16 or float16"),
              "float64 (exact takes it, hist with rtol too)");
-    const int32_t most = exact_ ? cuda::kMostExactLevels : cuda::kMostHistLevels;
-    TX_CHECK(ask.count <= most, kLevelsOp,
-             because("levels must be at most " + std::to_string(most)), ask.count);
     table_.x = sorted_ ? nullptr : x.const_data_ptr<float>();
     table_.n = tables.n;
     table_.levels = static_cast<int32_t>(ask.count);

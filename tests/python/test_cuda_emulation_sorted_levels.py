@@ -61,6 +61,8 @@ def test_magnitudes_whose_squares_leave_the_range(scale: float) -> None:
     x = scale * draws(N).double()
     found = check(x, 5, ties=True)
     assert found[0][0] == x.min() and found[0][-1] == x.max()
+    means = check(x, 5, objective="nearest")
+    assert x.min() < means[0][0] and means[0][-1] < x.max()
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e250])

@@ -360,6 +360,7 @@ def test_codes_of_the_grid() -> None:
         ({"solver": "svrg", "mu": 2.0}, "mu does not apply"),
         ({"solver": "sgd", "z_bits": 8}, "z_bits does not apply"),
         ({"batch_size": 40_000}, "batch_size must be at most 32768"),
+        ({"batch_size": "many"}, "batch_size must be an integer >= 1, got 'many'"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1"),
         ({"eta0": 10.0, "alpha": 1.0}, "eta0 \\* alpha must be below 0.5"),
     ],

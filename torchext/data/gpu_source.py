@@ -98,7 +98,10 @@ class GpuSource(Source):
 
     def on_cpu(self) -> Source:
         """A copy in CPU memory."""
-        return Source(self.x.cpu().numpy(), self.y, self.weight, names=self.names, label=self.label)
+        return Source(
+            self.x.cpu().numpy(), self.y, self.weight,
+            names=self.names, label=self.label, place=self.place,
+        )  # fmt: skip
 
 
 def encodes_on_gpu(options: Options) -> bool:

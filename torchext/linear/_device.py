@@ -66,7 +66,7 @@ def source_to_encode(source: Source, options: Options, device: torch.device) -> 
     Other layouts than tile4 are made on the CPU: a checkpoint knows its data by the bytes of the codes.
     """
     if options.final_layout != "tile4" or not encodes_on_gpu(options):
-        return source
+        return source.on_cpu() if isinstance(source, GpuSource) else source
     codes = options.copies * source.rows * source.cols * options.bits // 8
     return source_on(source, device, 2 * codes)
 

@@ -120,7 +120,8 @@ def store_rows(
 def _largest(store: QuantizedDataset, unit: Tensor, bits: int) -> float:
     """What the largest code stands for; symmetric levels of the store are then points of the grid."""
     if store.bits == 32:
-        return float((store.codes[:, : store.cols].abs().amax(0).cpu() * unit).max())
+        low, high = torch.aminmax(store.codes[:, : store.cols], dim=0)
+        return float((torch.maximum(-low, high).cpu() * unit).max())
     grid = store.grid.cpu()
     if store.level_kind == "symmetric":
         reach = float((grid[:, 0].abs() * unit).max())

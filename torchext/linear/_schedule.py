@@ -107,7 +107,7 @@ def automatic_step(
 
 
 def sample_rows(cols: int) -> int:
-    """Rows that tell the step size: 16 a column, 4,096 at least, in at most 64 MiB of float32."""
+    """Rows that tell the step size: 16 a column in at most 64 MiB of float32, but 4,096 at least."""
     return max(4096, min(16 * cols, STEP_VALUES // cols))
 
 

@@ -25,11 +25,9 @@ def validated(estimator: Any, X: Any, y: Any, **how: Any) -> Any:
     Its checks then read a table of the same shape and no memory; NaN and infinities are sought on the GPU.
     """
     y = as_array(y) if isinstance(y, Tensor) else y
-    device = _device.CPU
-    if (
-        isinstance(X, Tensor) and X.device.type != "cpu"
-    ):  # else fitted models need no GPU to predict
-        device = _device.resolve(estimator.device)
+    on_gpu = isinstance(X, Tensor) and X.device.type != "cpu"
+    # A model fitted on a GPU needs none to predict from an array.
+    device = _device.resolve(estimator.device) if on_gpu else _device.CPU
     if device.type == "cpu":
         X = as_array(X) if isinstance(X, Tensor) else X
         return validate_data(estimator, X, y, dtype=[np.float64, np.float32], **how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 import os
 from typing import Any
 
@@ -42,12 +43,12 @@ def check_params(estimator: Any) -> None:
         raise ValueError(
             f'loss "log_loss" needs sampling "nearest" or "auto", got {estimator.sampling!r}'
         )
+    if estimator.batch_size is not None:
+        _integer(estimator, "batch_size", 1)
     if estimator.solver in VARIANCE_REDUCED:
         _check_variance_reduced(estimator)
     _own_only(estimator, "z_bits", "halp")
     _own_only(estimator, "mu", "halp")
-    if estimator.batch_size is not None:
-        _integer(estimator, "batch_size", 1)
     if estimator.max_iter is not None:
         _integer(estimator, "max_iter", 1)
     _integer(estimator, "n_iter_no_change", 1)
@@ -132,7 +133,8 @@ def _check_variance_reduced(estimator: Any) -> None:
 
 def _integer(estimator: Any, name: str, least: int) -> None:
     value = getattr(estimator, name)
-    if isinstance(value, bool) or int(value) != value or value < least:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or int(value) != value or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
 
 

@@ -225,7 +225,8 @@ def _options(
     estimator: Any, data: GridRows, weight: Tensor | None, loss: str, intercept: bool, bits: int
 ) -> VrOptions:
     """Step 0.2 over the largest curvature unless ``eta0`` is given."""
-    l2, batch = estimator._penalties()[1], estimator._batch()
+    l2, rows = estimator._penalties()[1], max(2 * len(data.x), MIN_ROWS)
+    batch = min(estimator._batch(), rows)
     z_bits = int(estimator.z_bits or 16) if estimator.solver == "halp" else 32
     limit = 1.0 / 128 if bits == 16 and z_bits == 16 else 0.5  # of step * l2, for the integer sums
     if estimator.eta0 is not None:
@@ -244,7 +245,7 @@ def _options(
         l2=l2,
         intercept=intercept,
         step=step,
-        steps=-(-max(2 * len(data.x), MIN_ROWS) // batch),
+        steps=-(-rows // batch),
         batch=batch,
         z_bits=z_bits,
         auto_mu=z_bits < 32 and estimator.mu == "auto",

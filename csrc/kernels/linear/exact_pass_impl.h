@@ -6,7 +6,8 @@
 
 namespace torchext {
 
-// Losses take four scores at a time: as many as there are rows between two loops over the columns.
+// Losses take four scores at a time, as many as there are rows between two loops over the columns;
+// two where a vector holds no more.
 constexpr int kLossLanes = TX_LANES < 8 ? 2 : 4;
 typedef double LossVector __attribute__((vector_size(kLossLanes * 8)));
 template <>

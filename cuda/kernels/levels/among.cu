@@ -131,7 +131,9 @@ struct AmongLayout {
     l.next = next(16 * all);
     l.arg = next(2 * all);
     l.path = next(4 * (edges + 1));
-    l.args = next(2 * all * edges);
+    // The programme keeps a row of argmins an edge; it runs where there are candidates to leave
+    // out.
+    l.args = next(p.tables.levels < p.from.size ? 2 * all * edges : 0);
     return l;
   }
 };

@@ -9,7 +9,7 @@ namespace {
 
 using levels::Cut;
 
-constexpr int kMostShift = 31;  // n < 2^31
+constexpr int kMostShift = 31;  // n < 2^31, says check_sizes
 
 /// All values as one item, to be split.
 struct OpenValues {
@@ -197,10 +197,12 @@ struct ScaleResults {
     const SortedValues::State& s = *v.state;
     const auto count = static_cast<int>(*p.table.distinct);
     if (count == 0 || (s.power == 0 && s.weight_power == 0)) return;
-    const double least = -largest_given(v, t, 0, -1), most = largest_given(v, t, s.distinct - 1, 1);
+    const bool ends = p.table.stochastic && s.power != 0;  // means are no values
+    const double least = ends ? -largest_given(v, t, 0, -1) : 0,
+                 most = ends ? largest_given(v, t, s.distinct - 1, 1) : 0;
     for (int i = t.thread(); i < p.table.levels && s.power != 0; i += kThreads) {
       const double level = std::ldexp(p.table.found[i], s.power) + 0.0;
-      p.table.found[i] = i == 0 ? least : i >= count - 1 ? most : level;
+      p.table.found[i] = ends && i == 0 ? least : ends && i >= count - 1 ? most : level;
     }
     if (t.thread() != 0) return;
     const int power = 2 * s.power + s.weight_power;

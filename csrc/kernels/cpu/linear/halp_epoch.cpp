@@ -23,9 +23,9 @@ namespace {
 
 /// Steps whose random words are drawn together: a multiple of 4, so that their first word starts a
 /// Philox block.
-int64_t block_of(int outputs) {
+int64_t block_of(const InnerLoop& loop) {
   int64_t steps = kLoopWords;
-  while (steps > 4 && steps * outputs > 2 * kLoopWords) steps /= 2;
+  while (steps > 4 && steps * loop.outputs * loop.batch > 2 * kLoopWords) steps /= 2;
   return steps;
 }
 
@@ -41,7 +41,7 @@ class Halp {
         format_(static_cast<int>(e.format)),
         width_(e.format == HalpFormat::x16 ? 2 : 1),
         z_width_(e.format == HalpFormat::z8 ? 1 : 2),
-        block_(block_of(outputs_)),
+        block_(block_of(loop_)),
         noise_words_(2 * ranges_.shift),
         stride_(loop_.pitch + (loop_.intercept ? 64 : 0)),
         rows_(loop_, kernels_.words),

@@ -20,7 +20,7 @@ using V = __m512i;
 constexpr int kOr = 0xEA;  // vpternlog: (a & b) | c
 
 // To the second-level cache: a batch is larger than the first, and a fetch to it holds one of its
-// few miss buffers until memory answers (on Zen 4 an epoch takes 1.4 times as long).
+// few miss buffers until memory answers (docs/benchmarks/linear.md has what that costs on Zen 4).
 // A macro: g++ 12 drops calls of a function that only prefetches.
 #define TX_PREFETCH_PAIR(ahead, h, offset)                                           \
   do {                                                                               \
