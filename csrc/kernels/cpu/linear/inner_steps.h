@@ -39,7 +39,9 @@ class Rows {
   }
 
   /// The row of a step up to kBlock after the one that `next` counted last.
-  int64_t operator[](int64_t step) const { return rows_[step % (2 * kBlock)]; }
+  int64_t operator[](int64_t step) const {
+    return rows_[static_cast<uint64_t>(step) % static_cast<uint64_t>(2 * kBlock)];
+  }
 
   /// What step t fetches of rows of `bytes` each, a multiple of 64.
   RowsAhead ahead(int64_t t, const uint8_t* x, int64_t bytes) const {
