@@ -91,6 +91,16 @@ struct LevelResults {
         lower(torch::stable::new_empty(x, shape, ScalarType::Double)),
         certified(torch::stable::new_empty(x, shape, ScalarType::Bool)) {}
 
+  /// Tells the parameters of a kernel where the results go.
+  template <class Params>
+  void give_to(Params* p) const {
+    p->found = found.mutable_data_ptr<double>();
+    p->distinct = distinct.mutable_data_ptr<int64_t>();
+    p->cost = cost.mutable_data_ptr<double>();
+    p->lower = lower.mutable_data_ptr<double>();
+    p->certified = certified.mutable_data_ptr<bool>();
+  }
+
   /// Levels that `dtype` holds exactly.
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> stored_as(ScalarType dtype) const {
     return {torch::stable::to(found, dtype), distinct, cost, lower, certified};

@@ -39,11 +39,7 @@ class LargeTable {
     table_.levels = static_cast<int32_t>(ask.count);
     table_.stochastic = ask.stochastic();
     table_.rtol = ask.rtol;
-    table_.found = results.found.mutable_data_ptr<double>();
-    table_.distinct = results.distinct.mutable_data_ptr<int64_t>();
-    table_.cost = results.cost.mutable_data_ptr<double>();
-    table_.lower = results.lower.mutable_data_ptr<double>();
-    table_.certified = results.certified.mutable_data_ptr<bool>();
+    results.give_to(&table_);
   }
 
   void solve(const Device& device) {

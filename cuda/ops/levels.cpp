@@ -48,11 +48,7 @@ cuda::LevelTables level_tables(const Request& ask, const Tables& tables, const T
   p.levels = static_cast<int32_t>(ask.count);
   p.stochastic = ask.stochastic();
   p.rtol = ask.rtol;
-  p.found = results.found.mutable_data_ptr<double>();
-  p.distinct = results.distinct.mutable_data_ptr<int64_t>();
-  p.cost = results.cost.mutable_data_ptr<double>();
-  p.lower = results.lower.mutable_data_ptr<double>();
-  p.certified = results.certified.mutable_data_ptr<bool>();
+  results.give_to(&p);
   return p;
 }
 

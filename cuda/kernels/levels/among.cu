@@ -156,7 +156,7 @@ struct SolveAmong {
     items.capacity = l.capacity;
     for (int64_t k = t.block(); k < p.tables.count; k += t.blocks()) {
       t.sync();  // the table before is done with the memory
-      if (!solve(p, t, k, l, work, &items)) give_up(p.tables, t, k);
+      if (!solve(p, t, k, l, work, &items)) write_nothing(p.tables, t, k);
     }
   }
 
@@ -269,14 +269,6 @@ struct SolveAmong {
   TX_DEVICE static int above(const double* values, int count, double value) {
     const int at = below(values, count, value);
     return at < count && values[at] == value ? at + 1 : at;
-  }
-
-  TX_DEVICE static void give_up(const LevelTables& p, const Thread& t, int64_t k) {
-    const double nan = __builtin_nan("");
-    for (int i = t.thread(); i < p.levels; i += kThreads) p.found[k * p.levels + i] = nan;
-    if (t.thread() != 0) return;
-    p.distinct[k] = 0;
-    p.lower[k] = nan;
   }
 };
 

@@ -140,10 +140,7 @@ struct TakePlaces {
     if (t.thread() == 0 && after != 0) own_item(to, all - 1, v.distinct(distinct - 1));
     t.sync();
     Cut* cut = to.below + before;
-    if (t.warp() == 0) running_sums<PlainSum>(t, cut, &Cut::s, bins);
-    if (t.warp() == 1) running_sums<PlainSum>(t, cut, &Cut::q, bins);
-    if (t.warp() == 2) running_sums<PlainSum>(t, cut, &Cut::w, bins);
-    t.sync();
+    running_cuts(t, cut, bins);
     if (t.thread() == 0) {
       if (before != 0) to.below[0] = Cut{};
       if (after != 0) to.below[all] = to.below[all - 1];

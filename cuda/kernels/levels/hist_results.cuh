@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "block.cuh"
+#include "finite.cuh"
 #include "hist.h"
 
 namespace torchext::cuda {
@@ -27,15 +28,6 @@ TX_DEVICE void write_levels(const HistLevels& p, const Thread& t, const LevelOf&
   *p.distinct = count;
   *p.cost = cost;
   write_bound(p, cost, bound);
-}
-
-/// Results of a table whose values are not finite.
-TX_DEVICE void write_nothing(const HistLevels& p, const Thread& t) {
-  for (int i = t.thread(); i < p.levels; i += t.threads()) p.found[i] = __builtin_nan("");
-  if (t.thread() != 0) return;
-  *p.distinct = 0;
-  *p.cost = *p.lower = __builtin_nan("");
-  *p.certified = false;
 }
 
 /// Points `array` at `at` bytes into `memory`; the bytes that `count` elements take, to whole

@@ -66,10 +66,7 @@ struct MakeItems {
     if (t.thread() == 0 && before != 0) w.cut[0] = Cut{};
     t.sync();
     Cut* cut = w.cut + before;
-    if (t.warp() == 0) running_sums<PlainSum>(t, cut, &Cut::s, items);
-    if (t.warp() == 1) running_sums<PlainSum>(t, cut, &Cut::q, items);
-    if (t.warp() == 2) running_sums<PlainSum>(t, cut, &Cut::w, items);
-    t.sync();
+    running_cuts(t, cut, items);
     if (t.thread() == 0 && after != 0) cut[items + 1] = cut[items];
     t.sync();
     double largest = 0;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "block.cuh"
+#include "finite.cuh"
 #include "kernels/levels/interval.h"
 #include "kernels/levels/scaling.h"
 #include "programme.cuh"
@@ -28,8 +29,6 @@ struct TableItems {
 
   TX_DEVICE DD about(int i) const { return levels::two_sum(lo[i], -centre); }
 };
-
-TX_DEVICE bool is_finite(double x) { return x - x == 0; }
 
 /// Reads, checks, scales and sorts group k; `largest` is the magnitude of what else is to be
 /// scaled. False for a table without an answer.
@@ -150,6 +149,14 @@ TX_DEVICE void running_sums(const Thread& t, Cut* cut, DD Cut::* which, int item
     }
     if (i <= items) cut[i].*which = before.get();
   }
+}
+
+/// All three sums of bins, by three warps.
+TX_DEVICE void running_cuts(const Thread& t, Cut* cut, int items) {
+  if (t.warp() == 0) running_sums<PlainSum>(t, cut, &Cut::s, items);
+  if (t.warp() == 1) running_sums<PlainSum>(t, cut, &Cut::q, items);
+  if (t.warp() == 2) running_sums<PlainSum>(t, cut, &Cut::w, items);
+  t.sync();
 }
 
 /// Sums of the weights below each item, one double-double addition after another.

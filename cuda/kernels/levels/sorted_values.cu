@@ -1,5 +1,6 @@
 // From values in any order to distinct ones in ascending order, around a sort that is torch's.
 #include "block.cuh"
+#include "finite.cuh"
 #include "hist_results.cuh"
 #include "kernels/levels/interval.h"
 #include "kernels/levels/scaling.h"
@@ -9,7 +10,6 @@
 namespace torchext::cuda {
 namespace {
 
-TX_DEVICE bool is_finite(double x) { return x - x == 0; }
 TX_DEVICE int64_t bits_of(double v) { return static_cast<int64_t>(double_bits(v)); }
 TX_DEVICE double from_bits(int64_t bits) { return double_from_bits(static_cast<uint64_t>(bits)); }
 

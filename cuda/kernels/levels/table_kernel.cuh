@@ -82,7 +82,7 @@ struct SolveTables {
       if (kPrecise && (p.certified[k] || p.distinct[k] == 0)) continue;
       t.sync();  // the table before is done with the memory
       if (!read_items<kWeighted>(t, p, k, &items)) {
-        give_up(p, t, k);
+        write_nothing(p, t, k);
       } else if (items.items <= p.levels) {
         for (int i = t.thread(); i < items.items; i += t.threads()) chosen[i] = items.lo[i];
         write(p, t, k, items, chosen, items.items, 0, {0, true});
@@ -119,15 +119,6 @@ struct SolveTables {
     p.lower[k] = std::ldexp(bound.lower, power);
     p.certified[k] =
         bound.certified || (kPrecise && p.rtol > 0 && p.cost[k] - p.lower[k] <= p.rtol * p.cost[k]);
-  }
-
-  TX_DEVICE static void give_up(const Params& p, const Thread& t, int64_t k) {
-    const double nan = __builtin_nan("");
-    for (int i = t.thread(); i < p.levels; i += t.threads()) p.found[k * p.levels + i] = nan;
-    if (t.thread() != 0) return;
-    p.distinct[k] = 0;
-    p.cost[k] = p.lower[k] = nan;
-    p.certified[k] = false;
   }
 };
 

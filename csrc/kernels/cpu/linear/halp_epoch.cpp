@@ -1,4 +1,5 @@
 // An epoch of HALP: the scalar part of its steps. What is O(columns) is in the kernels.
+#include <numeric>
 #include <vector>
 
 #include "../../linear/halp_rules.h"
@@ -104,7 +105,7 @@ class Halp {
       s.drift = drift_at(o * stride_);
       s.noise = noise_of(t, o);
       dots[o] = kernels_.step[format_](s, e_.clips);
-      if (loop_.intercept) dots[o] += move_intercept(o, s);
+      if (loop_.intercept) dots[o] += move_intercept(o, s.gamma, s.noise);
     }
   }
 
@@ -136,7 +137,8 @@ class Halp {
       s.drift = drift_.data() + o * stride_;
       s.noise = noise_of(t, o);
       kernels_.batch[format_](s, e_.clips);
-      if (loop_.intercept) move_intercept(o, s);
+      if (!loop_.intercept) continue;
+      move_intercept(o, std::accumulate(s.gammas, s.gammas + s.rows, int32_t{0}), s.noise);
     }
   }
 
@@ -210,31 +212,20 @@ class Halp {
     changes_.form(row);
   }
 
-  /// The intercept's column, whose codes are all ranges_.data, by the reference; its product with
-  /// the next row.
-  int64_t move_intercept(int o, HalpStep s) {
-    int16_t x[64] = {}, wide[64] = {};
-    int8_t x8[64] = {}, z8[64] = {};
-    x[0] = static_cast<int16_t>(ranges_.data);
-    x8[0] = static_cast<int8_t>(ranges_.data);
-    wide[0] = static_cast<int16_t>(e_.z_intercept[o]);
-    z8[0] = static_cast<int8_t>(e_.z_intercept[o]);
-    s.x = s.next = e_.format == HalpFormat::x16 ? static_cast<void*>(x) : x8;
-    s.z = narrow_ ? static_cast<void*>(z8) : wide;
-    s.drift = drift_at(o * stride_ + loop_.pitch);
-    s.n = 1;
-    s.decay = 0;
-    const int64_t dot = halp_ref().step[format_](s, e_.clips);
-    e_.z_intercept[o] = narrow_ ? z8[0] : wide[0];
-    return dot;
-  }
-  void move_intercept(int o, const HalpBatchStep& s) {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < s.rows; ++i) sum += s.gammas[i];
-    const auto noise =
-        static_cast<int32_t>(s.noise[0] & ((uint32_t{1} << ranges_.shift) - 1));  // lane 0
-    e_.z_intercept[o] = halp_land(noise - sum * ranges_.data - s.drift[loop_.pitch], ranges_.shift,
-                                  e_.z_intercept[o], ranges_.z, e_.clips);
+  /// Moves the intercept's column, whose codes are all ranges_.data, by the sum of the
+  /// coefficients; its product with any row.
+  int64_t move_intercept(int o, int32_t gamma, const uint32_t* noise) {
+    int32_t& z = e_.z_intercept[o];
+    const int64_t at = o * stride_ + loop_.pitch;  // lane 0, in scalar order
+    const auto r = static_cast<int32_t>(noise[0] & ((uint32_t{1} << ranges_.shift) - 1));
+    if (narrow_) {
+      const int32_t drift = *static_cast<const int16_t*>(drift_at(at));
+      z = halp_move<true, 8>(r, gamma, ranges_.data, drift, 0, z, e_.clips);
+    } else {
+      const int32_t e = r - gamma * ranges_.data - drift_.data()[at];
+      z = halp_land(e, ranges_.shift, z, ranges_.z, e_.clips);
+    }
+    return int64_t{ranges_.data} * z;
   }
 
   const HalpEpoch& e_;
