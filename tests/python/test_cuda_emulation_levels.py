@@ -60,12 +60,12 @@ def test_ends_are_exact_however_far_apart() -> None:
         assert got[0][0] == values.min() and got[0][-1] == values.max()
 
 
-@OBJECTIVES
-@pytest.mark.parametrize("s", [1, 2, 3, 4, 5, 8, 17])
+@pytest.mark.parametrize(
+    "objective, s",
+    [("nearest", 1), *((o, s) for o in ("stochastic", "nearest") for s in (2, 3, 4, 5, 8, 17))],
+)
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 31, 32, 33, 100, 129])
 def test_one_table_of_every_size(n: int, s: int, objective: str) -> None:
-    if s == 1 and objective == "stochastic":
-        pytest.skip("stochastic levels are two or more")
     x = draws(n, seed=n)
     for values in (x, x.double()):
         found = check(values, s, objective=objective)
