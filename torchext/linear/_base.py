@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight
-from torch import Tensor
 
 from torchext.data import Options, QuantizedDataset
 from torchext.data.builder import build
@@ -21,7 +19,7 @@ from torchext.linear._exact import Source
 from torchext.linear._order import permutation
 from torchext.linear._run import RunMixin
 from torchext.linear._stream import Stream, batch_of
-from torchext.linear._table import Table, some_rows
+from torchext.linear._table import Table, checked_weights, some_rows
 from torchext.linear._validate import VARIANCE_REDUCED, check_params
 from torchext.linear._vr_run import fit_variance_reduced
 from torchext.random import Purpose, fold_in, key_from_seed
@@ -83,7 +81,7 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     ) -> None:
         """Encode, then train; ``y`` is (K, m) numbers, ``index`` the class of every row."""
         check_params(self)
-        weight = _weights(X, sample_weight)
+        weight = checked_weights(sample_weight, len(X))
         if weight is not None:
             weight = weight / weight.mean()
         if hasattr(self, "_stream"):
@@ -166,7 +164,7 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
     def _partial(self, X: Table, y: np.ndarray, sample_weight: Any) -> None:
         """One epoch over a batch of a stream."""
         check_params(self)
-        rows, targets, weight = batch_of(self, X, y, _weights(X, sample_weight))
+        rows, targets, weight = batch_of(self, X, y, checked_weights(sample_weight, len(X)))
         if not hasattr(self, "_stream"):
             self._stream = Stream.start(self, rows, targets)
         stream = self._stream
@@ -180,17 +178,3 @@ class BaseSGD(RunMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[mi
         self.loss_curve_ = list(stream.state.losses)
         self.n_clipped_, self.bits_per_value_ = stream.clipped, stream.bits
         self.sampling_ = "nearest" if self.sampling == "auto" else self.sampling
-
-
-def _weights(X: Table, sample_weight: Any) -> np.ndarray | None:
-    """Checked weights, float64 (K,); None if none were given."""
-    if sample_weight is None:
-        return None
-    if isinstance(sample_weight, Tensor):
-        sample_weight = as_array(sample_weight)
-    weight: np.ndarray = _check_sample_weight(
-        sample_weight, np.empty((len(X), 1)), dtype=np.float64, ensure_non_negative=True
-    )
-    if not weight.any():
-        raise ValueError("sample_weight must have a positive sum, all are 0")
-    return weight

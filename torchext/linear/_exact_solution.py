@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from torchext.data import QuantizedDataset, sources, streams
@@ -143,14 +143,8 @@ class ExactModel(BaseEstimator):  # type: ignore[misc]
         """float64 (K,) weights >= 0 with a positive sum, or None."""
         if sample_weight is None:
             sample_weight = source.weight
-        if sample_weight is None:
-            return None
-        if isinstance(sample_weight, Tensor):
-            sample_weight = sources.as_array(sample_weight)
-        weight = _check_sample_weight(
-            sample_weight, np.empty((source.rows, 1)), dtype=np.float64, ensure_non_negative=True
-        )
-        return torch.from_numpy(weight)
+        weight = _table.checked_weights(sample_weight, source.rows)
+        return None if weight is None else torch.from_numpy(weight)
 
     def _solve(
         self,

@@ -52,7 +52,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):  # type: ignore[misc]
             ``bits=16``), whose rounding noise costs more epochs than it saves time.
         mu: the displacement's range is the gradient's norm / mu with ``"halp"``; ``"auto"`` adapts it.
         batch_size: rows per step. None is 256, of which the integer kernels need a multiple of 64; with
-            ``"halp"`` and ``"svrg"`` None is 1, the fewest passes over the rows, and 32,768 is the most.
+            ``"halp"`` and ``"svrg"`` None is 1, one row as in the paper, and 32,768 is the most.
         max_iter: most epochs (of every anchor round); None is 30, more for small data (2,000 steps). With
             ``"halp"`` and ``"svrg"`` an epoch is a full pass and steps over 2 K random rows, and None is 100.
         tol: stop when the running loss fell by less than ``tol`` times the loss at x = 0 in

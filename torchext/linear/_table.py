@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from torchext.data.gpu_source import GpuSource
@@ -40,6 +40,20 @@ def validated(estimator: Any, X: Any, y: Any, **how: Any) -> Any:
     if how.get("ensure_all_finite", True):
         source.check_finite()
     return (source.x, found[1]) if isinstance(found, tuple) else source.x
+
+
+def checked_weights(sample_weight: Any, rows: int) -> np.ndarray | None:
+    """Weights >= 0 with a positive sum, float64 (rows,); None if none were given."""
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, Tensor):
+        sample_weight = as_array(sample_weight)
+    weight: np.ndarray = _check_sample_weight(
+        sample_weight, np.empty((rows, 1)), dtype=np.float64, ensure_non_negative=True
+    )
+    if not weight.any():
+        raise ValueError("sample_weight must have a positive sum, all are 0")
+    return weight
 
 
 def some_rows(X: Table, index: Any) -> Table:
