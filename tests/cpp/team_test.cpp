@@ -22,7 +22,27 @@ TEST_P(TeamSizes, EveryPhaseSeesTheOneBefore) {
       for (int other = 0; other < size; ++other) sum += part[phase % 2 * size + other];
       if (sum != size + int64_t{size} * phase) ++wrong[rank];
       part[(phase + 1) % 2 * size + rank] = 1 + (phase + 1);
-      team.barrier();
+      team.barrier(rank);
+    }
+  });
+  for (int rank = 0; rank < size; ++rank) EXPECT_EQ(wrong[rank], 0) << "rank " << rank;
+}
+
+// What a member shows: more words than its first cache line holds, and work between both halves.
+TEST_P(TeamSizes, WordsAreThereAfterTheBarrier) {
+  const int size = GetParam(), words = 40;
+  Team team(size, words);
+  std::vector<int> wrong(static_cast<size_t>(size), 0);
+  team.run([&](int rank) {
+    for (int phase = 0; phase < 1000; ++phase) {
+      for (int i = 0; i < words; ++i) team.word(rank, i) = static_cast<float>(phase + i + rank);
+      team.arrive(rank);
+      team.wait(rank);
+      for (int i = 0; i < words; ++i) {
+        wrong[rank] += team.peak(i) != static_cast<float>(phase + i + size - 1);
+        wrong[rank] += team.word(0, i) != static_cast<float>(phase + i);
+      }
+      team.barrier(rank);
     }
   });
   for (int rank = 0; rank < size; ++rank) EXPECT_EQ(wrong[rank], 0) << "rank " << rank;
@@ -40,9 +60,9 @@ TEST_P(TeamSizes, WaitsForALateMember) {
         std::this_thread::sleep_for(std::chrono::milliseconds(3));
         value = phase;
       }
-      team.barrier();
+      team.barrier(rank);
       seen[rank] += value == phase;
-      team.barrier();
+      team.barrier(rank);
     }
   });
   for (int rank = 0; rank < size; ++rank) EXPECT_EQ(seen[rank], 8) << "rank " << rank;

@@ -209,6 +209,34 @@ def test_class_weight_warm_start_and_probabilities(small) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ridge", "logistic"])
+@pytest.mark.parametrize("name", ["uniform", "gauss", "lognormal"])
+def test_the_last_exact_gradient_serves_for_one_more_step(name, kind) -> None:
+    """``loss_curve_`` ends at the last anchor, the coefficients a step on the codes further."""
+    X, y = synthetic(name)
+    model, target = (Ridge(), y) if kind == "ridge" else (LogisticRegression(), (y > 0).astype(int))
+
+    def excess(tol):
+        """Of the last anchor and of the coefficients."""
+        m = clone(model).set_params(tol=tol).fit(X, target)
+        assert m.grad_norm_ <= tol and not m.fell_back_
+        if kind == "ridge":
+            ours, factor = ridge_objective(X.astype(np.float64), y, m.coef_, m.intercept_, 1.0), 2
+        else:
+            ours, factor = (
+                logistic_gradient(X.astype(np.float64), target, m.coef_, m.intercept_)[0],
+                1,
+            )
+        return factor * len(X) * m.loss_curve_[-1] - least, ours - least, m.n_anchors_
+
+    least = 0.0
+    least = min(excess(1e-9)[:2])
+    anchor, end, _ = excess(1e-3)
+    assert 0.0 < end < 0.2 * anchor
+    anchor, end, passes = excess(0.5)  # one pass: nothing is known of how well the codes do
+    assert passes == 1 and end == pytest.approx(anchor)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "logistic"])
 def test_the_anchor_of_a_store_saves_a_pass_over_the_rows(kind) -> None:
     X, y = synthetic("gauss")
     label = (y > 0).astype(int)

@@ -28,6 +28,10 @@ from torchext.linear._products import CodeProducts, ExactRows
 _STEPS = 300
 _STEP_OF_TOL = 10.0  # relative length of the step still to go, at the end, over tol
 _NEAR = 0.01  # of the first gradient norm: closer than that the loss is as good as quadratic
+_TRUSTED = (
+    0.2  # of the gradient norm, at most, is left by an anchor where the codes are trusted once more
+)
+_LAST = 0.3  # of the gradient, on the codes, is left by that last step
 _FULL_STEPS = 1000
 
 
@@ -47,7 +51,8 @@ class Solution:
 
     Attributes:
         x: float64 (m, n + 1), scaled units, intercept last.
-        gradient_norm: norm of the exact gradient over that at the start, NaN without an exact pass.
+        gradient_norm: norm of the exact gradient over that at the start, at the last exact pass (x is a step
+            on the codes further where these were good enough); NaN without an exact pass.
         converged, fell_back: whether ``tol`` was reached; whether full precision had to finish.
         losses: objective (mean loss + penalty) at every exact pass.
         iterations: L-BFGS steps over the codes.
@@ -90,40 +95,48 @@ class Anchored(CodeModel):
 
         Near the solution, pairs of past anchors correct the Hessian of the codes. An anchor that does not
         halve the norm turns on two digits a vector. Full precision finishes what ``most`` exact passes
-        have not solved.
+        have not solved. The gradient that tells that ``tol`` is reached serves for one more step on the
+        codes, if the anchors before went well.
         """
         out = Solution(zero)
         z = self.codes.dot(zero)
         gradient = self.on_codes(z, zero)
         first = self.norm(gradient) or 1.0
         memory = Memory(PAIRS, self.loss.quadratic)
+        last, near = math.inf, False
         if start is not None:
             out.x = torch.where(self.diagonal > 0, start, 0.0)
         elif self.stored is not None:
+            last = self.norm(self._stored_gradient()) / first
             self._from_stored(out)
         else:
             out.x = zero + self._move(out, z, gradient)
         if self.exact is None:
             return out
-        last = math.inf
-        bent = self.loss.quadratic  # whether past anchors speak of the curvature here
         here = self._visit(out, out.x, first)
-        if start is None and self.stored is not None:
+        if start is None and self.stored is not None and self._near(last):
             memory.add(here.x - self.stored[0], here.gradient - self._stored_gradient())
         while not self._done(out, here, self.memory, tol):
-            slow = out.gradient_norm > 0.5 * last
+            slow, last = out.gradient_norm > 0.5 * last, out.gradient_norm
             if slow:
                 self.codes.digits = 2
-            bent = bent or slow or out.gradient_norm < _NEAR
-            if not bent:
-                memory.clear()
-            last = out.gradient_norm
-            after = self._anchored_step(out, here, memory, first, tol, most, bent)
+            near = near or slow or self._near(last)
+            after = self._anchored_step(out, here, memory, first, tol, most, near)
             if after is None:
                 return self._full_precision(out, here, memory, first, tol)
             here = after
+            if not near:  # what a long step has seen is not the curvature here
+                memory.clear()
         out.converged = True
+        if out.gradient_norm <= _TRUSTED * last < math.inf:
+            d = self._step_on_codes(out, here, memory, _LAST, True)
+            if float((d * here.gradient).sum()) < 0.0:
+                out.x = here.x + d
         return out
+
+    def _near(self, gradient_norm: float) -> bool:
+        """Whether the loss is as good as quadratic from there to the solution."""
+        return self.loss.quadratic or gradient_norm < _NEAR
 
     def _done(self, out: Solution, here: Point, memory: Memory, tol: float) -> bool:
         """Whether the gradient is small, and so is the step that ``memory`` would still take.
@@ -176,6 +189,17 @@ class Anchored(CodeModel):
         out.iterations += count
         return d
 
+    def _step_on_codes(
+        self, out: Solution, here: Point, memory: Memory, tol: float, near: bool
+    ) -> Tensor:
+        """The move from ``here`` that the codes and the pairs of anchors ask for."""
+        radius = 2.0 * max(1.0, _spread(here.z))
+
+        def solve(q: Tensor) -> Tensor:
+            return -self._move(out, here.z, q, tol, radius, near)
+
+        return memory.direction(here.gradient, solve)
+
     def _anchored_step(
         self,
         out: Solution,
@@ -187,16 +211,12 @@ class Anchored(CodeModel):
         near: bool,
     ) -> Point | None:
         """The next anchor, below ``here``; None if there is none within ``most`` exact passes."""
-        radius = 2.0 * max(1.0, _spread(here.z))
-
-        def solve(q: Tensor) -> Tensor:
-            return -self._move(out, here.z, q, 0.3 * tol / out.gradient_norm, radius, near)
-
-        d = memory.direction(here.gradient, solve)
+        wanted = 0.3 * tol / out.gradient_norm
+        d = self._step_on_codes(out, here, memory, wanted, near)
         slope = float((d * here.gradient).sum())
         if slope >= 0.0 and len(memory) > 0:
             memory.clear()
-            d = -solve(here.gradient)
+            d = self._step_on_codes(out, here, memory, wanted, near)
             slope = float((d * here.gradient).sum())
         length = 1.0
         while slope < 0.0 and len(out.losses) < most:

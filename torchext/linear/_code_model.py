@@ -42,7 +42,7 @@ class CodeModel:
         share = codes.store.noise[0] / codes.store.moments[0].clamp_min(1e-300)
         #: An anchor multiplies the error by about the share of the noise: solving much further is wasted.
         self.inner = min(
-            max(2.5 * float(share[data[:-1] > 0].sum()) / codes.store.cols, 0.01), 0.05
+            max(3.0 * float(share[data[:-1] > 0].sum()) / codes.store.cols, 0.01), 0.05
         )
         #: Inverse diagonal Hessian; 0 keeps what no row touches at 0.
         self.diagonal = torch.where(data > 0, 1.0 / hessian.clamp_min(1e-300), 0.0).to(codes.device)

@@ -29,7 +29,8 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         levels: ``"auto"`` (optimal per column up to 5 bits), ``"optimal"``, ``"shared"``, ``"lloyd"``,
             ``"uniform"``, or an array (n, 2^bits) of scaled values.
         tol: stop when the norm of the exact gradient, every column in units of its own curvature, is
-            ``tol`` times that at w = 0.
+            ``tol`` times that at w = 0; a last step on the codes, if the ones before went well, then starts
+            from this gradient.
         max_anchors: full-precision passes after which plain L-BFGS on the rows takes over (reported by
             ``fell_back_``); few bits on nearly dependent columns need that.
         device: where the solver runs: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. Rows that fit there,
@@ -43,7 +44,7 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         coef_: (n,) or (m, n) in the units of the data.
         intercept_: number or (m,).
         n_anchors_, n_code_passes_, n_iter_: reads of the rows, reads of the codes, L-BFGS iterations.
-        grad_norm_: last exact gradient norm over the first.
+        grad_norm_: exact gradient norm at the last full-precision pass, over the first.
         fell_back_: whether full precision had to finish.
         loss_curve_: mean loss + penalty, with the factor 1/2, at every full-precision pass.
         bits_per_value_, stored_bits_per_value_, report_: bits, bytes and seconds.

@@ -24,7 +24,8 @@ class FloatEpoch {
                       kChunkRows),
         rows_((batch_ + 63) / 64 * 64),
         team_(static_cast<int>(
-            std::clamp<int64_t>(p.threads, 1, (batch_ + segment_rows_ - 1) / segment_rows_))),
+                  std::clamp<int64_t>(p.threads, 1, (batch_ + segment_rows_ - 1) / segment_rows_)),
+              p.outputs),
         state_(p, team_.size(), true),
         rounded_(p.model_bits <= 8 ? p.outputs * state_.np : 0),
         partial_(kSegments * p.outputs * state_.np),
@@ -68,17 +69,16 @@ class FloatEpoch {
               act_key = fold_in(p_.key, Purpose::kAct), grad_key = fold_in(p_.key, Purpose::kGrad);
     Local local(*this);
     for (int64_t o = 0; o < m; ++o) {
-      state_.peaks[rank * state_.stride() + o] =
-          kernels_.update(state_.update_args(o, 0.0), false, begin, end);
+      team_.word(rank, o) = kernels_.update(state_.update_args(o, 0.0), false, begin, end);
     }
-    team_.barrier();
+    team_.barrier(rank);
     for (int64_t i = 0; i < p_.steps; ++i) {
       const uint32_t step = p_.first_step + static_cast<uint32_t>(i);
       const int64_t row0 = p_.order[i] * p_.batch, rows = std::min(p_.batch, p_.data.rows - row0);
       if (i + 1 < p_.steps) prefetch_targets(p_, p_.order[i + 1] * p_.batch, rows);
       if (p_.model_bits <= 8) {
         round_model(fold_in(model_key, step), begin, end, local);
-        team_.barrier();
+        team_.barrier(rank);
       }
       const int first = static_cast<int>(team_part(kSegments, rank, team)),
                 last = static_cast<int>(team_part(kSegments, rank + 1, team));
@@ -87,18 +87,18 @@ class FloatEpoch {
         segment(s, i, row0, rows, rank, true, p_.residual_bits > 8, local);
       }
       if (p_.residual_bits <= 8) {
-        team_.barrier();
+        team_.barrier(rank);
         if (rank == 0) round_residuals(rows, fold_in(act_key, step), local);
-        team_.barrier();
+        team_.barrier(rank);
         for (int s = first; s < last; ++s) segment(s, i, row0, rows, rank, false, true, local);
       }
-      team_.barrier();
+      team_.barrier(rank);
       for (int64_t o = 0; o < m; ++o)
         update(rank, o, begin, end, p_.gamma[i], rows, fold_in(grad_key, step));
       if (rank == 0) {
         for (int64_t o = 0; o < m; ++o) p_.sums[2 * m + o] += static_cast<double>(rows);
       }
-      team_.barrier();
+      team_.barrier(rank);
     }
   }
 
@@ -108,8 +108,7 @@ class FloatEpoch {
 
   void round_model(Key key, int64_t begin, int64_t end, Local& local) {
     for (int64_t o = 0; o < p_.outputs; ++o) {
-      const float scale = state_.peak(team_.size(), o) / top_of(p_.model_bits),
-                  inv = inverse_of(scale);
+      const float scale = team_.peak(o) / top_of(p_.model_bits), inv = inverse_of(scale);
       const float* w = state_.w.data() + o * state_.np;
       kernels_.draws(key, static_cast<uint32_t>(o), 0, begin, end, local.draws.data());
       kernels_.round(w + begin, local.draws.data(), inv, top_of(p_.model_bits), end - begin,
@@ -254,7 +253,7 @@ class FloatEpoch {
     for (int s = 0; s < used; ++s) {
       for (const float l : stats_[s * m + o].sum) sum += l;
     }
-    state_.peaks[rank * state_.stride() + o] = kernels_.update(a, true, begin, end);
+    team_.word(rank, o) = kernels_.update(a, true, begin, end);
     state_.move_intercept(rank, o, sum * k, gamma);
   }
 

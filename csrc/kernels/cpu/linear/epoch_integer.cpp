@@ -25,7 +25,8 @@ class IntegerEpoch {
         max_tiles_((std::min(p.batch, p.data.rows) + 63) / 64),
         rows_(64 * max_tiles_),
         sets_(p.planes * p.books),
-        team_(static_cast<int>(std::clamp<int64_t>(p.threads, 1, (p.data.cols + 63) / 64))),
+        team_(static_cast<int>(std::clamp<int64_t>(p.threads, 1, (p.data.cols + 63) / 64)),
+              p.outputs),
         state_(p, team_.size(), false),
         direct_(p.data.kind == Layout::tile4 && p.batch % kTileRows == 0),
         wq_(p.outputs * state_.np),
@@ -56,7 +57,8 @@ class IntegerEpoch {
         : targets(e.p_, 256),
           e(e.p_.outputs * e.p_.books * e.rows_),
           eq(e.p_.outputs * e.p_.books * e.rows_),
-          draws(std::max(e.state_.np, e.rows_)),
+          model_draws(e.state_.np),
+          draws(e.rows_),
           sum(e.p_.outputs * e.p_.books),
           scale(e.p_.outputs),
           model(e.p_.outputs),
@@ -65,7 +67,7 @@ class IntegerEpoch {
     BatchTargets targets;
     Scratch<float> e;
     Scratch<int8_t> eq;
-    Scratch<uint16_t> draws;
+    Scratch<uint16_t> model_draws, draws;
     Scratch<int32_t> sum;
     Scratch<float> scale, model, beta;  // of the residual, of the model copy, sum lo_j v_j
     Scratch<double> total;              // lanes of the loss and of e^2
@@ -81,10 +83,12 @@ class IntegerEpoch {
               act_key = fold_in(p_.key, Purpose::kAct), grad_key = fold_in(p_.key, Purpose::kGrad);
     Local local(*this);
     for (int64_t o = 0; o < p_.outputs; ++o) {
-      state_.peaks[rank * state_.stride() + o] =
-          kernels_.update(state_.update_args(o, 0.0), false, begin, end);
+      team_.word(rank, o) = kernels_.update(state_.update_args(o, 0.0), false, begin, end);
     }
-    team_.barrier();
+    // The first draws of a phase are made while others arrive.
+    team_.arrive(rank);
+    kernels_.draws(fold_in(model_key, p_.first_step), 0, 0, begin, end, local.model_draws.data());
+    team_.wait(rank);
     for (int64_t i = 0; i < p_.steps; ++i) {
       const uint32_t step = p_.first_step + static_cast<uint32_t>(i);
       TileArgs tiles = tile_args(begin, end);
@@ -102,7 +106,11 @@ class IntegerEpoch {
         kernels_.forward(tiles, wq_.data(), dots_.data() + rank * dot_stride() + 64 * t,
                          ahead(i, t, count, tiles));
       }
-      team_.barrier();
+      // Before the others may go on: their updates replace it.
+      for (int64_t o = 0; o < p_.outputs; ++o) local.beta[o] = state_.beta(o);
+      team_.arrive(rank);
+      kernels_.draws(fold_in(act_key, step), 0, 0, 0, 64 * count, local.draws.data());
+      team_.wait(rank);
       residuals(rank, row0, rows, 64 * count, fold_in(act_key, step), local);
       for (int64_t t = 0; t < count; t += kChunkTiles) {
         chunk(tiles, codes, t, count);
@@ -110,7 +118,9 @@ class IntegerEpoch {
                           ahead(i, t, count, tiles));
       }
       update(rank, begin, end, p_.gamma[i], rows, fold_in(grad_key, step), local);
-      team_.barrier();
+      team_.arrive(rank);
+      kernels_.draws(fold_in(model_key, step + 1), 0, 0, begin, end, local.model_draws.data());
+      team_.wait(rank);
     }
     for (int64_t o = 0; rank == 0 && o < p_.outputs; ++o) {
       p_.sums[o] += sum_lanes(local.total.data() + 32 * o);
@@ -183,13 +193,12 @@ class IntegerEpoch {
 
   void quantize_model(Key key, int64_t begin, int64_t end, Local& local) {
     for (int64_t o = 0; o < p_.outputs; ++o) {
-      // Read before the next barrier: after it a faster thread's update may replace them.
-      const float scale = state_.peak(team_.size(), o) / top_of(p_.model_bits),
-                  inv = inverse_of(scale);
+      const float scale = team_.peak(o) / top_of(p_.model_bits), inv = inverse_of(scale);
       local.model[o] = inv != 0.0f ? scale : 0.0f;
-      local.beta[o] = state_.beta(o);
-      kernels_.draws(key, static_cast<uint32_t>(o), 0, begin, end, local.draws.data());
-      kernels_.round(state_.w.data() + o * state_.np + begin, local.draws.data(), inv,
+      state_.prefetch_beta(o);
+      if (o > 0)  // the first output's are there
+        kernels_.draws(key, static_cast<uint32_t>(o), 0, begin, end, local.model_draws.data());
+      kernels_.round(state_.w.data() + o * state_.np + begin, local.model_draws.data(), inv,
                      top_of(p_.model_bits), end - begin, wq_.data() + o * state_.np + begin);
     }
   }
@@ -227,8 +236,10 @@ class IntegerEpoch {
       local.scale[o] = inv != 0.0f ? scale : 0.0f;
       for (int book = 0; book < p_.books; ++book) {
         const int64_t at = (o * p_.books + book) * rows_;
-        kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, padded,
-                       local.draws.data());
+        if (o > 0 || book > 0) {  // the first are there
+          kernels_.draws(key, static_cast<uint32_t>(o), static_cast<uint32_t>(book), 0, padded,
+                         local.draws.data());
+        }
         local.sum[o * p_.books + book] =
             kernels_.round(local.e.data() + at, local.draws.data(), inv, top_of(p_.residual_bits),
                            padded, local.eq.data() + at);
@@ -254,7 +265,7 @@ class IntegerEpoch {
       }
       const float peak = kernels_.update(a, true, begin, end);
       state_.move_intercept(rank, o, a.scale * a.sum, gamma);
-      state_.peaks[rank * state_.stride() + o] = peak;
+      team_.word(rank, o) = peak;
     }
   }
 

@@ -20,7 +20,6 @@ struct ModelState {
   const int64_t n, np;  // columns, and columns padded to a multiple of 64
   Scratch<float> x, x0, constant, shrink, lo, step, w, beta_lanes, intercept;
   Scratch<double> average;
-  Scratch<float> peaks;  // [threads][outputs], a cache line apart
 
   /// `values`: w is v itself (the float32 path), not step*v.
   ModelState(const Epoch& epoch, int threads, bool values)
@@ -38,14 +37,14 @@ struct ModelState {
     }
     w = Scratch<float>(m * np);
     beta_lanes = Scratch<float>(m * np / 4);
-    intercept = Scratch<float>(m * threads);
+    intercept = Scratch<float>(threads * stride());
     for (int t = 0; t < threads; ++t) {
-      for (int64_t o = 0; o < m; ++o) intercept[t * m + o] = p.intercept[o];
+      for (int64_t o = 0; o < m; ++o) intercept[t * stride() + o] = p.intercept[o];
     }
     if (p.average != nullptr) average = Scratch<double>(m * np);
-    peaks = Scratch<float>(threads * stride());
   }
 
+  /// Distance of the threads' intercepts: no two on one cache line.
   int64_t stride() const { return (p.outputs + 15) / 16 * 16; }
 
   UpdateArgs update_args(int64_t o, double gamma) {
@@ -68,27 +67,26 @@ struct ModelState {
     return a;
   }
 
-  float peak(int threads, int64_t o) {
-    float m = 0.0f;
-    for (int t = 0; t < threads; ++t) m = peaks[t * stride() + o] > m ? peaks[t * stride() + o] : m;
-    return m;
-  }
-
   /// The intercept as the prediction sees it: with variance reduction its distance from x0's.
   float offset(int rank, int64_t o) {
-    const float b = intercept[rank * p.outputs + o];
+    const float b = intercept[rank * stride() + o];
     return p.variance_reduced && p.x0 != nullptr && p.x0_cols > n ? b - p.x0[o * p.x0_cols + n] : b;
   }
 
   /// Every rank keeps its own copy of the intercept; rank 0's is the one that counts.
   void move_intercept(int rank, int64_t o, float gradient, double gamma) {
-    float& b = intercept[rank * p.outputs + o];
+    float& b = intercept[rank * stride() + o];
     if (p.fit_intercept) {
       const float h =
           p.constant != nullptr && p.constant_cols > n ? p.constant[o * p.constant_cols + n] : 0.0f;
       b -= static_cast<float>(gamma) * (gradient + h);
     }
     if (rank == 0 && p.average != nullptr) p.average[o * (n + 1) + n] += static_cast<double>(b);
+  }
+
+  /// Fetches what beta() is going to read: other threads wrote most of it.
+  void prefetch_beta(int64_t o) const {
+    for (int64_t i = 0; i < np / 4; i += 16) __builtin_prefetch(beta_lanes.data() + o * np / 4 + i);
   }
 
   float beta(int64_t o) {
@@ -177,11 +175,11 @@ inline __attribute__((always_inline)) void prefetch_targets(const Epoch& p, int6
 /// Rounds g itself to gradient_bits (what would cross a link to the master) and lets `a` use it.
 inline void round_gradient(ModelState& state, const SgdKernels& kernels, Team& team, UpdateArgs& a,
                            int rank, int64_t o, int64_t begin, int64_t end, Key key, float* g) {
-  state.peaks[rank * state.stride() + o] = kernels.gradient(a, begin, end, g);
-  team.barrier();
-  const float top = top_of(state.p.gradient_bits), scale = state.peak(team.size(), o) / top,
+  team.word(rank, o) = kernels.gradient(a, begin, end, g);
+  team.barrier(rank);
+  const float top = top_of(state.p.gradient_bits), scale = team.peak(o) / top,
               inv = inverse_of(scale);
-  team.barrier();  // the update overwrites the maxima
+  team.barrier(rank);  // the update overwrites the maxima
   for (int64_t j = begin; j < end; j += 4) {
     const Words words = draw4(key, static_cast<uint64_t>(j) / 4, static_cast<uint32_t>(o), 0);
     for (int k = 0; k < 4; ++k) {
