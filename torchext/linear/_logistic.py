@@ -107,13 +107,15 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
             self._given(X, y, sample_weight, store)
             return self._fit(None, _labels(X), X.weight, X)
         source, y = self._read(X, y)
-        check_classification_targets(y)
+        if y.dtype.kind not in "biu":  # integers are classes, whatever their number
+            check_classification_targets(y)
         return self._fit(source, y, self._weight(source, sample_weight), store)
 
     def _fit(
         self, source: Any, y: Any, weight: Any, store: QuantizedDataset | None
     ) -> LogisticRegression:
-        classes, index = np.unique(y, return_inverse=True)
+        classes = np.unique(y)
+        index = np.searchsorted(classes, y)
         if len(classes) < 2:
             raise ValueError(
                 f"a classifier needs at least 2 classes; got 1 class, {classes.tolist()[0]!r}"
