@@ -27,8 +27,8 @@ class Team {
 
   int size() const { return size_; }
 
-  /// Word i of a member, for it to write before a barrier and for all to read after: the first ones
-  /// come with the cache line that says it has arrived.
+  /// Word i of a member, for it to write before a barrier and for all to read between that and the
+  /// next: the first ones come with the cache line that says it has arrived.
   float& word(int rank, int64_t i) {
     return all_[rank * lines_ + i / Line::kWords].word[i % Line::kWords];
   }
@@ -89,18 +89,14 @@ class Team {
     if (size_ == 1) return;
     const uint32_t now = phase(rank).load(std::memory_order_relaxed);
     const int patience = patience_.load(std::memory_order_relaxed);
-    if (spin(now, patience)) {
-      if (patience < kPatient) patience_.store(2 * patience, std::memory_order_relaxed);
-    } else {
+    if (!spin(now, patience)) {
       // Somebody lost its processor. Asleep, this member leaves its own to it; spinning or yielding
       // would hold the whole team up until the end of a stranger's time slice. Only where this goes
       // on, as in a team that is larger than the machine, are members soon asleep.
       patience_.store(std::max(patience / 4, kHasty), std::memory_order_relaxed);
-      std::unique_lock<std::mutex> lock(mutex_);
-      sleepers_.fetch_add(1);
-      std::atomic_thread_fence(std::memory_order_seq_cst);
-      wake_.wait(lock, [&] { return complete(now); });
-      sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      if (sleep(now)) return;
+    } else if (patience < kPatient) {
+      patience_.store(2 * patience, std::memory_order_relaxed);
     }
     // A member that goes to sleep is counted before it looks at the phases again, and whoever sees
     // them complete has written its own before it looks at the count: one of both sees the other.
@@ -145,6 +141,17 @@ class Team {
       }
     } while (std::chrono::steady_clock::now() < end);
     return false;
+  }
+
+  /// Until a member that saw the phase complete wakes all; false if it was complete already.
+  bool sleep(uint32_t now) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const bool early = !complete(now);
+    wake_.wait(lock, [&] { return complete(now); });
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
+    return early;
   }
 
   // Microseconds. A step takes 5 to 100 of them, a sleep in a virtual machine about 50.

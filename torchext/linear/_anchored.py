@@ -28,10 +28,9 @@ from torchext.linear._products import CodeProducts, ExactRows
 _STEPS = 300
 _STEP_OF_TOL = 10.0  # relative length of the step still to go, at the end, over tol
 _NEAR = 0.01  # of the first gradient norm: closer than that the loss is as good as quadratic
-_TRUSTED = (
-    0.2  # of the gradient norm, at most, is left by an anchor where the codes are trusted once more
-)
-_LAST = 0.3  # of the gradient, on the codes, is left by that last step
+# The last step on the codes, which no exact pass checks: the part of the gradient norm that the anchor before
+# may have left for it to be taken, the part that it leaves itself, and its steps at most.
+_TRUSTED, _LAST, _LAST_STEPS = 0.1, 0.3, 5
 _FULL_STEPS = 1000
 
 
@@ -51,8 +50,8 @@ class Solution:
 
     Attributes:
         x: float64 (m, n + 1), scaled units, intercept last.
-        gradient_norm: norm of the exact gradient over that at the start, at the last exact pass (x is a step
-            on the codes further where these were good enough); NaN without an exact pass.
+        gradient_norm: norm of the exact gradient over that at the start, at the last exact pass (x may be a
+            step on the codes further); NaN without an exact pass.
         converged, fell_back: whether ``tol`` was reached; whether full precision had to finish.
         losses: objective (mean loss + penalty) at every exact pass.
         iterations: L-BFGS steps over the codes.
@@ -96,14 +95,14 @@ class Anchored(CodeModel):
         Near the solution, pairs of past anchors correct the Hessian of the codes. An anchor that does not
         halve the norm turns on two digits a vector. Full precision finishes what ``most`` exact passes
         have not solved. The gradient that tells that ``tol`` is reached serves for one more step on the
-        codes, if the anchors before went well.
+        codes, if the one that led to it was taken whole and went well.
         """
         out = Solution(zero)
         z = self.codes.dot(zero)
         gradient = self.on_codes(z, zero)
         first = self.norm(gradient) or 1.0
         memory = Memory(PAIRS, self.loss.quadratic)
-        last, near = math.inf, False
+        last, near, whole = math.inf, False, True
         if start is not None:
             out.x = torch.where(self.diagonal > 0, start, 0.0)
         elif self.stored is not None:
@@ -120,16 +119,17 @@ class Anchored(CodeModel):
             slow, last = out.gradient_norm > 0.5 * last, out.gradient_norm
             if slow:
                 self.codes.digits = 2
-            near = near or slow or self._near(last)
+            near, visits = near or slow or self._near(last), len(out.losses)
             after = self._anchored_step(out, here, memory, first, tol, most, near)
             if after is None:
                 return self._full_precision(out, here, memory, first, tol)
-            here = after
+            here, whole = after, len(out.losses) == visits + 1
             if not near:  # what a long step has seen is not the curvature here
                 memory.clear()
         out.converged = True
-        if out.gradient_norm <= _TRUSTED * last < math.inf:
-            d = self._step_on_codes(out, here, memory, _LAST, True)
+        if whole and out.gradient_norm <= _TRUSTED * last < math.inf:
+            memory.clear()  # pairs of anchors have led astray where no pass followed
+            d = self._step_on_codes(out, here, memory, _LAST, near, _LAST_STEPS)
             if float((d * here.gradient).sum()) < 0.0:
                 out.x = here.x + d
         return out
@@ -183,20 +183,27 @@ class Anchored(CodeModel):
         tol: float = 0.0,
         radius: float = math.inf,
         near: bool = False,
+        steps: int = _STEPS,
     ) -> Tensor:
         """Minimise over the codes, not much further than ``tol`` asks."""
-        d, count = self.minimise(z, linear, min(max(self.inner, tol), 0.5), _STEPS, radius, near)
+        d, count = self.minimise(z, linear, min(max(self.inner, tol), 0.5), steps, radius, near)
         out.iterations += count
         return d
 
     def _step_on_codes(
-        self, out: Solution, here: Point, memory: Memory, tol: float, near: bool
+        self,
+        out: Solution,
+        here: Point,
+        memory: Memory,
+        tol: float,
+        near: bool,
+        steps: int = _STEPS,
     ) -> Tensor:
         """The move from ``here`` that the codes and the pairs of anchors ask for."""
         radius = 2.0 * max(1.0, _spread(here.z))
 
         def solve(q: Tensor) -> Tensor:
-            return -self._move(out, here.z, q, tol, radius, near)
+            return -self._move(out, here.z, q, tol, radius, near, steps)
 
         return memory.direction(here.gradient, solve)
 

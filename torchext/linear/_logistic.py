@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -114,6 +115,7 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
     def _fit(
         self, source: Any, y: Any, weight: Any, store: QuantizedDataset | None
     ) -> LogisticRegression:
+        y = column_or_1d(y)  # labels that came in blocks may be a column
         classes = np.unique(y)
         index = np.searchsorted(classes, y)
         if len(classes) < 2:

@@ -29,8 +29,8 @@ class Ridge(MultiOutputMixin, RegressorMixin, ExactModel):  # type: ignore[misc]
         levels: ``"auto"`` (optimal per column up to 5 bits), ``"optimal"``, ``"shared"``, ``"lloyd"``,
             ``"uniform"``, or an array (n, 2^bits) of scaled values.
         tol: stop when the norm of the exact gradient, every column in units of its own curvature, is
-            ``tol`` times that at w = 0; a last step on the codes, if the ones before went well, then starts
-            from this gradient.
+            ``tol`` times that at w = 0. Where the step before has cut it to a tenth, a last one on the codes
+            follows, which no pass checks.
         max_anchors: full-precision passes after which plain L-BFGS on the rows takes over (reported by
             ``fell_back_``); few bits on nearly dependent columns need that.
         device: where the solver runs: ``"cpu"``, or ``"cuda"`` / ``"cuda:1"`` for a GPU. Rows that fit there,

@@ -195,7 +195,7 @@ class IntegerEpoch {
     for (int64_t o = 0; o < p_.outputs; ++o) {
       const float scale = team_.peak(o) / top_of(p_.model_bits), inv = inverse_of(scale);
       local.model[o] = inv != 0.0f ? scale : 0.0f;
-      state_.prefetch_beta(o);
+      if (team_.size() > 1) state_.prefetch_beta(o);
       if (o > 0)  // the first output's are there
         kernels_.draws(key, static_cast<uint32_t>(o), 0, begin, end, local.model_draws.data());
       kernels_.round(state_.w.data() + o * state_.np + begin, local.model_draws.data(), inv,
