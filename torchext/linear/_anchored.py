@@ -87,7 +87,10 @@ class Anchored(CodeModel):
     ) -> None:
         super().__init__(loss, codes, penalty, mass, curvature)
         self.exact = exact
-        self.stored = stored and (stored[0].to(codes.device), stored[1].to(codes.device))
+        self.stored: tuple[Tensor, Tensor] | None = None
+        if stored is not None:  # with the gradient of the whole objective
+            x, slope = (t.to(codes.device) for t in stored)
+            self.stored = x, slope + self.penalty * x
 
     def solve(self, zero: Tensor, start: Tensor | None, tol: float, most: int) -> Solution:
         """From ``start`` (None: from ``zero``) to ``tol`` times the gradient norm on the codes at ``zero``.
@@ -106,15 +109,15 @@ class Anchored(CodeModel):
         if start is not None:
             out.x = torch.where(self.diagonal > 0, start, 0.0)
         elif self.stored is not None:
-            last = self.norm(self._stored_gradient()) / first
-            self._from_stored(out)
+            last = self.norm(self.stored[1]) / first
+            out.x = self._from_stored(out, *self.stored)
         else:
             out.x = zero + self._move(out, z, gradient)
         if self.exact is None:
             return out
         here = self._visit(out, out.x, first)
         if start is None and self.stored is not None and self._near(last):
-            memory.add(here.x - self.stored[0], here.gradient - self._stored_gradient())
+            memory.add(here.x - self.stored[0], here.gradient - self.stored[1])
         while not self._done(out, here, self.memory, tol):
             slow, last = out.gradient_norm > 0.5 * last, out.gradient_norm
             if slow:
@@ -128,9 +131,10 @@ class Anchored(CodeModel):
                 memory.clear()
         out.converged = True
         if whole and out.gradient_norm <= _TRUSTED * last < math.inf:
-            memory.clear()  # pairs of anchors have led astray where no pass followed
-            d = self._step_on_codes(out, here, memory, _LAST, near, _LAST_STEPS)
-            if float((d * here.gradient).sum()) < 0.0:
+            # Without the pairs of anchors, which have led astray where no pass followed.
+            g, radius = here.gradient, _radius(here.z)
+            d = self._move(out, here.z, g, _LAST, radius, near, _LAST_STEPS)
+            if float((d * g).sum()) < 0.0:
                 out.x = here.x + d
         return out
 
@@ -150,20 +154,12 @@ class Anchored(CodeModel):
         size = float((here.x[:, :-1].square() * unit).sum())
         return float((left.square() * unit).sum()) <= (_STEP_OF_TOL * tol) ** 2 * size
 
-    def _stored_gradient(self) -> Tensor:
-        """Of the whole objective, at the anchor that the store keeps."""
-        assert self.stored is not None
-        x, slope = self.stored
-        return slope + self.penalty * x
-
-    def _from_stored(self, out: Solution) -> None:
+    def _from_stored(self, out: Solution, x: Tensor, gradient: Tensor) -> Tensor:
         """Minimise over the codes from the anchor whose exact gradient the store keeps."""
-        assert self.stored is not None
         if self.exact is None:  # the last digits come from here
             self.codes.digits = 2
-        x = self.stored[0].clone()
-        z = self.codes.dot(x)
-        out.x = self.stored[0] + self._move(out, z, self._stored_gradient())
+        z = self.codes.dot(x.clone())
+        return x + self._move(out, z, gradient)
 
     def _visit(self, out: Solution, x: Tensor, first: float) -> Point:
         """An exact pass at x."""
@@ -190,23 +186,6 @@ class Anchored(CodeModel):
         out.iterations += count
         return d
 
-    def _step_on_codes(
-        self,
-        out: Solution,
-        here: Point,
-        memory: Memory,
-        tol: float,
-        near: bool,
-        steps: int = _STEPS,
-    ) -> Tensor:
-        """The move from ``here`` that the codes and the pairs of anchors ask for."""
-        radius = 2.0 * max(1.0, _spread(here.z))
-
-        def solve(q: Tensor) -> Tensor:
-            return -self._move(out, here.z, q, tol, radius, near, steps)
-
-        return memory.direction(here.gradient, solve)
-
     def _anchored_step(
         self,
         out: Solution,
@@ -218,12 +197,16 @@ class Anchored(CodeModel):
         near: bool,
     ) -> Point | None:
         """The next anchor, below ``here``; None if there is none within ``most`` exact passes."""
-        wanted = 0.3 * tol / out.gradient_norm
-        d = self._step_on_codes(out, here, memory, wanted, near)
+        radius = _radius(here.z)
+
+        def solve(q: Tensor) -> Tensor:
+            return -self._move(out, here.z, q, 0.3 * tol / out.gradient_norm, radius, near)
+
+        d = memory.direction(here.gradient, solve)
         slope = float((d * here.gradient).sum())
         if slope >= 0.0 and len(memory) > 0:
             memory.clear()
-            d = self._step_on_codes(out, here, memory, wanted, near)
+            d = -solve(here.gradient)
             slope = float((d * here.gradient).sum())
         length = 1.0
         while slope < 0.0 and len(out.losses) < most:
@@ -278,6 +261,7 @@ class Anchored(CodeModel):
         return out
 
 
-def _spread(z: Tensor) -> float:
-    """Root mean square."""
-    return float(torch.linalg.vector_norm(z, dtype=torch.float64)) / math.sqrt(z.numel())
+def _radius(z: Tensor) -> float:
+    """How far (root mean square) scores may move before codes and rows are compared again."""
+    spread = float(torch.linalg.vector_norm(z, dtype=torch.float64)) / math.sqrt(z.numel())
+    return 2.0 * max(1.0, spread)

@@ -19,7 +19,7 @@ from torchext.data import QuantizedDataset
 from torchext.data.sources import as_array
 from torchext.linear._base import BaseSGD
 from torchext.linear._callbacks import Progress, with_callbacks
-from torchext.linear._table import scores, validated
+from torchext.linear._table import class_index, scores, validated
 from torchext.linear._validate import VARIANCE_REDUCED, has_partial_fit
 
 
@@ -165,11 +165,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):  # type: ignore[misc]
             return self
         X, y = validated(self, X, y)
         check_classification_targets(y)
-        self.classes_, index = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"a classifier needs at least 2 classes; got 1 class, {self.classes_.tolist()[0]!r}"
-            )
+        self.classes_, index = class_index(y)
         self._fit_arrays(X, self._signs(index), self._weights(index, sample_weight), index)
         return self
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from torchext.data import QuantizedDataset
 from torchext.linear._exact_solution import ExactModel, Targets
 from torchext.linear._losses import Loss
+from torchext.linear._table import class_index
 
 
 class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
@@ -115,17 +115,11 @@ class LogisticRegression(ClassifierMixin, ExactModel):  # type: ignore[misc]
     def _fit(
         self, source: Any, y: Any, weight: Any, store: QuantizedDataset | None
     ) -> LogisticRegression:
-        y = column_or_1d(y)  # labels that came in blocks may be a column
-        classes = np.unique(y)
-        index = np.searchsorted(classes, y)
-        if len(classes) < 2:
-            raise ValueError(
-                f"a classifier needs at least 2 classes; got 1 class, {classes.tolist()[0]!r}"
-            )
+        classes, index = class_index(y)
         weight = None if weight is None else torch.as_tensor(weight).double()
         if self.class_weight is not None:
             each = torch.from_numpy(
-                compute_class_weight(self.class_weight, classes=classes, y=np.asarray(y))[index]
+                compute_class_weight(self.class_weight, classes=classes, y=classes[index])[index]
             )
             weight = each if weight is None else weight * each
         source, found, seconds = self._codes(source, store)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 from torch import Tensor
 
 from torchext.data.gpu_source import GpuSource
@@ -54,6 +54,20 @@ def checked_weights(sample_weight: Any, rows: int) -> np.ndarray | None:
     if not weight.any():
         raise ValueError("sample_weight must have a positive sum, all are 0")
     return weight
+
+
+def class_index(y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Class labels, ascending, and the number of every row's: (C,) and int64 (K,).
+
+    ValueError unless y is a column of labels of two classes at least.
+    """
+    y = column_or_1d(y)  # labels that came in blocks may be a column
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise ValueError(
+            f"a classifier needs at least 2 classes; got 1 class, {classes.tolist()[0]!r}"
+        )
+    return classes, np.searchsorted(classes, y)
 
 
 def some_rows(X: Table, index: Any) -> Table:

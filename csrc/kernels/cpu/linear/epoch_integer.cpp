@@ -86,9 +86,14 @@ class IntegerEpoch {
       team_.word(rank, o) = kernels_.update(state_.update_args(o, 0.0), false, begin, end);
     }
     // The first draws of a phase are made while others arrive.
-    team_.arrive(rank);
-    kernels_.draws(fold_in(model_key, p_.first_step), 0, 0, begin, end, local.model_draws.data());
-    team_.wait(rank);
+    Key model{};
+    const auto meet_for = [&](uint32_t step) {
+      model = fold_in(model_key, step);
+      team_.arrive(rank);
+      kernels_.draws(model, 0, 0, begin, end, local.model_draws.data());
+      team_.wait(rank);
+    };
+    meet_for(p_.first_step);
     for (int64_t i = 0; i < p_.steps; ++i) {
       const uint32_t step = p_.first_step + static_cast<uint32_t>(i);
       TileArgs tiles = tile_args(begin, end);
@@ -100,7 +105,7 @@ class IntegerEpoch {
         codes = repacked_.data();
       }
       if (i + 1 < p_.steps) prefetch_targets(p_, p_.order[i + 1] * p_.batch, rows);
-      quantize_model(fold_in(model_key, step), begin, end, local);
+      quantize_model(model, begin, end, local);
       for (int64_t t = 0; t < count; t += kChunkTiles) {
         chunk(tiles, codes, t, count);
         kernels_.forward(tiles, wq_.data(), dots_.data() + rank * dot_stride() + 64 * t,
@@ -108,19 +113,18 @@ class IntegerEpoch {
       }
       // Before the others may go on: their updates replace it.
       for (int64_t o = 0; o < p_.outputs; ++o) local.beta[o] = state_.beta(o);
+      const Key act = fold_in(act_key, step);
       team_.arrive(rank);
-      kernels_.draws(fold_in(act_key, step), 0, 0, 0, 64 * count, local.draws.data());
+      kernels_.draws(act, 0, 0, 0, 64 * count, local.draws.data());
       team_.wait(rank);
-      residuals(rank, row0, rows, 64 * count, fold_in(act_key, step), local);
+      residuals(rank, row0, rows, 64 * count, act, local);
       for (int64_t t = 0; t < count; t += kChunkTiles) {
         chunk(tiles, codes, t, count);
         kernels_.backward(tiles, local.eq.data() + 64 * t, sums_.data(), t > 0,
                           ahead(i, t, count, tiles));
       }
       update(rank, begin, end, p_.gamma[i], rows, fold_in(grad_key, step), local);
-      team_.arrive(rank);
-      kernels_.draws(fold_in(model_key, step + 1), 0, 0, begin, end, local.model_draws.data());
-      team_.wait(rank);
+      meet_for(step + 1);
     }
     for (int64_t o = 0; rank == 0 && o < p_.outputs; ++o) {
       p_.sums[o] += sum_lanes(local.total.data() + 32 * o);
